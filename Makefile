@@ -1,0 +1,40 @@
+# make train   set up, then train the tiny model on two CPU processes
+# make test    set up, then run the fast tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup train test test-slow check clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $(READY)
+
+# One thread a process: two processes on two cores.
+train: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 scripts/train.py recipe=tiny
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+# make test-slow   several processes, kills, whole runs: some minutes
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# make check   lint, types and import contracts
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# make clean   remove runs and caches, keep the virtual environment
+clean:
+	rm -rf runs .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
