@@ -1,0 +1,19 @@
+"""Train a model from a recipe: python scripts/train.py recipe=tiny. Without a recipe, lists them."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from trainer import frontdoor
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(composed: DictConfig) -> None:
+    frontdoor.run(composed)
+
+
+if __name__ == "__main__":
+    sys.exit(frontdoor.enter(main))

@@ -1,0 +1,94 @@
+"""Values that follow from the configuration and the world: computed once, printed with their reasons."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from trainer.arithmetic import parameters
+from trainer.config import Config
+from trainer.world import World
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What the run will do, worked out from a *valid* configuration."""
+
+    backend: str
+    precision: str
+    dp: int
+    samples_per_step: int
+    accumulation: int
+    steps: int
+    warmup_steps: int
+    reasons: tuple[str, ...]
+    """One line per value, for people: name, value, why."""
+
+
+def backend_name(config: Config, world: World) -> str:
+    """The backend that `auto` stands for here."""
+    if config.backend.name != "auto":
+        return config.backend.name
+    return "neuron" if world.trainium else "native"
+
+
+def precision_mode(config: Config, world: World) -> str:
+    """The precision mode after the fallback for CPUs without BF16 instructions."""
+    fallback = config.precision.cpu_fallback
+    on_cpu = backend_name(config, world) == "native"
+    if on_cpu and config.precision.mode != "fp32" and fallback is not None and not world.cpu_bf16:
+        return fallback
+    return config.precision.mode
+
+
+def model_parallel_size(config: Config) -> int:
+    """Ranks that together hold one copy of the model."""
+    return config.parallel.tp * config.parallel.pp * config.parallel.cp
+
+
+def total_steps(config: Config) -> int:
+    """Length of training in steps: train.steps, or train.tokens over the tokens of a step, rounded up."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.tokens is not None, "validated: one of train.steps, train.tokens"
+    return math.ceil(config.train.tokens / config.train.tokens_per_step)
+
+
+def derive(config: Config, world: World) -> Derived:
+    """Work out everything that the primary knobs imply. Call after validation."""
+    backend, precision = backend_name(config, world), precision_mode(config, world)
+    dp = world.size // model_parallel_size(config)
+    samples = config.train.tokens_per_step // config.data.seq_len
+    accumulation = samples // (config.train.microbatch * dp)
+    steps = total_steps(config)
+    warmup = config.schedule.warmup_steps
+    warmup_reason = "schedule.warmup_steps"
+    if warmup is None:
+        warmup = max(1, round(config.schedule.warmup_fraction * steps))
+        warmup_reason = f"{config.schedule.warmup_fraction:g} of {steps:,} steps (schedule.warmup_fraction)"
+    fallback = "precision.mode" if precision == config.precision.mode else "this CPU has no BF16 instructions"
+    length = "train.steps" if config.train.steps is not None else f"{config.train.tokens:,} tokens in whole steps"
+    reasons = (
+        f"backend        {backend:<12} {'found Trainium' if world.trainium else 'no Trainium on this machine'}"
+        if config.backend.name == "auto"
+        else f"backend        {backend:<12} backend.name",
+        f"precision      {precision:<12} {fallback}",
+        f"data parallel  {dp:<12,} {world.size} processes / (tp {config.parallel.tp} x pp {config.parallel.pp}"
+        f" x cp {config.parallel.cp})",
+        f"samples/step   {samples:<12,} {config.train.tokens_per_step:,} tokens / {config.data.seq_len:,} per sample",
+        f"accumulation   {accumulation:<12,} {samples:,} samples / (microbatch {config.train.microbatch} x dp {dp})",
+        f"steps          {steps:<12,} {length}",
+        f"warm-up steps  {warmup:<12,} {warmup_reason}",
+        f"parameters     {parameters(config.model):<12,} closed form of model={config.model.name}",
+    )
+    return Derived(backend, precision, dp, samples, accumulation, steps, warmup, reasons)
+
+
+def effective(config: Config, derived: Derived) -> Config:
+    """The configuration as it will run: the precision after fallback, the run's name filled in."""
+    name = config.run.name or config.recipe or "run"
+    return replace(
+        config,
+        precision=replace(config.precision, mode=derived.precision),
+        run=replace(config.run, name=name),
+    )

@@ -1,0 +1,82 @@
+"""What can go wrong, said once: exit codes, problems with their remedies, and the errors that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit code of a worker process. Documented in docs/exit_codes.md; schedulers branch on them."""
+
+    DONE = 0
+    CONFIG = 3
+    DATA = 4
+    PREEMPTED = 10
+    NONFINITE = 11
+    HANG = 12
+    NO_CHECKPOINT = 13
+    GATE = 14
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: which key, what it holds, the rule it breaks and what to do about it."""
+
+    key: str
+    value: object
+    rule: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value!r}\n      rule:   {self.rule}\n      remedy: {self.remedy}"
+
+
+class RunError(Exception):
+    """A run that cannot go on, for reasons the user can mend: one message, an exit code, no traceback."""
+
+    code: ExitCode = ExitCode.CONFIG
+    title = "cannot start"
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__(self.report())
+
+    def report(self) -> str:
+        """All problems as the text that rank 0 prints."""
+        count = len(self.problems)
+        head = f"{self.title}: {count} problem{'s' if count != 1 else ''} (exit {int(self.code)})"
+        return "\n".join([head, *(f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1))])
+
+    def one_line(self) -> str:
+        """What the other ranks print: enough to find the cause, not enough to drown rank 0's report."""
+        return f"{self.title} (exit {int(self.code)}): {', '.join(p.key for p in self.problems)}; see rank 0"
+
+
+class ConfigError(RunError):
+    """The configuration is wrong, or the run directory refuses it."""
+
+    code = ExitCode.CONFIG
+    title = "the configuration cannot run"
+
+
+class DataError(RunError):
+    """The data cannot be read or yields nothing to train on."""
+
+    code = ExitCode.DATA
+    title = "the data cannot be used"
+
+
+class NonFiniteError(RunError):
+    """The gradient norm was not finite and the policy says stop."""
+
+    code = ExitCode.NONFINITE
+    title = "training stopped at a non-finite gradient"
+
+
+class CheckpointError(RunError):
+    """There are checkpoints, and none of them verifies."""
+
+    code = ExitCode.NO_CHECKPOINT
+    title = "no checkpoint verifies"

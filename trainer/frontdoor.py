@@ -1,0 +1,113 @@
+"""The way in: Hydra composes, every mistake becomes one clear report, and the exit code says what happened."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer.config import Config
+from trainer.derive import derive, effective
+from trainer.diagnose import CONF, diagnose
+from trainer.errors import ConfigError, ExitCode, Problem, RunError
+from trainer.schema import schema_node, to_config
+from trainer.validate import validate
+from trainer.world import World
+
+ConfigStore.instance().store(name="schema", node=schema_node())
+
+outcomes: list[int] = []
+"""Exit codes of the jobs of this process: hydra.main drops what its function returns, and a sweep has several."""
+
+
+def enter(main: Callable[[], None]) -> int:
+    """Run a ``@hydra.main`` function and return the exit code. Configuration errors are reported, never traced."""
+    world = World.from_environment()
+    arguments = sys.argv[1:]
+    if not any(a.startswith(("recipe=", "-")) for a in arguments):
+        if world.rank == 0:
+            print(recipe_list(), file=sys.stderr)
+        return ExitCode.CONFIG
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main then raises what goes wrong instead of printing and exiting 1
+    outcomes.clear()
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        overrides = [a for a in arguments if not a.startswith("-") and "=" in a]
+        return report(diagnose(overrides, error, _search_path(arguments)), world)
+    except RunError as error:
+        return report(error, world)
+    return max(outcomes, default=int(ExitCode.DONE))
+
+
+def run(composed: DictConfig) -> None:
+    """One job: from the composed configuration to a finished run. Its exit code is added to ``outcomes``."""
+    world = World.from_environment()
+    try:
+        outcomes.append(train(composed, world))
+    except RunError as error:
+        outcomes.append(report(error, world))
+
+
+def train(composed: DictConfig, world: World) -> int:
+    """Validate, announce what was derived, and hand over to the recipe's assembly."""
+    config = to_config(composed)
+    if config.recipe is None:
+        print(recipe_list(), file=sys.stderr)
+        return ExitCode.CONFIG
+    config = _named(config, world)
+    validate(config, world)
+    derived = derive(config, world)
+    config = effective(config, derived)
+    if world.rank == 0:
+        print(f"run {config.run.name}: recipe={config.recipe}, {config.model.name} on {world.size} process(es)")
+        print("\n".join(f"  {line}" for line in derived.reasons), flush=True)
+    recipe = importlib.import_module(f"recipes.{config.task}")
+    overrides = list(HydraConfig.get().overrides.task)
+    return int(recipe.run(config, derived, world, overrides))
+
+
+def _named(config: Config, world: World) -> Config:
+    """In a sweep, jobs of one recipe differ in their overrides: those become part of the run's name."""
+    hydra = HydraConfig.get()
+    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+        return config
+    if world.size > 1:
+        raise ConfigError(
+            Problem("--multirun", world.size, "a sweep runs in one process", "leave out torchrun, or run one by one")
+        )
+    swept = [o for o in hydra.overrides.task if not o.startswith(("recipe=", "run.name="))]
+    base = config.run.name or config.recipe or "run"
+    name = "-".join([base, *(o.replace("/", "_") for o in swept)])
+    return replace(config, run=replace(config.run, name=name))
+
+
+def report(error: RunError, world: World) -> int:
+    """Print the error, in full on rank 0 and as one line elsewhere; return its exit code."""
+    print(error.report() if world.rank == 0 else f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
+    return int(error.code)
+
+
+def recipe_list() -> str:
+    """The recipes with a line each: the first comment of their YAML."""
+    lines = ["choose a recipe:"]
+    for path in sorted((CONF / "recipe").glob("*.yaml")):
+        comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@" not in line]
+        lines.append(f"  recipe={path.stem:<14} {comments[0] if comments else ''}")
+    lines.append("for example: torchrun --nproc_per_node 2 scripts/train.py recipe=tiny    (--help says more)")
+    return "\n".join(lines)
+
+
+def _search_path(arguments: list[str]) -> list[Path]:
+    """Directories that the user added with --config-dir."""
+    return [Path(following) for flag, following in pairwise(arguments) if flag in ("--config-dir", "-cd")]

@@ -1,0 +1,202 @@
+"""A run is known by its name: who holds it, what it was started with, and whether it may go on.
+
+runs/NAME/
+  config.yaml        resolved; runs again as it is
+  overrides.json     the command line's overrides
+  environment.json   versions, host, git commit
+  metrics.jsonl      one line a step
+  checkpoints/
+  result.json        written when training is complete
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from trainer.config import OUTSIDE_TRAJECTORY, Config
+from trainer.errors import ConfigError, Problem
+from trainer.files import read_json, write_atomically, write_json
+from trainer.schema import COMPOSITION_KEYS, flatten
+
+CONFIG, RESULT, METRICS = "config.yaml", "result.json", "metrics.jsonl"
+
+_HEADER = """\
+# Written by the run. Runs again as it is:
+#   python scripts/train.py --config-path {directory} --config-name config run.name=again
+defaults:
+  - schema
+  - _self_
+  - override hydra/job_logging: disabled
+  - override hydra/hydra_logging: disabled
+hydra:
+  output_subdir: null
+  run: {{dir: .}}
+"""
+
+
+@dataclass
+class RunDirectory:
+    """The directory of one run. Open it with ``open_run``."""
+
+    path: Path
+    result: dict[str, Any] | None
+    """What the run ended with, if it is complete."""
+    _lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where this run's checkpoints are."""
+        return self.path / "checkpoints"
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Record that training is complete."""
+        write_json(self.path / RESULT, result)
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def open_run(config: Config, rank: int, overrides: list[str]) -> RunDirectory:
+    """Find or make the run's directory. Raises ConfigError when the name belongs to a different or a live run.
+
+    Every rank compares configurations, so that all stop alike; rank 0 alone locks and writes.
+    """
+    assert config.run.name is not None
+    path = Path(config.run.root) / config.run.name
+    refuse_changes(path, config)
+    run = RunDirectory(path, result=read_json(path / RESULT) if (path / RESULT).is_file() else None)
+    if rank == 0 and run.result is None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run._lock = _lock(path)
+            write_atomically(path / CONFIG, config_yaml(config, path))
+            write_json(path / "overrides.json", overrides)
+            write_json(path / "environment.json", environment())
+        except OSError as error:
+            raise ConfigError(
+                Problem("run.root", str(path), f"can be written ({error.strerror})", "run.root=another directory")
+            ) from error
+    return run
+
+
+def config_yaml(config: Config, path: Path) -> str:
+    """The resolved configuration, with the header that lets Hydra run it again."""
+    values = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    return _HEADER.format(directory=f"$PWD/{path}" if not path.is_absolute() else path) + values
+
+
+def refuse_changes(path: Path, config: Config) -> None:
+    """Raise ConfigError listing every trajectory key that differs from the saved run and was not allowed to."""
+    if not (path / CONFIG).is_file():
+        return
+    try:
+        saved = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+        before = flatten({key: value for key, value in saved.items() if key not in COMPOSITION_KEYS})
+    except (yaml.YAMLError, AttributeError, OSError) as error:
+        raise ConfigError(
+            Problem("run.name", str(path), f"its {CONFIG} can be read ({error})", "restore it, or use another run.name")
+        ) from error
+    now = flatten(dataclasses.asdict(config))
+    problems = []
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) == now.get(key) or _covered(key, OUTSIDE_TRAJECTORY) or _covered(key, config.resume.allow):
+            continue
+        problems.append(
+            Problem(
+                key,
+                now.get(key),
+                f"the run {config.run.name} was started with {before.get(key)!r}, and this alters its loss curve",
+                f"run.name=<another> for a new run, or resume.allow=[{key}] to go on with the change",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _covered(key: str, parents: Any) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def _lock(path: Path) -> IO[str]:
+    """An advisory lock that the kernel drops with the process, kill -9 included."""
+    lock = open(path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until the run closes it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise ConfigError(
+            Problem("run.name", path.name, f"no live run has this name ({holder} does)", "wait for it, or run.name=...")
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    return lock
+
+
+def environment() -> dict[str, Any]:
+    """Versions, host and commit, for whoever asks later why two runs differ. No environment variable is recorded."""
+    packages = ("torch", "torch-xla", "numpy", "datasets", "tokenizers", "safetensors", "hydra-core", "omegaconf")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "git_commit": _git_commit(),
+        "command": Path(sys.argv[0]).name,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl that a resume from ``step`` will write again."""
+    file = path / METRICS
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue  # the line that a kill cut short
+    write_atomically(file, "".join(f"{line}\n" for line in kept))

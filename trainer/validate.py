@@ -1,0 +1,282 @@
+"""All the rules that a configuration must keep, checked at once and before anything heavy starts. No torch.
+
+Each rule yields a Problem with its key, value, rule and remedy. Add a rule beside its kin and a row to
+tests/unit/test_validate.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from trainer.arithmetic import head_dim
+from trainer.config import Config
+from trainer.derive import backend_name, model_parallel_size, total_steps
+from trainer.errors import ConfigError, Problem
+from trainer.world import World
+
+CHOICES = {
+    "model.rope_scaling.kind": ("none", "linear", "llama3"),
+    "data.tokenizer.kind": ("train_bpe", "file"),
+    "optim.name": ("adamw",),
+    "schedule.kind": ("cosine", "wsd", "linear", "constant", "multistep"),
+    "precision.mode": ("fp32", "bf16_mixed", "bf16"),
+    "precision.cpu_fallback": (None, "fp32", "bf16_mixed", "bf16"),
+    "logging.progress": ("auto", "bar", "lines", "off"),
+    "backend.name": ("auto", "native", "neuron", "fake"),
+    "reliability.nonfinite": ("stop", "skip"),
+}
+SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed")
+DOCUMENT_UNITS = ("file", "paragraph", "line")
+
+POSITIVE = (
+    "train.tokens_per_step",
+    "train.microbatch",
+    "model.hidden",
+    "model.layers",
+    "model.heads",
+    "model.kv_heads",
+    "model.mlp",
+    "model.vocab",
+    "model.max_positions",
+    "model.norm_eps",
+    "model.rope_theta",
+    "model.rope_scaling.factor",
+    "model.rope_scaling.low_freq_factor",
+    "model.rope_scaling.high_freq_factor",
+    "model.rope_scaling.original_max_positions",
+    "model.init_std",
+    "model.loss_chunk_tokens",
+    "data.seq_len",
+    "parallel.tp",
+    "parallel.pp",
+    "parallel.cp",
+    "optim.lr",
+    "optim.eps",
+    "optim.clip_norm",
+    "schedule.factor",
+    "evaluation.windows",
+    "logging.every_steps",
+    "backend.timeout_seconds",
+    "reliability.nonfinite_limit",
+)
+POSITIVE_WHEN_SET = ("train.tokens", "train.steps", "train.stop_after_steps", "model.head_dim")
+NOT_NEGATIVE = (
+    "optim.weight_decay",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "evaluation.every_steps",
+    "evaluation.sample_tokens",
+    "evaluation.sample_temperature",
+    "data.prefetch",
+)
+SHARES = (
+    ("data.heldout_fraction", 0.0, 0.5),
+    ("schedule.warmup_fraction", 0.0, 1.0),
+    ("schedule.min_ratio", 0.0, 1.0),
+    ("schedule.decay_fraction", 0.0, 1.0),
+)
+
+
+def validate(config: Config, world: World) -> None:
+    """Check every rule. Raises ConfigError with all problems at once."""
+    problems = [problem for rule in RULES for problem in rule(config, world)]
+    if problems:
+        raise ConfigError(problems)
+
+
+def lookup(config: Config, key: str) -> Any:
+    """The value under a dotted key."""
+    return reduce(getattr, key.split("."), config)
+
+
+def choices(config: Config, world: World) -> Iterator[Problem]:
+    """Names out of a closed set."""
+    for key, allowed in CHOICES.items():
+        if (value := lookup(config, key)) not in allowed:
+            names = ", ".join("null" if name is None else name for name in allowed)
+            yield Problem(key, value, f"one of: {names}", f"set {key} to one of them")
+
+
+def ranges(config: Config, world: World) -> Iterator[Problem]:
+    """Numbers in their ranges; NaN and infinity are in none."""
+    for key in POSITIVE:
+        if not (math.isfinite(value := lookup(config, key)) and value > 0):
+            yield Problem(key, value, "a finite number above 0", f"set {key} above 0")
+    for key in POSITIVE_WHEN_SET:
+        if (value := lookup(config, key)) is not None and value <= 0:
+            yield Problem(key, value, "above 0, or null", f"set {key} above 0, or leave it out")
+    for key in NOT_NEGATIVE:
+        if not (math.isfinite(value := lookup(config, key)) and value >= 0):
+            yield Problem(key, value, "a finite number, 0 or more", f"set {key} to 0 or more")
+    for key, low, high in SHARES:
+        if not low <= (value := lookup(config, key)) <= high:
+            yield Problem(key, value, f"between {low:g} and {high:g}", f"set {key} within it")
+    for key in ("optim.beta1", "optim.beta2"):
+        if not 0 <= (value := lookup(config, key)) < 1:
+            yield Problem(key, value, "0 <= beta < 1", "0.9 and 0.95 are usual for language models")
+
+
+def model(config: Config, world: World) -> Iterator[Problem]:
+    """Dimensions that must divide or agree."""
+    m = config.model
+    if min(m.hidden, m.heads, m.kv_heads) <= 0:
+        return
+    if m.head_dim is None and m.hidden % m.heads:
+        yield Problem(
+            "model.heads", m.heads, f"divides model.hidden ({m.hidden})", "change heads, or set model.head_dim"
+        )
+    elif head_dim(m) % 2:
+        yield Problem("model.head_dim", head_dim(m), "even: the rotary embedding turns pairs", "use an even head size")
+    if m.heads % m.kv_heads:
+        divisors = [n for n in range(1, m.heads + 1) if m.heads % n == 0]
+        yield Problem("model.kv_heads", m.kv_heads, f"divides model.heads ({m.heads})", f"use one of {divisors}")
+    if config.data.seq_len > m.max_positions:
+        yield Problem(
+            "data.seq_len",
+            config.data.seq_len,
+            f"at most model.max_positions ({m.max_positions})",
+            "shorten data.seq_len, or raise model.max_positions (and set model.rope_scaling)",
+        )
+
+
+def length(config: Config, world: World) -> Iterator[Problem]:
+    """Length of training: one way to say it, and room for the warm-up."""
+    train, schedule = config.train, config.schedule
+    if (train.steps is None) == (train.tokens is None):
+        yield Problem(
+            "train.steps",
+            train.steps,
+            f"exactly one of train.steps and train.tokens (now {train.tokens}) is set",
+            "train.tokens=null to use steps, train.steps=null to use tokens",
+        )
+        return
+    if (train.steps or train.tokens or 0) <= 0 or train.tokens_per_step <= 0:
+        return
+    if schedule.warmup_steps is not None and not 0 <= schedule.warmup_steps <= total_steps(config):
+        yield Problem(
+            "schedule.warmup_steps",
+            schedule.warmup_steps,
+            f"between 0 and the {total_steps(config)} steps of training",
+            "lower it, or unset it and use schedule.warmup_fraction",
+        )
+    stones = schedule.milestones
+    if schedule.kind == "multistep" and (sorted(stones) != stones or not all(0 < s < 1 for s in stones)):
+        yield Problem(
+            "schedule.milestones", stones, "rising shares of training between 0 and 1", "DeepSeek used [0.8, 0.9]"
+        )
+
+
+def batch(config: Config, world: World) -> Iterator[Problem]:
+    """The global batch must split evenly into samples, ranks and microbatches."""
+    per_step, seq, micro = config.train.tokens_per_step, config.data.seq_len, config.train.microbatch
+    if min(per_step, seq, micro, model_parallel_size(config)) <= 0:
+        return
+    if per_step % seq:
+        near = max(seq, round(per_step / seq) * seq)
+        yield Problem("train.tokens_per_step", per_step, f"a multiple of data.seq_len ({seq})", f"use {near}")
+        return
+    dp = world.size // model_parallel_size(config)
+    samples = per_step // seq
+    if dp and samples % (micro * dp):
+        fits = [n for n in range(1, samples + 1) if samples % (n * dp) == 0]
+        remedy = (
+            f"train.microbatch={max(n for n in fits if n <= micro or n == fits[0])}"
+            if fits
+            else f"train.tokens_per_step={seq * micro * dp}, or a number of processes that divides {samples}"
+        )
+        yield Problem(
+            "train.microbatch",
+            micro,
+            f"microbatch x data-parallel size ({dp}) divides the {samples} samples of a step",
+            remedy,
+        )
+
+
+def layout(config: Config, world: World) -> Iterator[Problem]:
+    """The parallel axes against the number of processes."""
+    size = model_parallel_size(config)
+    if size > 0 and world.size % size:
+        # A trn1.32xlarge has 32 cores, and a job on several of them must use all.
+        processes = 32 if backend_name(config, world) == "neuron" else size
+        yield Problem(
+            "parallel",
+            f"tp {config.parallel.tp} x pp {config.parallel.pp} x cp {config.parallel.cp}",
+            f"their product ({size}) divides the number of processes ({world.size})",
+            f"torchrun --nproc_per_node {processes} scripts/train.py recipe={config.recipe}",
+        )
+
+
+def backend(config: Config, world: World) -> Iterator[Problem]:
+    """What this machine and this version can execute."""
+    name = backend_name(config, world)
+    if name == "neuron" and not world.trainium:
+        yield Problem(
+            "backend.name",
+            "neuron",
+            "needs a Trainium instance, and this machine has no Neuron device",
+            "run it on trn1.32xlarge; to try the same code here: python scripts/train.py recipe=tiny",
+        )
+    elif name in ("neuron", "fake"):
+        yield Problem(
+            "backend.name", name, "this version executes on the native backend only", "set backend.name=native"
+        )
+    elif name == "native" and model_parallel_size(config) > 1:
+        yield Problem(
+            "parallel",
+            f"tp {config.parallel.tp} x pp {config.parallel.pp} x cp {config.parallel.cp}",
+            "the native backend of this version is data parallel only",
+            "parallel=data (tp, pp and cp 1)",
+        )
+
+
+def recipe(config: Config, world: World) -> Iterator[Problem]:
+    """The kind of training exists, and the run's name is a directory name."""
+    tasks = sorted(p.stem for p in (Path(__file__).parents[1] / "recipes").glob("[a-z]*.py"))
+    if config.task not in tasks:
+        yield Problem("task", config.task, f"a module of recipes/: {', '.join(tasks)}", "set task to one of them")
+    name = config.run.name
+    if name is not None and (not name or name in (".", "..") or "/" in name or name != name.strip()):
+        yield Problem("run.name", name, "a plain directory name", "leave out slashes and outer spaces")
+
+
+def data(config: Config, world: World) -> Iterator[Problem]:
+    """Sources and tokenizer are said completely. Whether they can be read is for trainer.data (exit 4)."""
+    if not config.data.sources:
+        yield Problem(
+            "data.sources", [], "at least one source", "data=python_stdlib, or data.sources=[{paths: [my/*.txt]}]"
+        )
+    names = [source.name for source in config.data.sources]
+    if len(set(names)) != len(names):
+        yield Problem("data.sources", names, "names are unique", "give each source a name of its own")
+    for source in config.data.sources:
+        key = f"data.sources[{source.name}]"
+        if source.kind not in SOURCE_KINDS:
+            yield Problem(f"{key}.kind", source.kind, f"one of: {', '.join(SOURCE_KINDS)}", "set it to one of them")
+        elif source.kind != "python_stdlib" and not source.paths:
+            yield Problem(f"{key}.paths", [], "names at least one file, glob or data set", "set paths: [...]")
+        if source.document_unit not in DOCUMENT_UNITS:
+            yield Problem(f"{key}.document_unit", source.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "")
+        if not (math.isfinite(source.weight) and source.weight > 0):
+            yield Problem(f"{key}.weight", source.weight, "a finite number above 0", "drop the source to leave it out")
+    tokenizer = config.data.tokenizer
+    if tokenizer.kind == "file" and not tokenizer.path:
+        yield Problem(
+            "data.tokenizer.path", tokenizer.path, "needed by kind=file", "name a tokenizer.json or its directory"
+        )
+    if tokenizer.kind == "train_bpe":
+        if tokenizer.vocab < 257:
+            yield Problem("data.tokenizer.vocab", tokenizer.vocab, "256 bytes and the end-of-text token fit", "use 512")
+        if tokenizer.vocab > config.model.vocab:
+            yield Problem(
+                "data.tokenizer.vocab",
+                tokenizer.vocab,
+                f"at most model.vocab ({config.model.vocab})",
+                f"set model.vocab={tokenizer.vocab}",
+            )
+
+
+RULES = (choices, ranges, model, length, batch, layout, backend, recipe, data)

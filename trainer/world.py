@@ -1,0 +1,49 @@
+"""What this process knows about its surroundings before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this launch, as torchrun describes them, and the machine under this one."""
+
+    size: int = 1
+    rank: int = 0
+    local_rank: int = 0
+    local_size: int = 1
+    trainium: bool = False
+    """A Neuron device is present."""
+    cpu_bf16: bool = False
+    """The CPU multiplies BF16 matrices in hardware."""
+
+    @classmethod
+    def from_environment(cls) -> World:
+        """Read torchrun's variables; without torchrun, one process."""
+        return cls(
+            size=int(os.environ.get("WORLD_SIZE", "1")),
+            rank=int(os.environ.get("RANK", "0")),
+            local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+            local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            trainium=Path("/dev/neuron0").exists(),
+            cpu_bf16=cpu_has_bf16(),
+        )
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has BF16 matrix or dot-product instructions (x86: AVX512_BF16 or AMX; Arm: BF16)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    flags: set[str] = set()
+    for line in text.splitlines():
+        if line.startswith(("flags", "Features")):
+            flags.update(line.partition(":")[2].split())
+            break
+    wanted = {"bf16"} if platform.machine() == "aarch64" else {"avx512_bf16", "amx_bf16"}
+    return bool(flags & wanted)
