@@ -1,0 +1,225 @@
+"""The model against Hugging Face transformers, and its loss against PyTorch's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from trainer.arithmetic import flops_per_token, parameters
+from trainer.batch import IGNORED_LABEL, Batch
+from trainer.config import ModelConfig, RopeScalingConfig
+from trainer.models.attention import document_mask
+from trainer.models.decoder import CausalLM
+from trainer.models.loss import summed_cross_entropy
+
+LINEAR = RopeScalingConfig(kind="linear", factor=4.0)
+LLAMA3 = RopeScalingConfig(kind="llama3", factor=8.0, original_max_positions=32)
+VARIANTS = {
+    "multi-head, untied": ModelConfig(heads=4, kv_heads=4, tied=False),
+    "grouped, tied": ModelConfig(heads=4, kv_heads=2, tied=True),
+    "biased": ModelConfig(heads=4, kv_heads=1, qkv_bias=True),
+    "linear scaling": ModelConfig(rope_scaling=LINEAR),
+    "llama3 scaling": ModelConfig(rope_scaling=LLAMA3, rope_theta=500000.0),
+}
+
+
+def small(config: ModelConfig) -> ModelConfig:
+    return replace(config, hidden=64, layers=2, mlp=96, vocab=128, max_positions=256, loss_chunk_tokens=24)
+
+
+def pair(config: ModelConfig) -> tuple[CausalLM, LlamaForCausalLM]:
+    """Our model and transformers' with the same random weights, FP32."""
+    rope: dict[str, object] = {"rope_type": "default"}
+    scaling = config.rope_scaling
+    if scaling.kind == "linear":
+        rope = {"rope_type": "linear", "factor": scaling.factor}
+    elif scaling.kind == "llama3":
+        rope = {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_positions,
+        }
+    theirs = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocab,
+            hidden_size=config.hidden,
+            intermediate_size=config.mlp,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            rms_norm_eps=config.norm_eps,
+            max_position_embeddings=config.max_positions,
+            tie_word_embeddings=config.tied,
+            attention_bias=config.qkv_bias,
+            rope_parameters={**rope, "rope_theta": config.rope_theta},
+            initializer_range=0.2,
+        )
+    )
+    theirs.set_attn_implementation("sdpa")
+    ours = CausalLM(config)
+    ours.materialised()
+    state = {k: v for k, v in theirs.state_dict().items() if not k.endswith("o_proj.bias")}
+    for name, bias in theirs.named_parameters():
+        if name.endswith("o_proj.bias"):  # Llama's attention_bias covers the output too; ours (Qwen's) does not
+            torch.nn.init.zeros_(bias)
+    missing, unexpected = ours.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert not missing
+    return ours, theirs
+
+
+def documents(config: ModelConfig) -> Batch:
+    """Two samples of uneven documents, the second with padding."""
+    generator = torch.Generator().manual_seed(7)
+    tokens = torch.randint(0, config.vocab, (2, 48), generator=generator)
+    labels = torch.randint(0, config.vocab, (2, 48), generator=generator)
+    lengths = [[20, 28], [5, 30, 7]]
+    positions, ids = torch.zeros_like(tokens), torch.full_like(tokens, -1)
+    for row, row_lengths in enumerate(lengths):
+        start = 0
+        for document, length in enumerate(row_lengths):
+            positions[row, start : start + length] = torch.arange(length)
+            ids[row, start : start + length] = document
+            start += length
+            labels[row, start - 1] = IGNORED_LABEL
+        labels[row, start:] = IGNORED_LABEL
+    return Batch(tokens, labels, positions, ids)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_logits_loss_and_every_gradient_equal_transformers(name: str) -> None:
+    config = small(VARIANTS[name])
+    ours, theirs = pair(config)
+    batch = documents(config)
+    mask = document_mask(batch.document_ids)
+    expected = theirs(batch.tokens, position_ids=batch.positions, attention_mask=mask).logits
+    live = batch.document_ids >= 0
+    actual = ours.logits(batch.tokens, batch.positions, batch.document_ids)
+    assert relative(actual[live], expected[live]) <= 1e-5
+
+    reference = F.cross_entropy(
+        expected.reshape(-1, config.vocab), batch.labels.reshape(-1), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+    loss, targets = ours(batch)
+    assert targets.item() == (batch.labels != IGNORED_LABEL).sum().item()
+    assert relative(loss, reference) <= 1e-6
+    reference.backward()
+    (loss * 0.5).backward()
+    their_gradients = {k: p.grad for k, p in theirs.named_parameters() if not k.endswith("o_proj.bias")}
+    assert dict(ours.named_parameters()).keys() == their_gradients.keys()
+    for key, parameter in ours.named_parameters():
+        assert relative(2 * parameter.grad, their_gradients[key]) <= 1e-5, key
+
+
+def test_document_mask_is_causal_and_stays_inside_documents() -> None:
+    ids = torch.tensor([[0, 0, 1, 1, -1]])
+    mask = document_mask(ids)[0, 0]
+    for query in range(5):
+        for key in range(5):
+            assert mask[query, key].item() == (key <= query and bool(ids[0, query] == ids[0, key]))
+    assert mask.any(dim=-1).all(), "an empty softmax row would be NaN"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [7, 64, 1000])
+def test_chunked_loss_equals_plain_cross_entropy(dtype: torch.dtype, chunk: int) -> None:
+    torch.manual_seed(3)
+    hidden = torch.randn(100, 32).to(dtype).requires_grad_()
+    head = (torch.randn(50, 32) * 0.3).to(dtype).requires_grad_()
+    labels = torch.randint(0, 50, (100,))
+    labels[::3] = IGNORED_LABEL
+    plain_hidden, plain_head = (t.detach().double().requires_grad_() for t in (hidden, head))
+    expected = F.cross_entropy(plain_hidden @ plain_head.T, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+    expected.backward()
+    loss = summed_cross_entropy(hidden, head, labels, chunk)
+    loss.backward()
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    assert loss.dtype == torch.float32
+    assert relative(loss.double(), expected) <= tolerance
+    assert relative(hidden.grad.double(), plain_hidden.grad) <= tolerance
+    assert relative(head.grad.double(), plain_head.grad) <= tolerance
+
+
+def test_loss_never_holds_the_logits_of_the_whole_batch() -> None:
+    """The largest tensor that the loss makes is a chunk of logits, not [tokens, vocab]."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for value in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(value, torch.Tensor):
+                    self.elements = max(self.elements, value.numel())
+            return out
+
+    hidden = torch.randn(1024, 16, requires_grad=True)
+    head = torch.randn(500, 16, requires_grad=True)
+    with Largest() as largest:
+        summed_cross_entropy(hidden, head, torch.randint(0, 500, (1024,)), 64).backward()
+    assert largest.elements == 64 * 500
+
+
+def test_parameters_and_flops_equal_an_independent_count() -> None:
+    for variant in VARIANTS.values():
+        config = small(variant)
+        ours, _ = pair(config)
+        assert parameters(config) == sum(p.numel() for p in ours.parameters())
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = small(VARIANTS["multi-head, untied"])
+    model = CausalLM(config).bfloat16()  # the counter knows mm, and not the in-place addmm_ of the FP32 loss
+    model.materialised()
+    batch = documents(config)
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = model(batch)
+        loss.backward()
+    # The counter takes full attention; the closed form takes the causal half.
+    attention = 12 * config.layers * config.hidden * 48
+    counted = counter.get_total_flops() / batch.tokens.numel()
+    attention_counted = sum(v for k, v in counter.get_flop_counts()["Global"].items() if "attention" in str(k))
+    assert counted - attention_counted / batch.tokens.numel() == pytest.approx(
+        flops_per_token(config, 48) - attention / 2, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    # The totals of the published safetensors: HuggingFaceTB/SmolLM2-135M and deepseek-ai/deepseek-llm-7b-base.
+    [("smollm2_135m", 134_515_008), ("deepseek7b", 6_910_365_696)],
+)
+def test_published_models_have_their_published_size(name: str, published: int) -> None:
+    from omegaconf import OmegaConf
+
+    from trainer.diagnose import CONF
+
+    values = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
+    config = ModelConfig(**values)
+    assert parameters(config) == published
+    with torch.device("meta"):
+        assert sum(p.numel() for p in CausalLM(config).parameters()) == published
+
+
+def test_bf16_keeps_statistics_and_tables_in_fp32() -> None:
+    config = small(VARIANTS["grouped, tied"])
+    model = CausalLM(config).bfloat16()
+    model.materialised()
+    cosines, _ = model.model.rotary(torch.arange(8).unsqueeze(0))
+    assert cosines.dtype == torch.float32
+    loss, _ = model(documents(config))
+    assert loss.dtype == torch.float32
+    x = torch.randn(4, 64).bfloat16() * 100
+    norm = model.model.norm
+    exact = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + config.norm_eps)
+    assert torch.equal(norm(x), (exact * norm.weight.float()).bfloat16())

@@ -1,0 +1,56 @@
+"""Causal self-attention with grouped key-value heads, inside documents."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trainer.arithmetic import head_dim
+from trainer.config import ModelConfig
+from trainer.models.rotary import rotate
+
+
+class Attention(nn.Module):
+    """Multi-head attention (arXiv:1706.03762) or grouped-query attention (arXiv:2305.13245)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = head_dim(config)
+        query, key_value = config.heads * self.head_dim, config.kv_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden, query, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden, key_value, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden, key_value, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(query, config.hidden, bias=False)
+
+    def forward(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """[batch, seq, hidden] -> the same shape. mask: bool [batch, 1, seq, seq], True where attention may look.
+
+        The number of heads is read from the projections' outputs, never from the configuration, so that a
+        tensor-parallel lowering may hand this code fewer heads.
+        """
+        batch, seq, _ = x.shape
+        split = (batch, seq, -1, self.head_dim)
+        q = rotate(self.q_proj(x).view(split).transpose(1, 2), *rotary)
+        k = rotate(self.k_proj(x).view(split).transpose(1, 2), *rotary)
+        v = self.v_proj(x).view(split).transpose(1, 2)
+        out = attend(q, k, v, mask)
+        return self.o_proj(out.transpose(1, 2).reshape(batch, seq, -1))
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Softmax attention, FP32 inside. q: [batch, heads, seq, head_dim]; k and v may have fewer heads."""
+    # Keys and values are repeated by hand: with enable_gqa the CPU kernel is not the fused one.
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def document_mask(document_ids: torch.Tensor) -> torch.Tensor:
+    """Causal mask inside documents: [batch, seq] ids -> bool [batch, 1, seq, seq].
+
+    Padding (id -1) looks at padding, so that no row of the softmax is empty.
+    """
+    same = document_ids.unsqueeze(-1) == document_ids.unsqueeze(-2)
+    return same.tril().unsqueeze(1)

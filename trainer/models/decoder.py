@@ -1,0 +1,91 @@
+"""The decoder: plain PyTorch, no parallelism in it. Names are those of Hugging Face's Llama."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trainer.arithmetic import head_dim
+from trainer.batch import IGNORED_LABEL, Batch
+from trainer.config import ModelConfig
+from trainer.models.attention import Attention, document_mask
+from trainer.models.feedforward import FeedForward
+from trainer.models.loss import summed_cross_entropy
+from trainer.models.norm import RMSNorm
+from trainer.models.rotary import Rotary
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm residual block: attention, then feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
+
+    def forward(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """[batch, seq, hidden] -> the same shape."""
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, final norm. A pipeline stage keeps some of the layers under their global names and may
+    lack the embedding or the norm, which are None there.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens: nn.Embedding | None = nn.Embedding(config.vocab, config.hidden)
+        # A ModuleDict, not a list: layer "17" is still called that on the stage that holds it.
+        self.layers = nn.ModuleDict({str(i): DecoderLayer(config) for i in range(config.layers)})
+        self.norm: RMSNorm | None = RMSNorm(config.hidden, config.norm_eps)
+        self.rotary = Rotary.of(config, head_dim(config))
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
+        """Tokens [batch, seq] (or a previous stage's [batch, seq, hidden]) -> [batch, seq, hidden]."""
+        if self.embed_tokens is not None:
+            x = self.embed_tokens(x)
+        rotary, mask = self.rotary(positions), document_mask(document_ids)
+        for layer in self.layers.values():
+            x = layer(x, rotary, mask)
+        return self.norm(x) if self.norm is not None else x
+
+
+class CausalLM(nn.Module):
+    """A decoder with its head and its loss: the loss is inside, so that a pipeline's last stage owns it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head: nn.Linear | None = nn.Linear(config.hidden, config.vocab, bias=False)
+        self._tie()
+
+    def _tie(self) -> None:
+        if self.config.tied and self.lm_head is not None and self.model.embed_tokens is not None:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def materialised(self) -> None:
+        """To be called when the module left the meta device: leaving it unties weights and empties buffers."""
+        self._tie()
+        self.model.rotary.derive_buffers()
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the targets' cross-entropy (FP32 scalar, nats) and their number (int64 scalar)."""
+        assert self.lm_head is not None
+        hidden = self.model(batch.tokens, batch.positions, batch.document_ids)
+        labels = batch.labels.reshape(-1)
+        loss = summed_cross_entropy(
+            hidden.reshape(labels.shape[0], -1), self.lm_head.weight, labels, self.config.loss_chunk_tokens
+        )
+        return loss, (labels != IGNORED_LABEL).sum()
+
+    def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
+        """FP32 [batch, seq, vocab]. For sampling and tests: training never builds this tensor."""
+        assert self.lm_head is not None
+        hidden = self.model(tokens, positions, document_ids)
+        logits: torch.Tensor = self.lm_head(hidden).float()
+        return logits

@@ -1,0 +1,47 @@
+"""Initial weights that do not depend on the layout: every rank draws just the blocks that it holds."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from trainer.config import ModelConfig
+from trainer.parallel.boxes import Box
+
+BLOCK_ROWS = 256
+"""Rows (indices of the first dim) drawn from one generator. Part of the definition of a seed: never change it."""
+
+
+class Initialiser:
+    """Draws the initial values of any box of any parameter.
+
+    A block of 256 rows is keyed by (seed, canonical name, block index), in the coordinates of the unpadded global
+    tensor, so that one process and a thousand ranks start bitwise equal.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int) -> None:
+        self.std, self.seed = config.init_std, seed
+
+    def __call__(self, box: Box) -> torch.Tensor:
+        """FP32 values of shape ``box.sizes``: norms 1, biases 0, matrices normal(0, init_std)."""
+        if box.name.endswith(("norm.weight", "layernorm.weight")):
+            return torch.ones(box.sizes)
+        if box.name.endswith(".bias"):
+            return torch.zeros(box.sizes)
+        first, last = box.offsets[0], box.offsets[0] + box.sizes[0]
+        rest = tuple(slice(o, o + n) for o, n in zip(box.offsets[1:], box.sizes[1:], strict=True))
+        out = torch.empty(box.sizes)
+        for block in range(first // BLOCK_ROWS, -(-last // BLOCK_ROWS)):
+            start = block * BLOCK_ROWS
+            rows = self._block(box.name, block, min(BLOCK_ROWS, box.shape[0] - start), box.shape[1:])
+            low, high = max(first, start), min(last, start + rows.shape[0])
+            wanted = (slice(low - start, high - start), *rest)
+            out[low - first : high - first] = rows[wanted]
+        return out
+
+    def _block(self, name: str, block: int, rows: int, rest: tuple[int, ...]) -> torch.Tensor:
+        key = hashlib.blake2b(f"{self.seed}|{name}|{block}".encode(), digest_size=8).digest()
+        # 63 bits: a generator's seed is a signed integer.
+        generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+        return torch.randn((rows, *rest), generator=generator) * self.std

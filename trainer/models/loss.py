@@ -1,0 +1,66 @@
+"""Cross-entropy of the head's logits, without ever holding the logits of the whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from trainer.batch import IGNORED_LABEL
+
+
+def summed_cross_entropy(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, chunk_tokens: int
+) -> torch.Tensor:
+    """Sum over target tokens of -log softmax(hidden @ head.T)[label], as an FP32 scalar.
+
+    hidden: [tokens, hidden]; head: [vocab, hidden]; labels: [tokens], IGNORED_LABEL where there is no target.
+    At most chunk_tokens rows of logits exist at a time. The gradient is worked out together with the loss (the
+    softmax is at hand), so nothing is computed twice.
+    """
+    result: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, chunk_tokens)
+    return result
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, chunk_tokens: int
+    ) -> torch.Tensor:
+        wanted = any(ctx.needs_input_grad[:2])
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden) if wanted else None
+        # Chunks add up in FP32: a BF16 sum over many chunks would lose what the matrix products kept.
+        head_gradient = torch.zeros_like(head, dtype=torch.float32) if wanted else None
+        for start in range(0, hidden.shape[0], chunk_tokens):
+            rows = slice(start, start + chunk_tokens)
+            x, target = hidden[rows], labels[rows]
+            logits = F.linear(x, head).float()
+            log_probabilities = F.log_softmax(logits, dim=-1)
+            loss += F.nll_loss(log_probabilities, target, ignore_index=IGNORED_LABEL, reduction="sum")
+            if hidden_gradient is not None and head_gradient is not None:
+                gradient = _logit_gradient(log_probabilities, target).to(x.dtype)
+                hidden_gradient[rows] = gradient @ head
+                if head.dtype == torch.float32:
+                    head_gradient.addmm_(gradient.T, x)
+                else:
+                    head_gradient += gradient.T @ x
+        if hidden_gradient is not None and head_gradient is not None:
+            ctx.save_for_backward(hidden_gradient, head_gradient.to(head.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        hidden_gradient, head_gradient = ctx.saved_tensors
+        scale = gradients[0]
+        return hidden_gradient * scale, head_gradient * scale, None, None
+
+
+def _logit_gradient(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """softmax - onehot for target rows, zero for the others; reuses the memory of its input. FP32 [rows, vocab]."""
+    live = (labels != IGNORED_LABEL).unsqueeze(-1)
+    gradient = log_probabilities.exp_()
+    index = labels.clamp(min=0).unsqueeze(-1)
+    gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
+    return gradient.mul_(live)

@@ -1,0 +1,1 @@
+"""Axes and boxes: who shares what, and which part of each tensor a rank holds."""

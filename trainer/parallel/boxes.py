@@ -1,0 +1,64 @@
+"""Where a tensor's values live: boxes of the global tensor. Initialisation and checkpoints know nothing else.
+
+A box is general enough for replicas, shards along any dims, padding (never inside a box), permuted heads and
+several parameters fused in one local tensor (one box each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangular part of the global tensor ``name`` and the part of the local tensor that holds it."""
+
+    name: str
+    """Canonical name: that of Hugging Face's Llama where it exists."""
+    shape: tuple[int, ...]
+    """Shape of the global tensor, without padding."""
+    offsets: tuple[int, ...]
+    """First index of the box in each dim of the global tensor."""
+    sizes: tuple[int, ...]
+    """Extent of the box in each dim."""
+    local: tuple[slice, ...]
+    """The same extent inside the local tensor."""
+    writer: bool = True
+    """Among the ranks that hold this box, the one that saves it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the box is the entire global tensor."""
+        return self.sizes == self.shape
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The box's values: a view of the local tensor, of shape ``sizes``."""
+        return tensor[self.local] if self.local else tensor
+
+
+def whole_box(name: str, shape: tuple[int, ...], writer: bool = True) -> Box:
+    """The box of a tensor that this rank holds completely."""
+    return Box(name, shape, (0,) * len(shape), shape, tuple(slice(0, n) for n in shape), writer)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A local tensor and the boxes of the global tensor in it."""
+
+    tensor: torch.Tensor
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Everything that a checkpoint keeps as tensors.
+
+    model: the weights by canonical name (the FP32 masters in bf16_mixed).
+    optimizer: the moments, as ``exp_avg.<name>`` and ``exp_avg_sq.<name>``.
+    """
+
+    model: Mapping[str, Placed]
+    optimizer: Mapping[str, Placed]
