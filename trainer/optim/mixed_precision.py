@@ -1,0 +1,126 @@
+"""The one mixed-precision implementation: masters, moments and gradient accumulators around torch's fused AdamW.
+
+mode        model parameters   masters          moments   gradients accumulate in
+fp32        FP32               the parameters   FP32      FP32
+bf16_mixed  BF16               FP32 copies      FP32      FP32
+bf16        BF16               the parameters   BF16      BF16
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from trainer.config import OptimConfig
+
+
+class MaskedAdamW(torch.optim.AdamW):
+    """torch's fused AdamW with the two tensors that torch.amp.GradScaler would set on it.
+
+    The kernel divides gradients by grad_scale and leaves everything alone where found_inf is 1. These hooks are
+    semi-private (``_step_supports_amp_scaling``): tests/unit/test_mixed_precision.py watches them.
+    """
+
+    grad_scale: torch.Tensor
+    found_inf: torch.Tensor
+
+
+class MixedPrecisionAdamW:
+    """AdamW (arXiv:1711.05101) whose update is masked by the finiteness of the global gradient norm.
+
+    Gradients live in one flat tensor with a view per parameter: they exist from the start (the first microbatch is
+    no special case), are reduced by one collective and measured by one norm.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimConfig, mode: str) -> None:
+        self.parameters, self.mode, self.clip_norm = dict(parameters), mode, config.clip_norm
+        self.masters = {
+            name: p.detach().float().requires_grad_() if mode == "bf16_mixed" else p for name, p in parameters.items()
+        }
+        sizes = [p.numel() for p in self.masters.values()]
+        self.gradients = torch.zeros(sum(sizes), dtype=torch.bfloat16 if mode == "bf16" else torch.float32)
+        pieces = self.gradients.split(sizes)
+        for (name, master), piece in zip(self.masters.items(), pieces, strict=True):
+            master.grad = piece.view_as(master)
+            if mode == "bf16_mixed":
+                self.parameters[name].register_post_accumulate_grad_hook(_accumulate_into(master.grad))
+        self.adamw = MaskedAdamW(
+            _groups(self.masters, config.weight_decay),
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            fused=True,
+        )
+        # Moments exist before the first step, so that a checkpoint can be loaded into them.
+        for master in self.masters.values():
+            self.adamw.state[master] = {
+                "step": torch.zeros((), dtype=torch.float32),
+                "exp_avg": torch.zeros_like(master),
+                "exp_avg_sq": torch.zeros_like(master),
+            }
+        self.adamw.grad_scale = torch.ones((), dtype=torch.float32)
+        self.adamw.found_inf = torch.zeros((), dtype=torch.float32)
+
+    def apply(self, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clip, update and clear the gradients, which are reduced already.
+
+        Returns the global gradient norm before clipping (FP32) and whether it is finite (bool), both scalars. A
+        non-finite norm leaves weights, masters, moments and the step count untouched.
+        """
+        norm = torch.linalg.vector_norm(self.gradients, dtype=torch.float32)
+        finite = torch.isfinite(norm)
+        # The reciprocal of torch.nn.utils.clip_grad_norm_'s factor min(1, clip / (norm + 1e-6)).
+        self.adamw.grad_scale.copy_(((norm + 1e-6) / self.clip_norm).clamp(min=1.0))
+        self.adamw.found_inf.copy_(~finite)
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        self.publish()
+        self.gradients.zero_()
+        return norm, finite
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the model's BF16 parameters."""
+        if self.mode == "bf16_mixed":
+            for name, master in self.masters.items():
+                self.parameters[name].copy_(master)
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """Moments by stored name: ``exp_avg.<parameter>``, ``exp_avg_sq.<parameter>``."""
+        return {
+            f"{moment}.{name}": self.adamw.state[master][moment]
+            for moment in ("exp_avg", "exp_avg_sq")
+            for name, master in self.masters.items()
+        }
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far: steps whose gradient was finite."""
+        return int(next(iter(self.adamw.state.values()))["step"].item())
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        for state in self.adamw.state.values():
+            state["step"].fill_(count)
+
+
+def _groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> list[dict[str, object]]:
+    """Matrices decay; norms and biases, which are vectors, do not."""
+    matrices = [p for p in masters.values() if p.dim() > 1]
+    vectors = [p for p in masters.values() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _accumulate_into(accumulator: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    """A hook that adds a parameter's BF16 gradient to its FP32 accumulator and frees it at once."""
+
+    def accumulate(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        accumulator.add_(parameter.grad)
+        parameter.grad = None
+
+    return accumulate
