@@ -1,0 +1,1 @@
+"""What executes the step. base.py is the Protocol; only backends/neuron (to come) may import XLA."""

@@ -1,0 +1,172 @@
+"""The native backend: PyTorch on CPU, one process or data parallel over gloo."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from trainer.backends.base import BuildModel, BuildOptimizer, Facts, Initialise, Optimizer, StepMetrics
+from trainer.backends.native.peak import measure_peak_flops
+from trainer.batch import Batch
+from trainer.parallel.boxes import Placed, Store, whole_box
+from trainer.parallel.mesh import Mesh
+
+
+class NativeBackend:
+    """Implements trainer.backends.base.Backend.
+
+    With one process there is no process group, no wrapper and no collective. With several, each holds the whole
+    model; gradients and the loss are summed over the ranks once a step, after the last microbatch.
+    """
+
+    model: Any
+    """The lowered model: callable on a Batch, with ``logits`` and ``materialised``."""
+    _optimizer: Optimizer
+
+    def __init__(self, mesh: Mesh, timeout_seconds: float) -> None:
+        self.mesh = mesh
+        self.distributed = mesh.world > 1
+        self._timeout = timedelta(seconds=timeout_seconds)
+        self._loss = torch.zeros((), dtype=torch.float32)
+        self._facts: Facts | None = None
+
+    def setup(self) -> None:
+        """Join the gloo process group, when there is more than one process."""
+        if self.distributed and not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=self._timeout)
+
+    def shard(self, build: BuildModel, dtype: torch.dtype) -> None:
+        """Build on meta and allocate on the CPU in ``dtype``; data parallelism leaves the model as it is."""
+        with torch.device("meta"):
+            model: nn.Module = build()
+        self.dtype = dtype
+        self.model = model.to(dtype).to_empty(device="cpu")
+        self.model.materialised()
+
+    def optimizer(self, build: BuildOptimizer) -> None:
+        """Make the optimizer over the model's parameters; a tied one appears once, under its first name."""
+        self._optimizer = build(dict(self.model.named_parameters()))
+
+    @torch.no_grad()
+    def load_initial(self, initialise: Initialise) -> None:
+        """Draw the masters in FP32, then round them into the model."""
+        for placed in self.store().model.values():
+            for box in placed.boxes:
+                box.of(placed.tensor).copy_(initialise(box))
+        self._optimizer.publish()
+
+    def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
+        """Accumulate gradients of scale * summed loss."""
+        self._loss.zero_()
+        for microbatch in microbatches:
+            loss, _ = self.model(microbatch)
+            loss = loss * scale
+            loss.backward()
+            self._loss += loss.detach()
+
+    def clip_and_apply(self, lr: float) -> StepMetrics:
+        """Sum gradients and loss over the data-parallel ranks, then clip and update."""
+        loss = self._loss.clone()
+        if self.distributed:
+            dist.all_reduce(self._optimizer.gradients)
+            dist.all_reduce(loss)
+        norm, finite = self._optimizer.apply(lr)
+        return StepMetrics(loss, norm, finite)
+
+    def step_end(self) -> None:
+        """Nothing to cut: PyTorch ran eagerly."""
+
+    @torch.no_grad()
+    def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
+        """Sum losses in FP64 on the host: thousands of windows add up."""
+        total, targets = 0.0, 0
+        for microbatch in microbatches:
+            loss, count = self.model(microbatch)
+            total, targets = total + loss.item(), targets + int(count.item())
+        if not self.distributed:
+            return total, targets
+        sums = torch.tensor([total, float(targets)], dtype=torch.float64)
+        dist.all_reduce(sums)
+        return sums[0].item(), int(sums[1].item())
+
+    @torch.no_grad()
+    def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:
+        """Run the last ``length`` tokens, padded on the right; causality hides the padding."""
+        window = list(tokens[-length:])
+        padded = torch.tensor([window + [0] * (length - len(window))])
+        positions = torch.arange(length).unsqueeze(0)
+        logits: torch.Tensor = self.model.logits(padded, positions, torch.zeros_like(positions))
+        return logits[0, len(window) - 1]
+
+    def fetch(self, metrics: StepMetrics) -> tuple[float, float, bool]:
+        """Read the scalars: on CPU they are here already."""
+        return metrics.loss_sum.item(), metrics.grad_norm.item(), bool(metrics.finite.item())
+
+    def store(self) -> Store:
+        """Every rank holds every tensor whole; the ranks take turns at being the writer."""
+        return Store(self._placed(self._optimizer.masters), self._placed(self._optimizer.moments()))
+
+    def _placed(self, tensors: dict[str, torch.Tensor]) -> dict[str, Placed]:
+        placed = {}
+        for index, (name, tensor) in enumerate(tensors.items()):
+            writer = index % self.mesh.dp == self.mesh.coordinate("dp")
+            placed[name] = Placed(tensor.detach(), (whole_box(name, tuple(tensor.shape), writer),))
+        return placed
+
+    def loaded(self, updates: int) -> None:
+        """Round the loaded masters into the model and set the optimizer's step count."""
+        self._optimizer.publish()
+        self._optimizer.updates = updates
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates made."""
+        return self._optimizer.updates
+
+    def facts(self) -> Facts:
+        """CPU, threads and the measured matrix-multiply peak of all ranks at once."""
+        if self._facts is None:
+            self.barrier()
+            peak = torch.tensor(measure_peak_flops(self.dtype), dtype=torch.float64)
+            if self.distributed:
+                dist.all_reduce(peak)
+            self._facts = Facts(
+                device=platform.processor() or platform.machine(),
+                peak_flops=peak.item(),
+                peak_source=f"measured {str(self.dtype).removeprefix('torch.')} matrix multiply on this machine",
+                threads=torch.get_num_threads(),
+                versions={"torch": torch.__version__, "python": platform.python_version()},
+            )
+        return self._facts
+
+    def host_sum(self, values: Sequence[int]) -> list[int]:
+        """Sum small integers over the ranks."""
+        if not self.distributed:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.int64)
+        dist.all_reduce(sums)
+        return [int(value) for value in sums]
+
+    def host_broadcast(self, value: int) -> int:
+        """Rank 0's value."""
+        if not self.distributed:
+            return value
+        holder = torch.tensor(value, dtype=torch.int64)
+        dist.broadcast(holder, 0)
+        return int(holder.item())
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.distributed:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.distributed and dist.is_initialized():
+            dist.destroy_process_group()
