@@ -1,0 +1,26 @@
+"""Loading: from any layout's boxes into this layout's, values only, never a pickle."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch.distributed.checkpoint as dcp
+
+from trainer.checkpoint.boxed import BoxLoadPlanner, boxed
+from trainer.checkpoint.storage import SafetensorsReader
+from trainer.files import read_json
+from trainer.parallel.boxes import Store
+from trainer.state import TrainState
+
+
+def load_checkpoint(checkpoint: Path, store: Store) -> TrainState:
+    """Fill the store's tensors in place from a verified checkpoint, and return the rest of the state.
+
+    All ranks call together. Moments must be allocated already: DCP fills only what it is shown.
+    """
+    for part, tensors in (("model", store.model), ("optimizer", store.optimizer)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process: as intended
+            dcp.load(boxed(tensors), storage_reader=SafetensorsReader(checkpoint / part), planner=BoxLoadPlanner())
+    return TrainState.from_json(read_json(checkpoint / "state.json"), read_json(checkpoint / "data.json"))
