@@ -1,0 +1,114 @@
+"""Megatron's files against bytes laid out by hand."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.errors import DataError
+
+DOCUMENTS = [[1, 2, 3], [65535], [4, 5]]
+
+
+def hand_made(code: int, letter: str, documents: list[list[int]], groups: list[int]) -> tuple[bytes, bytes]:
+    flat = [token for document in documents for token in document]
+    data = struct.pack(f"<{len(flat)}{letter}", *flat)
+    lengths = [len(document) for document in documents]
+    pointers = [sum(lengths[:i]) * struct.calcsize(letter) for i in range(len(lengths))]
+    index = b"MMIDIDX\x00\x00" + struct.pack("<Q", 1) + struct.pack("<B", code)
+    index += struct.pack("<Q", len(lengths)) + struct.pack("<Q", len(groups))
+    index += struct.pack(f"<{len(lengths)}i", *lengths)
+    index += struct.pack(f"<{len(pointers)}q", *pointers)
+    index += struct.pack(f"<{len(groups)}q", *groups)
+    return data, index
+
+
+def place(prefix: Path, data: bytes, index: bytes) -> Path:
+    Path(f"{prefix}.bin").write_bytes(data)
+    Path(f"{prefix}.idx").write_bytes(index)
+    return prefix
+
+
+@pytest.mark.parametrize(("vocab", "code", "letter"), [(65536, 8, "H"), (65537, 4, "i")])
+def test_writer_is_byte_exact(tmp_path: Path, vocab: int, code: int, letter: str) -> None:
+    with IndexedWriter(tmp_path / "x", vocab) as writer:
+        for document in DOCUMENTS:
+            writer.append(document)
+    data, index = hand_made(code, letter, DOCUMENTS, [0, 1, 2, 3])
+    assert (tmp_path / "x.bin").read_bytes() == data
+    assert (tmp_path / "x.idx").read_bytes() == index
+
+
+@pytest.mark.parametrize(("code", "letter"), [(1, "B"), (2, "b"), (3, "h"), (4, "i"), (5, "q"), (8, "H")])
+def test_reads_every_integer_type(tmp_path: Path, code: int, letter: str) -> None:
+    documents = [[1, 2, 3], [100], [4, 5]]
+    tokens = IndexedTokens(place(tmp_path / "x", *hand_made(code, letter, documents, [0, 1, 2, 3])))
+    assert (tokens.documents, tokens.total) == (3, 6)
+    assert tokens.document_starts.tolist() == [0, 3, 4, 6]
+    assert [tokens.document(i).tolist() for i in range(3)] == documents
+    assert tokens.slice(2, 5).tolist() == [3, 100, 4]
+    assert tokens.slice(4, 99).tolist() == [4, 5]
+    assert tokens.slice(0, 6).dtype == np.int64
+
+
+def test_a_document_may_have_several_sequences(tmp_path: Path) -> None:
+    tokens = IndexedTokens(place(tmp_path / "x", *hand_made(8, "H", DOCUMENTS, [0, 2, 3])))
+    assert [tokens.document(i).tolist() for i in range(tokens.documents)] == [[1, 2, 3, 65535], [4, 5]]
+
+
+def test_no_documents(tmp_path: Path) -> None:
+    with IndexedWriter(tmp_path / "x", 10):
+        pass
+    tokens = IndexedTokens(tmp_path / "x")
+    assert (tokens.documents, tokens.total, tokens.slice(0, 9).tolist()) == (0, 0, [])
+
+
+@pytest.mark.parametrize("bad", [[], [-1], [10]])
+def test_writer_refuses(tmp_path: Path, bad: list[int]) -> None:
+    with pytest.raises(ValueError, match="token"), IndexedWriter(tmp_path / "x", 10) as writer:
+        writer.append(bad)
+    assert not (tmp_path / "x.idx").exists()
+
+
+DATA, INDEX = hand_made(8, "H", DOCUMENTS, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("data", "index", "file"),
+    [
+        (DATA[:-1], INDEX, "x.bin"),
+        (DATA + b"\0\0", INDEX, "x.bin"),
+        (DATA, INDEX[:-1], "x.idx"),
+        (DATA, INDEX + b"\0", "x.idx"),
+        (DATA, INDEX[:20], "x.idx"),
+        (DATA, b"", "x.idx"),
+        (DATA, b"PK" + INDEX[2:], "x.idx"),
+        (DATA, INDEX[:9] + b"\x02" + INDEX[10:], "x.idx"),
+        (DATA, INDEX[:17] + b"\x07" + INDEX[18:], "x.idx"),
+        (DATA, INDEX[:17] + b"\x63" + INDEX[18:], "x.idx"),
+        (DATA, INDEX[:34] + b"\x02" + INDEX[35:], "x.idx"),
+        (DATA, INDEX[:37] + b"\xff" + INDEX[38:], "x.idx"),
+        (DATA, hand_made(8, "H", DOCUMENTS, [0, 2, 1, 3])[1], "x.idx"),
+        (DATA, hand_made(8, "H", DOCUMENTS, [0, 2])[1], "x.idx"),
+        (DATA, hand_made(8, "H", DOCUMENTS, [])[1], "x.idx"),
+    ],
+)
+def test_damage_names_file_rule_and_remedy(tmp_path: Path, data: bytes, index: bytes, file: str) -> None:
+    place(tmp_path / "x", data, index)
+    with pytest.raises(DataError) as caught:
+        IndexedTokens(tmp_path / "x", key="data.sources[a].paths")
+    (problem,) = caught.value.problems
+    assert problem.key == "data.sources[a].paths"
+    assert file in str(problem.value)
+    assert problem.rule
+    assert problem.remedy
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "x.idx").write_bytes(INDEX)
+    with pytest.raises(DataError, match=r"x\.bin"):
+        IndexedTokens(tmp_path / "x")

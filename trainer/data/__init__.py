@@ -1,0 +1,18 @@
+"""Text in, packed batches out: sources -> tokens -> samples -> mixture -> global order -> this rank's slice.
+
+Reading order:
+
+- paths: which files a source names, and how a source's problems are reported
+- documents: the texts of a source, in a fixed order, and the digest of its content
+- tokenizer: texts to ids and back; the bytes behind each id
+- indexed: Megatron's .bin/.idx files, read and written
+- cache: a directory built once by whoever comes first, keyed by content
+- tokenizing: one source turned into a training and a held-out .bin/.idx pair, with its figures
+- corpus: all of the above put together by prepare_corpus
+- packing: the token stream cut into fixed-length samples
+- permutation: shuffling that is computed, not stored
+- order: the mixture of sources and the global cursor
+- loader: one rank's batches, step by step
+- heldout: the windows that evaluation scores, and what compressors make of them
+- progress: a bar on a terminal, plain lines elsewhere
+"""

@@ -1,0 +1,126 @@
+"""A directory built once by whoever comes first, keyed by content.
+
+Safe with several processes building at once and with a builder killed at any moment: the work happens in a temporary
+directory under a lock that the kernel releases with the process, and appears under its final name in one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trainer.data.progress import Report
+from trainer.errors import DataError, Problem
+
+COMPLETE = "complete.json"
+TEMPORARY = re.compile(r"\.tmp-(?P<key>.+)-\d+")
+DIGEST_LIMIT = 64 << 20
+"""Files up to this many bytes are verified by content on every use, larger ones by size: hashing runs at 1 GB/s."""
+
+
+def build_once(cache_dir: Path, key: str, build: Callable[[Path], None], report: Report | None = None) -> Path:
+    """The finished directory cache_dir/key, made by `build(directory)` if need be.
+
+    A directory that no longer matches its complete.json is built again, and `report` is told. What `build` raises
+    passes through, except that an OSError becomes a DataError for data.cache_dir: full, read-only or not allowed.
+    """
+    final = cache_dir / key
+    say = report or (lambda line: None)
+    if _is_complete(final):
+        return final
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(cache_dir / f"{key}.lock", say):
+            if _is_complete(final):
+                return final
+            _remove_leftovers(cache_dir, key)
+            if final.exists():
+                say(f"cache: {final} is damaged; building it again")
+                shutil.rmtree(final)
+            _build(cache_dir, key, build)
+    except OSError as error:
+        rule = f"cannot be written: {error.strerror or error}"
+        remedy = "free space there, or set data.cache_dir to a directory that you may write to"
+        raise DataError(Problem("data.cache_dir", str(cache_dir), rule, remedy)) from error
+    return final
+
+
+def _build(cache_dir: Path, key: str, build: Callable[[Path], None]) -> None:
+    work = cache_dir / f".tmp-{key}-{os.getpid()}"
+    work.mkdir()
+    try:
+        build(work)
+        listing = {file.relative_to(work).as_posix(): _describe(file) for file in _files(work)}
+        for file in _files(work):
+            _fsync(file)
+        (work / COMPLETE).write_text(json.dumps(listing, indent=1, sort_keys=True), encoding="utf-8")
+        _fsync(work / COMPLETE)
+        _fsync(work)
+        os.rename(work, cache_dir / key)
+        _fsync(cache_dir)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _is_complete(directory: Path) -> bool:
+    try:
+        listing = json.loads((directory / COMPLETE).read_text(encoding="utf-8"))
+        return all(_describe(directory / name) == expected for name, expected in listing.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _describe(file: Path) -> list[object]:
+    """Size in bytes, and the digest of a file that is small enough to be verified by content."""
+    size = file.stat().st_size
+    digest = None if size > DIGEST_LIMIT else hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    return [size, digest]
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(file for file in directory.rglob("*") if file.is_file())
+
+
+@contextlib.contextmanager
+def _locked(path: Path, say: Report, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock; yields whether it was had (always, when waiting)."""
+    with open(path, "a", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
+            say(f"cache: waiting for another process that builds {path.stem}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield True  # closing the file releases the lock, and so does the death of the process
+
+
+def _remove_leftovers(cache_dir: Path, key: str) -> None:
+    """Remove what dead builders left. Whoever lives holds the lock of its key, and we hold ours."""
+    for leftover in cache_dir.glob(".tmp-*"):
+        match = TEMPORARY.fullmatch(leftover.name)
+        if match is None:
+            continue
+        if match["key"] == key:
+            shutil.rmtree(leftover, ignore_errors=True)
+            continue
+        with _locked(cache_dir / f"{match['key']}.lock", lambda line: None, wait=False) as dead:
+            if dead:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

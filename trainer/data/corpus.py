@@ -1,0 +1,203 @@
+"""Sources, tokenizer and token files put together, from the cache where the content is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from trainer.config import DataConfig, TokenizerConfig
+from trainer.data import tokenizer as tokenizers
+from trainer.data.cache import build_once
+from trainer.data.documents import fingerprint, size_in_bytes
+from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.progress import Report, track
+from trainer.data.tokenizer import Tokenizer
+from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
+from trainer.errors import DataError, Problem
+
+FORMAT = 1
+"""Raise it when what the cache holds changes meaning."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What training and evaluation read. Lists run over the sources, in the order of the configuration.
+
+    heldout: the held-out documents of all sources, end to end.
+    figures: per source; train_part, heldout_part and the bits per byte below add them up.
+    """
+
+    tokenizer: Tokenizer
+    names: list[str]
+    weights: list[float]
+    train: list[IndexedTokens]
+    heldout: IndexedTokens
+    figures: list[SourceFigures]
+
+    @property
+    def train_part(self) -> Part:
+        """Documents, tokens and bytes to train on."""
+        return _sum(figures.train for figures in self.figures)
+
+    @property
+    def heldout_part(self) -> Part:
+        """Documents, tokens and bytes kept for evaluation."""
+        return _sum(figures.heldout for figures in self.figures)
+
+    @property
+    def zlib_bits_per_byte(self) -> float | None:
+        """zlib -9 on each held-out document as a whole; None without any."""
+        return self._bits_per_byte(sum(figures.zlib_bytes for figures in self.figures))
+
+    @property
+    def xz_bits_per_byte(self) -> float | None:
+        """xz -6 on each held-out document as a whole; None without any."""
+        return self._bits_per_byte(sum(figures.xz_bytes for figures in self.figures))
+
+    def _bits_per_byte(self, compressed: int) -> float | None:
+        original = sum(figures.reference_bytes for figures in self.figures)
+        return 8 * compressed / original if original else None
+
+
+def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None) -> Corpus:
+    """Read, split, tokenise and cache all sources; the same call on every rank does the work once per cache.
+
+    vocab: rows of the model's embedding. report: where lines about the progress go; None is silent (other ranks).
+    Raises DataError for anything that the sources, the tokenizer or the cache get wrong.
+    """
+    _check(config)
+    cache = Path(config.cache_dir).expanduser()
+    prints = [fingerprint(source) for source in config.sources]
+    tokenizer = _tokenizer(config, prints, cache, report)
+    if tokenizer.size > vocab:
+        rule = f"the tokenizer has {tokenizer.size} ids and each needs a row of the embedding"
+        remedy = f"set model.vocab={tokenizer.size} or more" + (
+            f", or data.tokenizer.vocab={vocab}" if config.tokenizer.kind == "train_bpe" else ""
+        )
+        raise DataError(Problem("model.vocab", vocab, rule, remedy))
+    directories = []
+    for source, source_print in zip(config.sources, prints, strict=True):
+        build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report)
+        key = _key("tokens", source_print, tokenizer.fingerprint, config.heldout_fraction)
+        directories.append(_timed(f"tokenised {source.name}", cache, key, build, report))
+    corpus = Corpus(
+        tokenizer=tokenizer,
+        names=[source.name for source in config.sources],
+        weights=[source.weight for source in config.sources],
+        train=[IndexedTokens(directory / TRAIN) for directory in directories],
+        heldout=_heldout(directories, tokenizer, cache),
+        figures=[SourceFigures.read(directory) for directory in directories],
+    )
+    _check_amounts(config, corpus)
+    return corpus
+
+
+def _check(config: DataConfig) -> None:
+    """What makes no sense before anything is read. All problems at once."""
+    names = [source.name for source in config.sources]
+    problems = []
+    if not names:
+        problems.append(Problem("data.sources", [], "there is nothing to train on", "choose a data group: data=..."))
+    for source in config.sources:
+        key = f"data.sources[{source.name}]"
+        if names.count(source.name) > 1:
+            problems.append(Problem(f"{key}.name", source.name, "names must be unique", "rename one of them"))
+        if source.weight < 0:
+            problems.append(Problem(f"{key}.weight", source.weight, "must not be negative", "use 0 to leave it out"))
+        if source.kind == "indexed" and config.tokenizer.kind != "file":
+            remedy = "set data.tokenizer.kind=file and data.tokenizer.path to the tokenizer that made the files"
+            problems.append(Problem("data.tokenizer.kind", config.tokenizer.kind, "files hold token ids", remedy))
+    if names and sum(source.weight for source in config.sources) <= 0:
+        weights = [source.weight for source in config.sources]
+        problems.append(Problem("data.sources", weights, "no source has a weight", "give one a positive weight"))
+    if not 0 <= config.heldout_fraction < 1:
+        rule = "must be at least 0 and below 1"
+        problems.append(Problem("data.heldout_fraction", config.heldout_fraction, rule, "0.02 is a good start"))
+    if config.tokenizer.kind not in ("train_bpe", "file"):
+        rule = "unknown kind of tokenizer"
+        problems.append(Problem("data.tokenizer.kind", config.tokenizer.kind, rule, "use train_bpe or file"))
+    if problems:
+        raise DataError(problems)
+
+
+def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
+    problems = []
+    for source, tokens, figures in zip(config.sources, corpus.train, corpus.figures, strict=True):
+        key = f"data.sources[{source.name}].paths"
+        if not tokens.documents:
+            rule = f"all {figures.heldout.documents} documents fell to the held-out part"
+            remedy = "lower data.heldout_fraction, add documents or cut finer ones (document_unit=paragraph)"
+            problems.append(Problem(key, source.paths, rule, remedy))
+        elif tokens.total <= config.seq_len:
+            rule = f"one sample takes {config.seq_len + 1} tokens and the training part has {tokens.total}"
+            problems.append(Problem(key, source.paths, rule, "add text, or lower data.seq_len"))
+    if config.heldout_fraction > 0 and not corpus.heldout.documents:
+        rule = f"none of {corpus.train_part.documents} documents fell to the held-out part"
+        remedy = "raise it, cut finer documents (document_unit=paragraph), or set it to 0 and go without evaluation"
+        problems.append(Problem("data.heldout_fraction", config.heldout_fraction, rule, remedy))
+    if problems:
+        raise DataError(problems)
+
+
+def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Report | None) -> Tokenizer:
+    if config.tokenizer.kind == "file":
+        return tokenizers.load(config.tokenizer)
+    eod = config.tokenizer.eod or tokenizers.DEFAULT_EOD
+    vocab = config.tokenizer.vocab
+
+    def build(directory: Path) -> None:
+        sizes = [size_in_bytes(source) for source in config.sources]
+        total = sum(size for size in sizes if size is not None) if None not in sizes else None
+        with track("learning the tokenizer", total, report) as advance:
+
+            def texts() -> Iterator[str]:
+                for text in chain(*(training_texts(source, config.heldout_fraction) for source in config.sources)):
+                    advance(len(text))
+                    yield text
+
+            tokenizers.train_bpe(texts(), vocab, eod).save(directory / "tokenizer.json")
+
+    key = _key("tokenizer", *prints, vocab, eod, config.heldout_fraction)  # the fraction decides the training part
+    directory = _timed(f"learnt a tokenizer of {vocab:,} ids", cache, key, build, report)
+    return tokenizers.load(TokenizerConfig(kind="file", path=str(directory), eod=eod))
+
+
+def _heldout(directories: list[Path], tokenizer: Tokenizer, cache: Path) -> IndexedTokens:
+    if len(directories) == 1:
+        return IndexedTokens(directories[0] / HELDOUT)
+
+    def build(directory: Path) -> None:
+        with IndexedWriter(directory / HELDOUT, tokenizer.size) as writer:
+            for part in (IndexedTokens(source / HELDOUT) for source in directories):
+                for index in range(part.documents):
+                    writer.append(part.document(index))
+
+    return IndexedTokens(build_once(cache, _key("heldout", *(part.name for part in directories)), build) / HELDOUT)
+
+
+def _timed(done: str, cache: Path, key: str, build: Callable[[Path], None], report: Report | None) -> Path:
+    """build_once, with a line about what was done and how long it took when it was not there yet."""
+
+    def timed(directory: Path) -> None:
+        begin = time.monotonic()
+        build(directory)
+        if report is not None:
+            report(f"{done} in {time.monotonic() - begin:.1f} s")
+
+    return build_once(cache, key, timed, report)
+
+
+def _key(kind: str, *parts: object) -> str:
+    content = json.dumps([FORMAT, *parts]).encode()
+    return f"{kind}-{hashlib.blake2b(content, digest_size=12).hexdigest()}"
+
+
+def _sum(parts: Iterator[Part]) -> Part:
+    every = list(parts)
+    return Part(sum(p.documents for p in every), sum(p.tokens for p in every), sum(p.bytes for p in every))

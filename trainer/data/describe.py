@@ -1,0 +1,25 @@
+"""What a corpus amounts to, for people."""
+
+from __future__ import annotations
+
+from trainer.data.corpus import Corpus
+
+
+def describe(corpus: Corpus) -> list[str]:
+    """What there is to learn from, and what general compressors make of the held-out documents."""
+    lines = [
+        f"  {kind} text  {part.documents:,} documents, {part.tokens:,} tokens, {part.bytes / 1e6:,.1f} MB"
+        for kind, part in (("training", corpus.train_part), ("held-out", corpus.heldout_part))
+    ]
+    zlib, xz = corpus.zlib_bits_per_byte, corpus.xz_bits_per_byte
+    if zlib is not None and xz is not None:
+        lines.append(f"  held-out documents compressed whole, bits/byte: zlib -9 {zlib:.3f}, xz -6 {xz:.3f}")
+    return lines
+
+
+def compressor_references(corpus: Corpus) -> dict[str, float | None]:
+    """Bits per byte of general compressors on whole held-out documents: they see more context than a window."""
+    return {
+        "zlib_bits_per_byte_whole_files": corpus.zlib_bits_per_byte,
+        "xz_bits_per_byte_whole_files": corpus.xz_bits_per_byte,
+    }

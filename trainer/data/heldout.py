@@ -1,0 +1,51 @@
+"""The windows that evaluation scores, and what compressors make of them."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cached_property
+
+from trainer.batch import IGNORED_LABEL, Batch
+from trainer.data.corpus import Corpus
+from trainer.data.packing import PackedSamples, Sample, collate, padding_sample
+
+
+class HeldoutWindows:
+    """Samples spread evenly over the held-out text: the same ones at every evaluation and on every layout."""
+
+    def __init__(self, corpus: Corpus, seq_len: int, document_mask: bool, windows: int) -> None:
+        """windows: how many; all, if there are fewer."""
+        self._token_bytes = corpus.tokenizer.token_bytes
+        self._seq_len = seq_len
+        packed = PackedSamples(corpus.heldout, seq_len, document_mask)
+        count = min(windows, len(packed))
+        self._samples: list[Sample] = [packed[i * len(packed) // count] for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def batches(self, microbatch: int, dp_rank: int, dp_size: int) -> list[Batch]:
+        """This rank's share, in batches of `microbatch` rows: the same number and shape on every rank.
+
+        Rows that fill up the last ones have no targets (labels IGNORED_LABEL, document_ids -1, tokens 0).
+        """
+        count = -(-len(self._samples) // (microbatch * dp_size))
+        rows = count * microbatch
+        own = self._samples[dp_rank * rows : (dp_rank + 1) * rows]
+        own = own + [padding_sample(self._seq_len)] * (rows - len(own))
+        return [collate(own[i : i + microbatch]) for i in range(0, rows, microbatch)]
+
+    @cached_property
+    def target_bytes(self) -> int:
+        """Bytes of text behind all targets: what a loss sum is divided by to give bits per byte."""
+        return sum(len(text) for text in self.texts())
+
+    def texts(self) -> list[bytes]:
+        """The bytes of each window's targets."""
+        pieces = (sample.labels[sample.labels != IGNORED_LABEL] for sample in self._samples)
+        return [b"".join(self._token_bytes[token] for token in ids) for ids in pieces]
+
+    def zlib_bits_per_byte(self) -> float | None:
+        """zlib -9 on exactly these windows, each compressed on its own; None without any text."""
+        compressed = sum(len(zlib.compress(text, 9)) for text in self.texts() if text)
+        return 8 * compressed / self.target_bytes if self.target_bytes else None

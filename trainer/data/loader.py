@@ -1,0 +1,106 @@
+"""One rank's batches, step by step, prepared ahead by a background thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+from trainer.batch import IGNORED_LABEL, StepBatch
+from trainer.data.corpus import Corpus
+from trainer.data.order import Cursor, GlobalOrder
+from trainer.data.packing import PackedSamples, collate
+
+POLL_SECONDS = 0.1
+
+
+class TrainLoader:
+    """An endless iterator of StepBatch, from a cursor on.
+
+    The stream of samples is global; this rank reads only its slice of each step. A StepBatch carries the cursor after
+    its step, and a loader that starts there goes on with the same stream, on any number of ranks.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        seq_len: int,
+        document_mask: bool,
+        seed: int,
+        samples_per_step: int,
+        microbatch: int,
+        dp_rank: int,
+        dp_size: int,
+        cursor: Cursor | None,
+        prefetch: int,
+    ) -> None:
+        """samples_per_step: over all ranks; a multiple of dp_size * microbatch. prefetch: steps; 0 has no thread.
+
+        Raises DataError when the cursor belongs to other sources.
+        """
+        assert samples_per_step % (dp_size * microbatch) == 0, (samples_per_step, dp_size, microbatch)
+        assert 0 <= dp_rank < dp_size, (dp_rank, dp_size)
+        self._sources = [PackedSamples(tokens, seq_len, document_mask) for tokens in corpus.train]
+        sizes = [len(samples) for samples in self._sources]
+        self._order = GlobalOrder(corpus.names, corpus.weights, sizes, seed)
+        self._samples_per_step = samples_per_step
+        self._microbatch = microbatch
+        share = samples_per_step // dp_size
+        self._slice = slice(dp_rank * share, (dp_rank + 1) * share)
+        start = cursor or self._order.start()
+        self._order.take(start, 0)  # complains about a foreign cursor here, not in the thread
+        self._steps = self._generate(start)
+        self._stop = threading.Event()
+        self._queue: queue.Queue[StepBatch | BaseException] = queue.Queue(maxsize=max(1, prefetch))
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._prepare, name="data-prefetch", daemon=True) if prefetch else None
+        if self._thread is not None:
+            self._thread.start()
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        return self
+
+    def __next__(self) -> StepBatch:
+        if self._failure is not None:
+            raise self._failure
+        if self._thread is None and not self._stop.is_set():
+            return next(self._steps)
+        while not self._stop.is_set():
+            try:
+                item = self._queue.get(timeout=POLL_SECONDS)  # wakes up now and then to notice a close()
+            except queue.Empty:
+                continue
+            if isinstance(item, BaseException):
+                self._failure = item
+                raise item
+            return item
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop the background thread; the iterator ends. May be called more than once."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _generate(self, cursor: Cursor) -> Iterator[StepBatch]:
+        while True:
+            draws, cursor = self._order.take(cursor, self._samples_per_step)
+            rows = [self._sources[draw.source][self._order.sample(draw)] for draw in draws[self._slice]]
+            groups = [rows[i : i + self._microbatch] for i in range(0, len(rows), self._microbatch)]
+            targets = sum(int((row.labels != IGNORED_LABEL).sum()) for row in rows)
+            yield StepBatch([collate(group) for group in groups], targets, cursor.to_json())
+
+    def _prepare(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._put(next(self._steps))
+        except BaseException as error:  # whatever it is, the consumer is the one that has to know
+            self._put(error)
+
+    def _put(self, item: StepBatch | BaseException) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=POLL_SECONDS)
+                return
+            except queue.Full:
+                continue

@@ -1,0 +1,81 @@
+"""The token stream cut into fixed-length samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.batch import IGNORED_LABEL, Batch
+from trainer.data.indexed import IndexedTokens
+
+Ints = NDArray[np.int64]
+
+
+class Sample(NamedTuple):
+    """One row of a Batch: the same four fields, each int64 of shape [seq_len]."""
+
+    tokens: Ints
+    labels: Ints
+    positions: Ints
+    document_ids: Ints
+
+
+class PackedSamples:
+    """Sample i reads tokens i * L .. (i + 1) * L - 1 of the stream and predicts, at each, the one that follows.
+
+    Every token but the stream's first is a target exactly once. The last sample is padded.
+    """
+
+    def __init__(self, tokens: IndexedTokens, seq_len: int, document_mask: bool) -> None:
+        """seq_len: L, in tokens. document_mask: positions, documents and targets stay inside a document."""
+        self._tokens = tokens
+        self._seq_len = seq_len
+        self._document_mask = document_mask
+
+    def __len__(self) -> int:
+        targets = max(0, self._tokens.total - 1)
+        return -(-targets // self._seq_len)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        start = index * self._seq_len
+        stream = self._tokens.slice(start, start + self._seq_len + 1)
+        count = len(stream) - 1
+        sample = padding_sample(self._seq_len)
+        sample.tokens[:count] = stream[:-1]
+        sample.labels[:count] = stream[1:]
+        sample.positions[:count] = np.arange(count)
+        sample.document_ids[:count] = 0
+        if self._document_mask:
+            self._separate(sample, start, count)
+        return sample
+
+    def _separate(self, sample: Sample, start: int, count: int) -> None:
+        """Keep the documents of a sample apart, in place."""
+        starts = self._tokens.document_starts
+        document = np.searchsorted(starts, np.arange(start, start + count + 1), side="right") - 1
+        first = np.maximum(starts[document[:-1]] - start, 0)  # where the document begins within this sample
+        sample.positions[:count] -= first
+        changes = np.diff(document) != 0
+        sample.document_ids[1:count] = np.cumsum(changes[:-1])  # counts 0, 1, 2, ... even past empty documents
+        sample.labels[:count][changes] = IGNORED_LABEL
+
+
+def padding_sample(seq_len: int) -> Sample:
+    """A row without targets."""
+    return Sample(
+        tokens=np.zeros(seq_len, np.int64),
+        labels=np.full(seq_len, IGNORED_LABEL, np.int64),
+        positions=np.zeros(seq_len, np.int64),
+        document_ids=np.full(seq_len, -1, np.int64),
+    )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples to a Batch of int64 [samples, seq_len]."""
+    return Batch(*(torch.from_numpy(np.stack(rows)) for rows in zip(*samples, strict=True)))

@@ -1,0 +1,90 @@
+"""Which files a source names, and how a source's problems are reported."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sysconfig
+from pathlib import Path
+
+from trainer.config import SourceConfig
+from trainer.errors import DataError, Problem
+
+KINDS = ("files", "python_stdlib", "huggingface", "indexed")
+NOT_STANDARD_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
+
+
+def source_error(source: SourceConfig, field: str, value: object, rule: str, remedy: str) -> DataError:
+    """The error for one field of a source, under the key that the user would override."""
+    return DataError(Problem(f"data.sources[{source.name}].{field}", value, rule, remedy))
+
+
+def source_files(source: SourceConfig) -> list[Path]:
+    """All local files that a source reads, in the order in which it reads them.
+
+    A huggingface source that is no local directory has none. Raises DataError for an unknown kind, for paths that are
+    missing, and for a path or pattern that matches nothing.
+    """
+    if source.kind == "python_stdlib":
+        return _standard_library()
+    if source.kind not in KINDS:
+        raise source_error(source, "kind", source.kind, "unknown kind of source", f"use one of {', '.join(KINDS)}")
+    if not source.paths:
+        remedy = f"give at least one: data.sources.N.paths=[PATH], or another kind than {source.kind}"
+        raise source_error(source, "paths", source.paths, "a source needs paths", remedy)
+    if source.kind == "indexed":
+        return [file for path in source.paths for file in _indexed_pair(source, path)]
+    found: dict[Path, None] = {}  # a dict keeps the order and drops what two patterns both match
+    for path in source.paths:
+        if source.kind == "huggingface" and not Path(path).expanduser().is_dir():
+            continue
+        found.update(dict.fromkeys(_matches(source, path)))
+    return list(found)
+
+
+def root_of(files: list[Path]) -> Path:
+    """The deepest directory that holds all files: names below it survive a move of the corpus."""
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _matches(source: SourceConfig, path: str) -> list[Path]:
+    expanded = Path(path).expanduser().absolute()
+    if expanded.is_dir():
+        files = _below(expanded)
+    elif expanded.is_file():  # before globbing: a file's own name may hold brackets
+        files = [expanded]
+    else:
+        # Path.glob takes no absolute patterns.
+        hits = (Path(hit) for hit in glob.glob(str(expanded), recursive=True))  # noqa: PTH207
+        files = sorted({file for hit in hits for file in (_below(hit) if hit.is_dir() else [hit])})
+    if not files:
+        remedy = f"check the spelling; relative paths start at {Path.cwd()}"
+        raise source_error(source, "paths", path, "matches no file", remedy)
+    return files
+
+
+def _below(directory: Path) -> list[Path]:
+    """Regular files at any depth, sorted by relative name; hidden ones and byte code are nobody's corpus."""
+    files = []
+    for file in directory.rglob("*"):
+        parts = file.relative_to(directory).parts
+        if not any(part.startswith(".") or part == "__pycache__" for part in parts) and file.is_file():
+            files.append(file)
+    return sorted(files, key=lambda file: file.relative_to(directory).as_posix())
+
+
+def _indexed_pair(source: SourceConfig, path: str) -> list[Path]:
+    prefix = Path(path).expanduser().absolute()
+    pair = [Path(f"{prefix}.bin"), Path(f"{prefix}.idx")]
+    for file in pair:
+        if not file.is_file():
+            remedy = "give the path without .bin or .idx; both files must be there"
+            raise source_error(source, "paths", path, f"{file} does not exist", remedy)
+    return pair
+
+
+def _standard_library() -> list[Path]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    named = ((file.relative_to(root), file) for file in root.rglob("*.py"))
+    kept = [(name.as_posix(), file) for name, file in named if not NOT_STANDARD_LIBRARY & set(name.parts)]
+    return [file for _, file in sorted(kept) if file.is_file()]

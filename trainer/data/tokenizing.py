@@ -1,0 +1,146 @@
+"""One source turned into a training and a held-out .bin/.idx pair, with its figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config import SourceConfig
+from trainer.data.documents import documents, size_in_bytes
+from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.progress import Report, track
+from trainer.data.tokenizer import Tokenizer
+from trainer.errors import DataError, Problem
+
+TRAIN, HELDOUT, FIGURES = "train", "heldout", "figures.json"
+BATCH_DOCUMENTS, BATCH_CHARACTERS = 512, 4 << 20
+REFERENCE_DOCUMENTS, REFERENCE_BYTES = 2000, 16 << 20
+"""xz costs about 3 s per 10 MB, so the references of a large corpus stop at the first of these."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much there is: documents, tokens (end-of-document ones included) and bytes of text."""
+
+    documents: int
+    tokens: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SourceFigures:
+    """One source's parts, and what compressors make of its held-out documents, each compressed whole.
+
+    reference_bytes: bytes of the held-out documents that were compressed: all, up to 2,000 documents or 16 MiB.
+    zlib_bytes, xz_bytes: what was left of them, zlib -9 and xz -6, headers included.
+    """
+
+    train: Part
+    heldout: Part
+    reference_bytes: int
+    zlib_bytes: int
+    xz_bytes: int
+
+    @staticmethod
+    def read(directory: Path) -> SourceFigures:
+        """The figures that `tokenize_source` left in a directory."""
+        value = json.loads((directory / FIGURES).read_text(encoding="utf-8"))
+        return SourceFigures(Part(**value.pop("train")), Part(**value.pop("heldout")), **value)
+
+
+class _Document(NamedTuple):
+    """ids: with the end of document. size: of its text, in bytes. text: only of a held-out one."""
+
+    ids: NDArray[np.int64]
+    size: int
+    heldout: bool
+    text: bytes
+
+
+def is_heldout(content: bytes, fraction: float) -> bool:
+    """Whether a document of this content is kept for evaluation: equal content, equal answer."""
+    place = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+    return place < int(fraction * (1 << 64))
+
+
+def training_texts(source: SourceConfig, fraction: float) -> Iterator[str]:
+    """The texts of a source that are not held out."""
+    return (text for text in documents(source) if not is_heldout(text.encode(), fraction))
+
+
+def tokenize_source(
+    source: SourceConfig, tokenizer: Tokenizer, fraction: float, report: Report | None, directory: Path
+) -> None:
+    """Write train.bin/.idx, heldout.bin/.idx and figures.json to `directory`."""
+    parts = {False: np.zeros(3, np.int64), True: np.zeros(3, np.int64)}
+    reference = np.zeros(4, np.int64)  # documents, bytes, zlib, xz
+    found = _indexed(source, tokenizer, fraction) if source.kind == "indexed" else _texts(source, tokenizer, fraction)
+    with (
+        IndexedWriter(directory / TRAIN, tokenizer.size) as train,
+        IndexedWriter(directory / HELDOUT, tokenizer.size) as heldout,
+        track(f"tokenising {source.name}", size_in_bytes(source), report) as advance,
+    ):
+        for document in found:
+            (heldout if document.heldout else train).append(document.ids)
+            parts[document.heldout] += (1, len(document.ids), document.size)
+            if document.heldout and reference[0] < REFERENCE_DOCUMENTS and reference[1] < REFERENCE_BYTES:
+                reference += (1, *_compressed(document.text))
+            advance(document.size)
+    train_part, heldout_part = (Part(*map(int, parts[key])) for key in (False, True))
+    figures = SourceFigures(train_part, heldout_part, *map(int, reference[1:]))
+    (directory / FIGURES).write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
+
+
+def _texts(source: SourceConfig, tokenizer: Tokenizer, fraction: float) -> Iterator[_Document]:
+    for texts in _batches(documents(source)):
+        for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+            content = text.encode()
+            heldout = is_heldout(content, fraction)
+            tokens = np.array([*ids, tokenizer.eod], np.int64)
+            yield _Document(tokens, len(content), heldout, content if heldout else b"")
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Enough texts at a time to keep the encoder's threads busy, few enough to stay small in memory."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _indexed(source: SourceConfig, tokenizer: Tokenizer, fraction: float) -> Iterator[_Document]:
+    """Documents of tokenised files. They are split by their ids, since the same ids are the same text."""
+    sizes = np.array([len(piece) for piece in tokenizer.token_bytes])
+    for path in source.paths:
+        tokens = IndexedTokens(Path(path).expanduser(), key=f"data.sources[{source.name}].paths")
+        for index in range(tokens.documents):
+            ids = tokens.document(index)
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < tokenizer.size:
+                rule = f"document {index} has ids {ids.min()} .. {ids.max()}; the tokenizer has {tokenizer.size}"
+                remedy = "set data.tokenizer.path to the tokenizer that made these files"
+                raise DataError(Problem(f"data.sources[{source.name}].paths", path, rule, remedy))
+            body = ids[:-1] if len(ids) and ids[-1] == tokenizer.eod else ids
+            if not len(body):
+                continue
+            heldout = is_heldout(body.astype("<i4").tobytes(), fraction)
+            text = b"".join(tokenizer.token_bytes[i] for i in body) if heldout else b""
+            yield _Document(np.append(body, tokenizer.eod), int(sizes[body].sum()), heldout, text)
+
+
+def _compressed(text: bytes) -> tuple[int, int, int]:
+    return len(text), len(zlib.compress(text, 9)), len(lzma.compress(text, preset=6))
