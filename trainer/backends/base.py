@@ -52,6 +52,13 @@ class Facts:
     threads: int
     versions: Mapping[str, str]
 
+    def describe(self) -> list[str]:
+        """For people, where the run is announced."""
+        return [
+            f"  on {self.device}, {self.threads} thread(s) a process",
+            f"  peak {self.peak_flops / 1e9:,.0f} GFLOP/s over all processes: {self.peak_source}",
+        ]
+
 
 @dataclass(frozen=True)
 class StepMetrics:

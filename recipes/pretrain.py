@@ -1,0 +1,142 @@
+"""Pretraining: assemble model, data, optimizer and checkpoints, and hand over to the loop."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from trainer.backends.base import Backend
+from trainer.backends.native.backend import NativeBackend
+from trainer.checkpoint.save import Saver
+from trainer.config import Config
+from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.describe import compressor_references, describe
+from trainer.data.heldout import HeldoutWindows
+from trainer.data.loader import TrainLoader
+from trainer.data.order import Cursor
+from trainer.derive import Derived
+from trainer.errors import ExitCode
+from trainer.evaluation import Evaluator
+from trainer.loop import Trainer
+from trainer.models.decoder import CausalLM
+from trainer.models.initialise import Initialiser
+from trainer.observe.sinks import JsonLines, Sink, console_sink
+from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.parallel.mesh import Mesh
+from trainer.resume import resume_or_initialise
+from trainer.rundir import METRICS, RunDirectory, config_yaml, open_run
+from trainer.state import TrainState
+from trainer.world import World
+
+
+def run(config: Config, derived: Derived, world: World, overrides: list[str]) -> ExitCode:
+    """Run to the end, or resume, or say that it is done. Collective over the ranks of this launch."""
+    directory = open_run(config, world.rank, overrides)
+    if directory.result is not None:
+        if world.rank == 0:
+            print(f"run {config.run.name} is complete: {directory.result}", flush=True)
+        return ExitCode.DONE
+    report = partial(print, flush=True) if world.rank == 0 else None
+    corpus = prepare_corpus(config.data, config.model.vocab, report)
+    backend = build_backend(config, derived, world)
+    try:
+        initialise = Initialiser(config.model, config.seed)
+        state = resume_or_initialise(directory, backend, initialise, config.seed, report)
+        return train(config, derived, world, directory, corpus, backend, state)
+    finally:
+        backend.close()
+        directory.close()
+
+
+def build_backend(config: Config, derived: Derived, world: World) -> Backend:
+    """The lowered model and its optimizer, not yet holding values."""
+    mesh = Mesh(world.rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
+    backend = NativeBackend(mesh, config.backend.timeout_seconds)
+    mode = config.precision.mode
+    backend.setup()
+    backend.shard(lambda: CausalLM(config.model), torch.float32 if mode == "fp32" else torch.bfloat16)
+    backend.optimizer(lambda parameters: MixedPrecisionAdamW(parameters, config.optim, mode))
+    return backend
+
+
+def train(
+    config: Config,
+    derived: Derived,
+    world: World,
+    directory: RunDirectory,
+    corpus: Corpus,
+    backend: Backend,
+    state: TrainState,
+) -> ExitCode:
+    """Wire data, evaluation, saving and sinks to the loop, and run it."""
+    dp_rank, data = backend.mesh.coordinate("dp"), config.data
+    facts = backend.facts()
+    if world.rank == 0:
+        print("\n".join([*describe(corpus), *facts.describe()]), flush=True)
+    loader = TrainLoader(
+        corpus=corpus,
+        seq_len=data.seq_len,
+        document_mask=data.document_mask,
+        seed=config.seed,
+        samples_per_step=derived.samples_per_step,
+        microbatch=config.train.microbatch,
+        dp_rank=dp_rank,
+        dp_size=derived.dp,
+        cursor=Cursor.from_json(state.cursor) if state.cursor else None,
+        prefetch=data.prefetch,
+    )
+    saver = Saver(
+        directory=directory.checkpoints,
+        rank=world.rank,
+        barrier=backend.barrier,
+        keep=config.checkpoint.keep,
+        config_yaml=config_yaml(config, directory.path),
+        topology={"world": world.size, "dp": derived.dp, "threads": facts.threads, **facts.versions},
+    )
+    sinks = make_sinks(config, derived, directory, state) if world.rank == 0 else []
+    trainer = Trainer(
+        config=config,
+        derived=derived,
+        backend=backend,
+        batches=loader,
+        evaluator=make_evaluator(config, corpus, dp_rank, derived.dp),
+        saver=saver,
+        sinks=sinks,
+        state=state,
+    )
+    try:
+        code = trainer.run()
+    finally:
+        loader.close()
+        for sink in sinks:
+            sink.close()
+    if trainer.complete and world.rank == 0:
+        directory.finish({**trainer.result(), **compressor_references(corpus)})
+        print(f"run {config.run.name} is complete: {directory.path}", flush=True)
+    return code
+
+
+def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:
+    """The held-out windows of this rank; None where nothing is held out or evaluation is off."""
+    if not config.evaluation.every_steps or not config.data.heldout_fraction:
+        return None
+    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
+    baseline = windows.zlib_bits_per_byte()
+    if baseline is None:
+        return None
+    return Evaluator(
+        config=config.evaluation,
+        batches=windows.batches(config.train.microbatch, dp_rank, dp),
+        target_bytes=windows.target_bytes,
+        zlib_bits_per_byte=baseline,
+        tokenizer=corpus.tokenizer,
+        seq_len=config.data.seq_len,
+        seed=config.seed,
+    )
+
+
+def make_sinks(config: Config, derived: Derived, directory: RunDirectory, state: TrainState) -> list[Sink]:
+    """Rank 0's sinks: the metrics file and the screen."""
+    console = console_sink(config.logging.progress, derived.steps, config.logging.every_steps, state.step)
+    return [JsonLines(directory.path / METRICS), *([console] if console else [])]

@@ -1,0 +1,159 @@
+"""The only training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trainer.arithmetic import flops_per_token
+from trainer.backends.base import Backend
+from trainer.batch import StepBatch
+from trainer.checkpoint.save import Saver
+from trainer.config import Config
+from trainer.derive import Derived
+from trainer.errors import ExitCode
+from trainer.evaluation import Evaluator
+from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord
+from trainer.observe.sinks import Sink, write_all
+from trainer.observe.stopwatch import Stopwatch
+from trainer.optim.schedule import learning_rate
+from trainer.reliability.nonfinite import count_nonfinite
+from trainer.reliability.signals import StopRequest
+from trainer.state import TrainState
+from trainer.step import StepResult, train_step
+
+
+class StepSource(Protocol):
+    """Yields this rank's share of every step, forever; see trainer.data.loader."""
+
+    def __iter__(self) -> Iterator[StepBatch]: ...
+
+
+@dataclass
+class Trainer:
+    """Trains from ``state`` to the end, evaluating and saving on the way. A recipe assembles it and calls run."""
+
+    config: Config
+    derived: Derived
+    backend: Backend
+    batches: StepSource
+    evaluator: Evaluator | None
+    saver: Saver
+    sinks: Sequence[Sink]
+    state: TrainState
+    last_evaluation: EvaluationRecord | None = None
+
+    def run(self) -> ExitCode:
+        """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
+        self.state.restore_rng()
+        watch = Stopwatch()
+        batches = iter(self.batches)
+        with StopRequest() as stop:
+            while self.state.step < self.last_step:
+                watch.restart()
+                batch = next(batches)
+                watch.lap("data")
+                lr = self.learning_rate()
+                result = train_step(self.backend, batch, lr, stop.requested)
+                loss, grad_norm, finite = self.backend.fetch(result.metrics)
+                watch.lap("compute")
+                self.advance(batch, finite)
+                self.record_step(result, loss, grad_norm, finite, lr, watch)
+                self.count_nonfinite(finite)
+                self.evaluate_when_due()
+                if result.stop_requested and self.state.step < self.derived.steps:
+                    self.save()
+                    return ExitCode.PREEMPTED
+                self.save_when_due()
+        return ExitCode.DONE
+
+    @property
+    def last_step(self) -> int:
+        """Where this process ends: the schedule's end, or train.stop_after_steps."""
+        return min(self.derived.steps, self.config.train.stop_after_steps or self.derived.steps)
+
+    @property
+    def complete(self) -> bool:
+        """Whether training reached the schedule's end."""
+        return self.state.step >= self.derived.steps
+
+    def result(self) -> dict[str, Any]:
+        """What the run amounts to: where it ended, and its last evaluation."""
+        result: dict[str, Any] = {"step": self.state.step, "tokens": self.state.tokens}
+        if (last := self.last_evaluation) is not None:
+            result["heldout_loss"] = last.heldout_loss
+            result["bits_per_byte"] = last.bits_per_byte
+            result["zlib_bits_per_byte_same_windows"] = last.zlib_bits_per_byte
+        return result
+
+    def learning_rate(self) -> float:
+        """Learning rate of the step that comes next."""
+        return learning_rate(
+            self.config.schedule, self.config.optim.lr, self.state.step, self.derived.steps, self.derived.warmup_steps
+        )
+
+    def advance(self, batch: StepBatch, finite: bool) -> None:
+        """Count the step."""
+        self.state.step += 1
+        self.state.tokens += self.config.train.tokens_per_step
+        self.state.updates += int(finite)
+        self.state.cursor = batch.cursor
+
+    def count_nonfinite(self, finite: bool) -> None:
+        """Stop here, before any save, when the policy on non-finite gradients says so."""
+        state = self.state
+        state.nonfinite = count_nonfinite(self.config.reliability, state.step, finite, state.nonfinite)
+
+    def record_step(
+        self, result: StepResult, loss: float, grad_norm: float, finite: bool, lr: float, watch: Stopwatch
+    ) -> None:
+        """Write the step's record."""
+        total, data, compute, other = watch.close()
+        tokens_per_second = self.config.train.tokens_per_step / total
+        flops = flops_per_token(self.config.model, self.config.data.seq_len) * tokens_per_second
+        self.write(
+            StepRecord(
+                step=self.state.step,
+                tokens=self.state.tokens,
+                loss=loss,
+                grad_norm=grad_norm,
+                finite=finite,
+                lr=lr,
+                target_tokens=result.target_tokens,
+                tokens_per_second=tokens_per_second,
+                mfu=flops / self.backend.facts().peak_flops,
+                step_seconds=total,
+                data_seconds=data,
+                compute_seconds=compute,
+                other_seconds=other,
+                eta_seconds=(self.last_step - self.state.step) * total,
+            )
+        )
+
+    def evaluate_when_due(self) -> None:
+        """Every so many steps, and after the last."""
+        every = self.config.evaluation.every_steps
+        if self.evaluator is None or not every:
+            return
+        if self.state.step % every == 0 or self.complete:
+            self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
+            self.write(self.last_evaluation)
+
+    def save_when_due(self) -> None:
+        """Every so many steps, and after the last."""
+        every = self.config.checkpoint.every_steps
+        if (every and self.state.step % every == 0) or self.state.step == self.last_step:
+            self.save()
+
+    def save(self) -> None:
+        """Commit a checkpoint of where training stands."""
+        start = time.perf_counter()
+        self.state.capture_rng()
+        path = self.saver.save(self.backend.store(), self.state)
+        self.write(SaveRecord(self.state.step, str(path), time.perf_counter() - start))
+
+    def write(self, record: Record) -> None:
+        """To every sink; ranks other than 0 have none."""
+        write_all(self.sinks, record)

@@ -1,0 +1,60 @@
+"""The facts of a run as records: what metrics.jsonl holds, a JSON object a line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step. Times in seconds, losses in nats per target token."""
+
+    step: int
+    tokens: int
+    loss: float
+    grad_norm: float
+    finite: bool
+    lr: float
+    target_tokens: int
+    tokens_per_second: float
+    mfu: float
+    step_seconds: float
+    data_seconds: float
+    compute_seconds: float
+    other_seconds: float
+    eta_seconds: float
+    kind: str = "step"
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """Held-out loss. bits_per_byte is comparable between tokenizers; zlib's is of the same windows."""
+
+    step: int
+    tokens: int
+    heldout_loss: float
+    bits_per_byte: float
+    zlib_bits_per_byte: float
+    seconds: float
+    sample: str
+    kind: str = "evaluation"
+
+
+@dataclass(frozen=True)
+class SaveRecord:
+    """A committed checkpoint."""
+
+    step: int
+    path: str
+    seconds: float
+    kind: str = "save"
+
+
+Record = StepRecord | EvaluationRecord | SaveRecord
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """JSON-ready, the kind first."""
+    values = asdict(record)
+    return {"kind": values.pop("kind"), **values}
