@@ -1,0 +1,140 @@
+"""Runs the real entry point in real processes, and reads what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+SMALL = [
+    "recipe=tiny",
+    "model.hidden=64",
+    "model.layers=2",
+    "model.mlp=96",
+    "model.vocab=512",
+    "data.tokenizer.vocab=512",
+    "data.seq_len=64",
+    "train.tokens=null",
+    "train.steps=20",
+    "train.tokens_per_step=512",
+    "train.microbatch=2",
+    "schedule=constant",
+    "schedule.warmup_steps=5",
+    "optim.lr=1e-3",
+    "optim.clip_norm=1.0",
+    "checkpoint.every_steps=0",
+    "evaluation.every_steps=0",
+    "data.heldout_fraction=0.1",
+    "logging.every_steps=1",
+]
+"""A model that trains in seconds, at the settings of the layout contract (docs/design.md, numerics)."""
+
+
+@dataclass
+class Finished:
+    """A process that ended."""
+
+    code: int
+    output: str
+
+
+def command(overrides: list[str], processes: int) -> list[str]:
+    """Plain python for one process, torchrun for more."""
+    script = str(ROOT / "scripts" / "train.py")
+    if processes == 1:
+        return [sys.executable, script, *overrides]
+    # --standalone picks a free port, so that tests may run side by side.
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), script,
+        *overrides,
+    ]  # fmt: skip
+
+
+def environment(threads: int = 1) -> dict[str, str]:
+    """The environment of a run: few threads, no inherited torchrun variables."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")}
+    return {**kept, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def train(cwd: Path, overrides: list[str], processes: int = 1, timeout: float = 240) -> Finished:
+    """Run to the end."""
+    done = subprocess.run(
+        command(overrides, processes),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout)
+
+
+def train_and_kill(cwd: Path, overrides: list[str], processes: int, metrics: Path, at_step: int) -> int:
+    """Start a run, kill -9 every rank as soon as ``at_step`` is in its metrics; return the step it had reached."""
+    launcher = subprocess.Popen(
+        command(overrides, processes),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while last_step(metrics) < at_step:
+        assert launcher.poll() is None, f"the run ended before step {at_step} could be interrupted"
+        assert time.monotonic() < deadline, "the run hangs"
+        time.sleep(0.002)
+    ranks = [launcher.pid] if processes == 1 else children(launcher.pid)
+    assert len(ranks) == processes
+    for pid in ranks:
+        os.kill(pid, signal.SIGKILL)
+    reached = last_step(metrics)
+    assert launcher.wait(timeout=90) != 0
+    return reached
+
+
+def children(pid: int) -> list[int]:
+    """Process ids whose parent is ``pid``."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def last_step(metrics: Path) -> int:
+    """The last step whose line is complete."""
+    if not metrics.exists():
+        return 0
+    lines = metrics.read_text().split("\n")[:-1]
+    return max((json.loads(line)["step"] for line in lines if line), default=0)
+
+
+def records(run: Path, kind: str = "step") -> list[dict[str, Any]]:
+    """Records of metrics.jsonl of one kind."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def write_corpus(directory: Path, documents: int = 60) -> Path:
+    """Real text in files of uneven length: Python's reference topics, one a file, some a line long."""
+    from pydoc_data.topics import topics
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for index, (name, text) in enumerate(sorted(topics.items())[:documents]):
+        short = text[: 40 + 17 * (index % 23)]
+        (directory / f"{index:03d}-{name.replace('/', '_')}.txt").write_text(short, encoding="utf-8")
+    return directory
