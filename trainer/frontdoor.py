@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -24,10 +25,13 @@ from trainer.schema import schema_node, to_config
 from trainer.validate import validate
 from trainer.world import World
 
-ConfigStore.instance().store(name="schema", node=schema_node())
-
 outcomes: list[int] = []
 """Exit codes of the jobs of this process: hydra.main drops what its function returns, and a sweep has several."""
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra under the name that conf/train.yaml and saved configurations use."""
+    ConfigStore.instance().store(name="schema", node=schema_node())
 
 
 def enter(main: Callable[[], None]) -> int:
@@ -39,6 +43,7 @@ def enter(main: Callable[[], None]) -> int:
             print(recipe_list(), file=sys.stderr)
         return ExitCode.CONFIG
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main then raises what goes wrong instead of printing and exiting 1
+    register_schema()
     outcomes.clear()
     try:
         main()
@@ -78,7 +83,7 @@ def train(composed: DictConfig, world: World) -> int:
 
 
 def _named(config: Config, world: World) -> Config:
-    """In a sweep, jobs of one recipe differ in their overrides: those become part of the run's name."""
+    """In a sweep, the overrides in which its jobs differ become part of the run's name."""
     hydra = HydraConfig.get()
     if hydra.mode is None or hydra.mode.name != "MULTIRUN":
         return config
@@ -86,7 +91,9 @@ def _named(config: Config, world: World) -> Config:
         raise ConfigError(
             Problem("--multirun", world.size, "a sweep runs in one process", "leave out torchrun, or run one by one")
         )
-    swept = [o for o in hydra.overrides.task if not o.startswith(("recipe=", "run.name="))]
+    given = OverridesParser.create().parse_overrides([a for a in sys.argv[1:] if not a.startswith("-")])
+    keys = {override.key_or_group for override in given if override.is_sweep_override()}
+    swept = [override for override in hydra.overrides.task if override.partition("=")[0] in keys]
     base = config.run.name or config.recipe or "run"
     name = "-".join([base, *(o.replace("/", "_") for o in swept)])
     return replace(config, run=replace(config.run, name=name))

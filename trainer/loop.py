@@ -29,6 +29,7 @@ class StepSource(Protocol):
     """Yields this rank's share of every step, forever; see trainer.data.loader."""
 
     def __iter__(self) -> Iterator[StepBatch]: ...
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -48,26 +49,32 @@ class Trainer:
     def run(self) -> ExitCode:
         """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
         self.state.restore_rng()
-        watch = Stopwatch()
-        batches = iter(self.batches)
         with StopRequest() as stop:
-            while self.state.step < self.last_step:
-                watch.restart()
-                batch = next(batches)
-                watch.lap("data")
-                lr = self.learning_rate()
-                result = train_step(self.backend, batch, lr, stop.requested)
-                loss, grad_norm, finite = self.backend.fetch(result.metrics)
-                watch.lap("compute")
-                self.advance(batch, finite)
-                self.record_step(result, loss, grad_norm, finite, lr, watch)
-                self.count_nonfinite(finite)
+            for result in self.steps(stop):
                 self.evaluate_when_due()
-                if result.stop_requested and self.state.step < self.derived.steps:
+                if result.stop_requested and self.state.step < self.last_step:
                     self.save()
                     return ExitCode.PREEMPTED
                 self.save_when_due()
         return ExitCode.DONE
+
+    def steps(self, stop: StopRequest | None = None) -> Iterator[StepResult]:
+        """Train step by step, recording each; what the caller does between steps is on nobody's clock."""
+        batches, watch = iter(self.batches), Stopwatch()
+        while self.state.step < self.last_step:
+            watch.charge_rest()
+            batch = next(batches)
+            watch.lap("data")
+            lr = self.learning_rate()
+            result = train_step(self.backend, batch, lr, stop is not None and stop.requested)
+            loss, grad_norm, finite = self.backend.fetch(result.metrics)
+            watch.lap("compute")
+            self.advance(batch, finite)
+            self.record_step(result, loss, grad_norm, finite, lr, watch)
+            self.count_nonfinite(finite)
+            paused = time.perf_counter()
+            yield result
+            watch.exclude(time.perf_counter() - paused)
 
     @property
     def last_step(self) -> int:

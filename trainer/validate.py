@@ -259,7 +259,9 @@ def data(config: Config, world: World) -> Iterator[Problem]:
         elif source.kind != "python_stdlib" and not source.paths:
             yield Problem(f"{key}.paths", [], "names at least one file, glob or data set", "set paths: [...]")
         if source.document_unit not in DOCUMENT_UNITS:
-            yield Problem(f"{key}.document_unit", source.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "")
+            yield Problem(
+                f"{key}.document_unit", source.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "set it to one"
+            )
         if not (math.isfinite(source.weight) and source.weight > 0):
             yield Problem(f"{key}.weight", source.weight, "a finite number above 0", "drop the source to leave it out")
     tokenizer = config.data.tokenizer

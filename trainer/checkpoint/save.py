@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from trainer.checkpoint.boxed import BoxSavePlanner, boxed
@@ -52,11 +53,11 @@ class Saver:
                 self._commit(temporary, final, state, files)
             self.barrier()
         except (OSError, CheckpointException) as error:
-            raise ConfigError(
-                Problem(
-                    "run.root", str(self.directory), f"takes a checkpoint ({_cause(error)})", "make room; then rerun"
-                )
-            ) from error
+            if (cause := _disk_error(error)) is None:
+                raise
+            rule = f"takes a checkpoint ({cause}); the older ones are untouched"
+            remedy = "make room or restore access, then give the same command again"
+            raise ConfigError(Problem("run.root", str(self.directory), rule, remedy)) from error
         return final
 
     def _make_room(self, temporary: Path) -> None:
@@ -98,9 +99,11 @@ class Saver:
             shutil.rmtree(old)
 
 
-def _cause(error: BaseException) -> str:
-    """The operating system's words, out of the ranks' failures that DCP collected."""
+def _disk_error(error: BaseException) -> str | None:
+    """The operating system's words, out of the ranks' failures that DCP collected; None for any other failure."""
+    causes = [error]
     if isinstance(error, CheckpointException):
         causes = [failure[0] for failure in error.failures.values()]
-        return "; ".join(f"{type(c).__name__}: {c}" for c in causes)
-    return f"{type(error).__name__}: {error}"
+    if all(isinstance(cause, (OSError, SafetensorError)) for cause in causes):
+        return "; ".join(str(cause) for cause in causes)
+    return None

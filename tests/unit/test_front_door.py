@@ -1,0 +1,106 @@
+"""The command line as a user meets it: real processes, exit codes, messages without traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+
+
+def run(cwd: Path, *overrides: str, world: int = 1, rank: int = 0) -> harness.Finished:
+    variables = {"WORLD_SIZE": str(world), "RANK": str(rank)} if world > 1 else {}
+    done = subprocess.run(
+        [sys.executable, str(harness.ROOT / "scripts" / "train.py"), *overrides],
+        cwd=cwd,
+        env={**harness.environment(), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return harness.Finished(done.returncode, done.stdout)
+
+
+def test_without_a_recipe_the_recipes_are_listed(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert done.code == 3
+    for path in (harness.ROOT / "conf" / "recipe").glob("*.yaml"):
+        assert f"recipe={path.stem}" in done.output
+    assert not list(tmp_path.iterdir()), "nothing may be written"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["recipe=tinny"], ["recipe = 'tinny'", "did you mean recipe=tiny?"]),
+        (["recipe=tiny", "optim.lrr=3"], ["optim.lrr", "did you mean optim.lr?"]),
+        (["recipe=tiny", "+optim.lrr=3"], ["optim.lrr", "did you mean optim.lr?"]),
+        (["recipe=tiny", "lr=3"], ["did you mean optim.lr?"]),
+        (["recipe=tiny", "data.seq_length=5"], ["did you mean data.seq_len?"]),
+        (["recipe=tiny", "optim.lr=fast"], ["optim.lr = 'fast'", "float"]),
+        (["recipe=tiny", "schedule=wds"], ["did you mean schedule=wsd?"]),
+        (["recipe=tiny", "nosuchgroup=1"], ["nosuchgroup"]),
+        (["recipe=tiny", "data.sources=[{kid: 3}]"], ["did you mean data.sources[0].kind?"]),
+        (["recipe=tiny", "data.sources=[{paths: 3}]"], ["data.sources[0].paths"]),
+        (["recipe=tiny", "optim.lr=["], ["key=value"]),
+        (["recipe=tiny", "train.microbatch=2.5"], ["train.microbatch"]),
+        (["recipe=tiny", "a=1", "b=2", "optim.lr=x"], ["3 problems", "1. a", "2. b", "3. optim.lr"]),
+        (["recipe=deepseek7b"], ["--nproc_per_node 32", "trn1.32xlarge", "recipe=tiny"]),
+    ],
+)
+def test_mistakes_are_answered_with_their_remedy(tmp_path: Path, overrides: list[str], expected: list[str]) -> None:
+    done = run(tmp_path, *overrides)
+    assert done.code == 3
+    for words in expected:
+        assert words in done.output
+    assert "Traceback" not in done.output
+    assert "rule:" in done.output
+    assert not list(tmp_path.iterdir()), "nothing may be written"
+
+
+def test_other_ranks_say_one_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "recipe=tiny", "optim.lr=-1", "model.heads=3", world=2, rank=1)
+    assert done.code == 3
+    assert done.output.startswith("rank 1: ")
+    assert len(done.output.splitlines()) == 1
+
+
+def test_wrong_keys_inside_a_users_own_recipe_are_all_named(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "recipe").mkdir(parents=True)
+    (tmp_path / "mine" / "recipe" / "own.yaml").write_text(
+        "# @package _global_\n# Mine.\ndefaults:\n  - override /schedule: wsdd\n"
+        "recipe: own\noptim: {lrr: 1e-3}\ntrain: {stepz: 5}\n"
+    )
+    done = run(tmp_path, "--config-dir", str(tmp_path / "mine"), "recipe=own")
+    assert done.code == 3
+    for words in ("schedule (in", "optim.lrr (in", "train.stepz (in", "did you mean train.steps?"):
+        assert words in done.output
+    assert "Traceback" not in done.output
+
+
+def test_cfg_and_help_work_as_a_hydra_user_expects(tmp_path: Path) -> None:
+    done = run(tmp_path, "recipe=deepseek7b", "--cfg", "job")
+    assert done.code == 0
+    assert "hidden: 4096" in done.output
+    assert "factor: 0.316" in done.output
+    done = run(tmp_path, "--help")
+    assert done.code == 0
+    assert "recipe: deepseek7b, tiny" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_validation_needs_no_torch(tmp_path: Path) -> None:
+    """A mistake is answered in a second because torch, datasets and numpy are not imported for it."""
+    code = (
+        "import sys; sys.argv = ['train.py', 'recipe=tiny', 'optim.lr=-1']; import runpy\n"
+        "try: runpy.run_path(sys.argv.pop() and path, run_name='__main__')\n"
+        "except SystemExit as e: assert e.code == 3, e.code\n"
+        "heavy = {'torch', 'numpy', 'datasets', 'tokenizers', 'torch_xla'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    ).replace("sys.argv.pop() and path", repr(str(harness.ROOT / "scripts" / "train.py")))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, capture_output=True)

@@ -1,0 +1,99 @@
+"""A run is known by its name: live, finished, unfinished, changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import harness
+from trainer.config import Config, OptimConfig, ResumeConfig, RunConfig
+from trainer.errors import ConfigError
+from trainer.rundir import open_run, trim_metrics
+
+
+def config(root: Path, **changes: object) -> Config:
+    return replace(Config(recipe="tiny", run=RunConfig(root=str(root), name="a")), **changes)
+
+
+def test_a_new_run_keeps_config_overrides_and_environment(tmp_path: Path) -> None:
+    run = open_run(config(tmp_path), 0, ["recipe=tiny", "optim.lr=1"])
+    assert run.result is None
+    saved = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert saved["optim"]["lr"] == OptimConfig().lr
+    assert json.loads((tmp_path / "a" / "overrides.json").read_text()) == ["recipe=tiny", "optim.lr=1"]
+    environment = json.loads((tmp_path / "a" / "environment.json").read_text())
+    assert environment["packages"]["torch"].startswith("2.9")
+    run.close()
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    open_run(config(tmp_path), 1, [])
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_same_run_may_go_on_and_a_changed_one_may_not(tmp_path: Path) -> None:
+    open_run(config(tmp_path), 0, []).close()
+    open_run(config(tmp_path), 0, []).close()
+    watched = config(tmp_path)
+    watched = replace(watched, logging=replace(watched.logging, every_steps=1))
+    open_run(watched, 0, []).close()  # what is printed is no part of the trajectory
+    changed = config(tmp_path, optim=OptimConfig(lr=7.0, beta1=0.5))
+    before = (tmp_path / "a" / "config.yaml").read_text()
+    with pytest.raises(ConfigError) as raised:
+        open_run(changed, 0, [])
+    assert [problem.key for problem in raised.value.problems] == ["optim.beta1", "optim.lr"]
+    assert "0.001" in raised.value.problems[1].rule
+    assert "resume.allow=[optim.lr]" in raised.value.problems[1].remedy
+    assert (tmp_path / "a" / "config.yaml").read_text() == before, "a refusal overwrites nothing"
+    open_run(replace(changed, resume=ResumeConfig(allow=["optim"])), 0, []).close()
+
+
+def test_a_live_run_keeps_its_name(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from trainer.config import *; from trainer.rundir import open_run\n"
+        f"run = open_run(Config(recipe='tiny', run=RunConfig(root={str(tmp_path)!r}, name='a')), 0, [])\n"
+        "print('open', flush=True); time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=harness.ROOT)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(ConfigError, match="no live run"):
+            open_run(config(tmp_path), 0, [])
+    finally:
+        holder.kill()
+        holder.wait()
+    open_run(config(tmp_path), 0, []).close()  # kill -9 frees the name
+
+
+def test_a_finished_run_says_so(tmp_path: Path) -> None:
+    run = open_run(config(tmp_path), 0, [])
+    run.finish({"step": 5})
+    run.close()
+    assert open_run(config(tmp_path), 0, []).result == {"step": 5}
+
+
+def test_a_broken_saved_configuration_is_refused(tmp_path: Path) -> None:
+    open_run(config(tmp_path), 0, []).close()
+    (tmp_path / "a" / "config.yaml").write_text("{ not yaml")
+    with pytest.raises(ConfigError, match="can be read"):
+        open_run(config(tmp_path), 0, [])
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="can be written"):
+        open_run(config(tmp_path / "file"), 0, [])
+
+
+def test_metrics_after_the_checkpoint_are_trimmed(tmp_path: Path) -> None:
+    lines = [json.dumps({"kind": "step", "step": step}) for step in range(1, 8)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"kind": "step", "st')
+    trim_metrics(tmp_path, 4)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:4]

@@ -1,0 +1,139 @@
+"""Every rule of validate.py, reached from a valid configuration by one change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from trainer.config import Config, DataConfig, SourceConfig, TokenizerConfig, TrainConfig
+from trainer.derive import derive
+from trainer.errors import ConfigError
+from trainer.validate import validate
+from trainer.world import World
+
+VALID = Config(
+    recipe="tiny",
+    train=TrainConfig(steps=100, tokens_per_step=8192, microbatch=4),
+    data=DataConfig(sources=[SourceConfig(kind="python_stdlib")]),
+)
+ONE = World(cpu_bf16=True)
+
+
+def changed(config: Any, key: str, value: Any) -> Any:
+    """A frozen configuration with the value under a dotted key replaced."""
+    head, _, rest = key.partition(".")
+    return replace(config, **{head: changed(getattr(config, head), rest, value) if rest else value})
+
+
+BAD: list[tuple[str, Any, str, str]] = [
+    # key, value, key that the problem names, words of its rule or remedy
+    ("optim.lr", 0.0, "optim.lr", "above 0"),
+    ("optim.lr", float("nan"), "optim.lr", "finite"),
+    ("optim.lr", float("inf"), "optim.lr", "finite"),
+    ("optim.beta2", 1.0, "optim.beta2", "beta < 1"),
+    ("optim.weight_decay", -0.1, "optim.weight_decay", "0 or more"),
+    ("optim.name", "lion", "optim.name", "adamw"),
+    ("optim.clip_norm", 0.0, "optim.clip_norm", "above 0"),
+    ("schedule.kind", "cosin", "schedule.kind", "cosine"),
+    ("schedule.warmup_steps", 101, "schedule.warmup_steps", "100 steps"),
+    ("schedule.warmup_fraction", 1.5, "schedule.warmup_fraction", "between 0 and 1"),
+    ("precision.mode", "fp8", "precision.mode", "bf16_mixed"),
+    ("backend.name", "cuda", "backend.name", "native"),
+    ("backend.name", "neuron", "backend.name", "Trainium"),
+    ("backend.name", "fake", "backend.name", "native"),
+    ("model.heads", 3, "model.heads", "divides model.hidden"),
+    ("model.kv_heads", 3, "model.kv_heads", "[1, 2, 4]"),
+    ("model.head_dim", 33, "model.head_dim", "even"),
+    ("model.hidden", 0, "model.hidden", "above 0"),
+    ("model.rope_scaling.kind", "yarn", "model.rope_scaling.kind", "llama3"),
+    ("data.seq_len", 4096, "data.seq_len", "model.max_positions"),
+    ("data.seq_len", 500, "train.tokens_per_step", "multiple of data.seq_len"),
+    ("train.microbatch", 3, "train.microbatch", "divides the 16 samples"),
+    ("train.tokens", 10**6, "train.steps", "exactly one"),
+    ("train.steps", None, "train.steps", "exactly one"),
+    ("train.stop_after_steps", 0, "train.stop_after_steps", "above 0"),
+    ("parallel.tp", 2, "parallel", "divides the number of processes"),
+    ("data.sources", [], "data.sources", "at least one"),
+    ("data.sources", [SourceConfig(kind="csv", paths=["x"])], "data.sources[corpus].kind", "python_stdlib"),
+    ("data.sources", [SourceConfig(kind="files")], "data.sources[corpus].paths", "at least one file"),
+    ("data.sources", [SourceConfig(kind="python_stdlib")] * 2, "data.sources", "unique"),
+    ("data.sources", [SourceConfig(kind="python_stdlib", weight=0.0)], "data.sources[corpus].weight", "above 0"),
+    ("data.tokenizer", TokenizerConfig(kind="file"), "data.tokenizer.path", "tokenizer.json"),
+    ("data.tokenizer.vocab", 100, "data.tokenizer.vocab", "256 bytes"),
+    ("data.tokenizer.vocab", 9999, "data.tokenizer.vocab", "model.vocab=9999"),
+    ("data.heldout_fraction", 0.9, "data.heldout_fraction", "between 0 and 0.5"),
+    ("data.prefetch", -1, "data.prefetch", "0 or more"),
+    ("checkpoint.every_steps", -5, "checkpoint.every_steps", "0 or more"),
+    ("reliability.nonfinite", "ignore", "reliability.nonfinite", "skip"),
+    ("logging.progress", "fancy", "logging.progress", "lines"),
+    ("task", "dance", "task", "pretrain"),
+    ("run.name", "a/b", "run.name", "plain directory name"),
+]
+
+
+def test_the_valid_configuration_is_valid() -> None:
+    validate(VALID, ONE)
+
+
+@pytest.mark.parametrize(("key", "value", "named", "words"), BAD)
+def test_one_mistake_is_one_problem_with_its_remedy(key: str, value: Any, named: str, words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validate(changed(VALID, key, value), ONE)
+    found = [problem for problem in raised.value.problems if problem.key == named]
+    assert found, raised.value.report()
+    assert len(raised.value.problems) <= 2, "one mistake may break a second rule, not more"
+    assert any(words in problem.rule + problem.remedy for problem in found)
+    assert all(problem.rule and problem.remedy for problem in raised.value.problems)
+    assert raised.value.code == 3
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    bad = changed(changed(changed(VALID, "optim.lr", -1.0), "model.heads", 3), "schedule.kind", "x")
+    with pytest.raises(ConfigError) as raised:
+        validate(bad, ONE)
+    assert {p.key for p in raised.value.problems} >= {"optim.lr", "model.heads", "schedule.kind"}
+    assert all(f"{i}. " in raised.value.report() for i in range(1, len(raised.value.problems) + 1))
+
+
+def test_milestones_must_rise() -> None:
+    bad = changed(changed(VALID, "schedule.kind", "multistep"), "schedule.milestones", [0.9, 0.8])
+    with pytest.raises(ConfigError, match="milestones"):
+        validate(bad, ONE)
+
+
+@pytest.mark.parametrize(
+    ("processes", "microbatch", "accumulation"), [(1, 4, 4), (2, 4, 2), (4, 4, 1), (1, 16, 1), (4, 1, 4)]
+)
+def test_accumulation_makes_up_the_global_batch(processes: int, microbatch: int, accumulation: int) -> None:
+    config = changed(VALID, "train.microbatch", microbatch)
+    world = replace(ONE, size=processes)
+    validate(config, world)
+    derived = derive(config, world)
+    assert (derived.dp, derived.samples_per_step, derived.accumulation) == (processes, 16, accumulation)
+    assert any(line.startswith("accumulation") and "16 samples" in line for line in derived.reasons)
+
+
+def test_length_and_warm_up_are_derived() -> None:
+    config = replace(VALID, train=replace(VALID.train, steps=None, tokens=8192 * 50 + 1))
+    derived = derive(config, ONE)
+    assert derived.steps == 51
+    assert derived.warmup_steps == 1
+    assert derive(changed(config, "schedule.warmup_fraction", 0.2), ONE).warmup_steps == 10
+    assert derive(changed(config, "schedule.warmup_steps", 7), ONE).warmup_steps == 7
+
+
+def test_a_cpu_without_bf16_falls_back_and_says_so() -> None:
+    old = World(cpu_bf16=False)
+    derived = derive(VALID, old)
+    assert derived.precision == "fp32"
+    assert any("no BF16 instructions" in line for line in derived.reasons)
+    assert derive(changed(VALID, "precision.cpu_fallback", None), old).precision == "bf16_mixed"
+    assert derive(VALID, ONE).precision == "bf16_mixed"
+
+
+def test_trainium_is_used_where_it_is() -> None:
+    with pytest.raises(ConfigError, match="native backend only"):
+        validate(VALID, replace(ONE, trainium=True))
+    validate(changed(VALID, "backend.name", "native"), replace(ONE, trainium=True))
