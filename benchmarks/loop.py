@@ -81,7 +81,7 @@ def our_trainer(config: Config, derived: Derived, world: World, corpus: Corpus, 
     return Trainer(config, derived, backend, loader(config, derived, corpus), None, saver, sinks, TrainState()), kept
 
 
-def plain_step(config: Config, model: CausalLM) -> Callable[[list[Batch], float], float]:
+def plain_step(config: Config, model: CausalLM) -> Callable[[list[Batch], float, float], float]:
     """What one would write by hand: BF16 weights with FP32 masters (or FP32), accumulate, clip, fused AdamW."""
     mixed = config.precision.mode == "bf16_mixed"
     weights = list(model.parameters())
@@ -94,8 +94,10 @@ def plain_step(config: Config, model: CausalLM) -> Callable[[list[Batch], float]
         lr=config.optim.lr, betas=(config.optim.beta1, config.optim.beta2), fused=True,
     )  # fmt: skip
 
-    def step(batches: list[Batch], targets: float) -> float:
+    def step(batches: list[Batch], targets: float, lr: float) -> float:
         total = 0.0
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         for batch in batches:
             loss = model(batch)[0] / targets
             loss.backward()
@@ -167,7 +169,7 @@ def measure(pairs: int, precision: str) -> None:
             next(ours)
             middle = time.perf_counter()
             batch = next(batches)
-            loss = theirs(batch.microbatches, float(batch.target_tokens))
+            loss = theirs(batch.microbatches, float(batch.target_tokens), kept.steps[-1].lr)
             end = time.perf_counter()
             losses.append(abs(loss - kept.steps[-1].loss) / loss)
             if pair >= 2:  # the first pairs warm caches up

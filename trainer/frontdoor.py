@@ -25,6 +25,12 @@ from trainer.schema import schema_node, to_config
 from trainer.validate import validate
 from trainer.world import World
 
+VALUED_FLAGS = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--info", "-i", "--experimental-rerun"),
+)
+"""Hydra's flags that are followed by a value."""
+
 outcomes: list[int] = []
 """Exit codes of the jobs of this process: hydra.main drops what its function returns, and a sweep has several."""
 
@@ -37,8 +43,9 @@ def register_schema() -> None:
 def enter(main: Callable[[], None]) -> int:
     """Run a ``@hydra.main`` function and return the exit code. Configuration errors are reported, never traced."""
     world = World.from_environment()
-    arguments = sys.argv[1:]
-    if not any(a.startswith(("recipe=", "-")) for a in arguments):
+    overrides, flags = split(sys.argv[1:])
+    sys.argv[1:] = overrides + flags  # argparse takes overrides in one piece only; people mix them with flags
+    if not flags and not any(override.startswith("recipe=") for override in overrides):
         if world.rank == 0:
             print(recipe_list(), file=sys.stderr)
         return ExitCode.CONFIG
@@ -48,11 +55,22 @@ def enter(main: Callable[[], None]) -> int:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        overrides = [a for a in arguments if not a.startswith("-") and "=" in a]
-        return report(diagnose(overrides, error, _search_path(arguments)), world)
+        return report(diagnose(overrides, error, _search_path(flags)), world)
     except RunError as error:
         return report(error, world)
+    except SystemExit as error:  # argparse has printed what it does not understand
+        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
     return max(outcomes, default=int(ExitCode.DONE))
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A command line's overrides, and its flags with their values."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    for previous, argument in pairwise(["", *arguments]):
+        is_flag = argument.startswith("-") or previous in VALUED_FLAGS
+        (flags if is_flag else overrides).append(argument)
+    return overrides, flags
 
 
 def run(composed: DictConfig) -> None:
@@ -91,7 +109,7 @@ def _named(config: Config, world: World) -> Config:
         raise ConfigError(
             Problem("--multirun", world.size, "a sweep runs in one process", "leave out torchrun, or run one by one")
         )
-    given = OverridesParser.create().parse_overrides([a for a in sys.argv[1:] if not a.startswith("-")])
+    given = OverridesParser.create().parse_overrides(split(sys.argv[1:])[0])
     keys = {override.key_or_group for override in given if override.is_sweep_override()}
     swept = [override for override in hydra.overrides.task if override.partition("=")[0] in keys]
     base = config.run.name or config.recipe or "run"

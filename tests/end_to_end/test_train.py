@@ -164,7 +164,7 @@ def test_when_no_checkpoint_verifies_it_exits_13_on_every_rank(workspace: Path) 
 
 def test_a_sweep_is_a_run_each(workspace: Path) -> None:
     overrides = [o for o in arguments("sweep") if not o.startswith("optim.lr")]
-    done = harness.train(workspace, [*overrides, "train.steps=3", "--multirun", "optim.lr=1e-3,2e-3"])
+    done = harness.train(workspace, [*overrides, "train.stop_after_steps=3", "--multirun", "optim.lr=1e-3,2e-3"])
     assert done.code == 0, done.output
     made = sorted(path.name for path in (workspace / "runs").glob("sweep-*"))
     assert len(made) == 2

@@ -94,6 +94,26 @@ def test_cfg_and_help_work_as_a_hydra_user_expects(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        ["recipe=tiny", "--cfg", "job", "optim.lr=5e-4"],
+        ["--cfg", "job", "recipe=tiny", "optim.lr=5e-4"],
+        ["recipe=tiny", "optim.lr=5e-4", "--cfg=job"],
+    ],
+)
+def test_flags_may_stand_anywhere(tmp_path: Path, mixed: list[str]) -> None:
+    done = run(tmp_path, *mixed)
+    assert done.code == 0, done.output
+    assert "lr: 0.0005" in done.output
+
+
+def test_an_unknown_flag_exits_3_with_the_usage(tmp_path: Path) -> None:
+    done = run(tmp_path, "recipe=tiny", "--nope")
+    assert done.code == 3
+    assert "usage:" in done.output
+
+
 def test_validation_needs_no_torch(tmp_path: Path) -> None:
     """A mistake is answered in a second because torch, datasets and numpy are not imported for it."""
     code = (
