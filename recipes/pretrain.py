@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -42,7 +43,8 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
     backend = build_backend(config, derived, world)
     try:
         initialise = Initialiser(config.model, config.seed)
-        state = resume_or_initialise(directory, backend, initialise, config.seed, report)
+        here = topology(derived, world, backend)
+        state = resume_or_initialise(directory, backend, initialise, config.seed, here, report)
         return train(config, derived, world, directory, corpus, backend, state)
     finally:
         backend.close()
@@ -58,6 +60,12 @@ def build_backend(config: Config, derived: Derived, world: World) -> Backend:
     backend.shard(lambda: CausalLM(config.model), torch.float32 if mode == "fp32" else torch.bfloat16)
     backend.optimizer(lambda parameters: MixedPrecisionAdamW(parameters, config.optim, mode))
     return backend
+
+
+def topology(derived: Derived, world: World, backend: Backend) -> dict[str, Any]:
+    """What a bitwise resume depends on besides the configuration; kept in each checkpoint's manifest."""
+    facts = backend.facts()
+    return {"world": world.size, "dp": derived.dp, "device": facts.device, "threads": facts.threads, **facts.versions}
 
 
 def train(
@@ -92,7 +100,7 @@ def train(
         barrier=backend.barrier,
         keep=config.checkpoint.keep,
         config_yaml=config_yaml(config, directory.path),
-        topology={"world": world.size, "dp": derived.dp, "threads": facts.threads, **facts.versions},
+        topology=topology(derived, world, backend),
     )
     sinks = make_sinks(config, derived, directory, state) if world.rank == 0 else []
     trainer = Trainer(

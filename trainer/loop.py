@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trainer.arithmetic import flops_per_token
@@ -32,6 +33,18 @@ class StepSource(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class InFlight:
+    """A step whose metrics are still on the device: an XLA backend reads them a step or two later, without a stall."""
+
+    step: int
+    tokens: int
+    lr: float
+    result: StepResult
+    seconds: tuple[float, float, float, float]
+    """Total, data, compute, other."""
+
+
 @dataclass
 class Trainer:
     """Trains from ``state`` to the end, evaluating and saving on the way. A recipe assembles it and calls run."""
@@ -45,6 +58,7 @@ class Trainer:
     sinks: Sequence[Sink]
     state: TrainState
     last_evaluation: EvaluationRecord | None = None
+    in_flight: deque[InFlight] = field(default_factory=deque)
 
     def run(self) -> ExitCode:
         """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
@@ -67,11 +81,10 @@ class Trainer:
             watch.lap("data")
             lr = self.learning_rate()
             result = train_step(self.backend, batch, lr, stop is not None and stop.requested)
-            loss, grad_norm, finite = self.backend.fetch(result.metrics)
             watch.lap("compute")
-            self.advance(batch, finite)
-            self.record_step(result, loss, grad_norm, finite, lr, watch)
-            self.count_nonfinite(finite)
+            self.advance(batch)
+            self.in_flight.append(InFlight(self.state.step, self.state.tokens, lr, result, watch.close()))
+            self.settle(keep=self.backend.fetch_delay, watch=watch)
             paused = time.perf_counter()
             yield result
             watch.exclude(time.perf_counter() - paused)
@@ -101,42 +114,49 @@ class Trainer:
             self.config.schedule, self.config.optim.lr, self.state.step, self.derived.steps, self.derived.warmup_steps
         )
 
-    def advance(self, batch: StepBatch, finite: bool) -> None:
+    def advance(self, batch: StepBatch) -> None:
         """Count the step."""
         self.state.step += 1
         self.state.tokens += self.config.train.tokens_per_step
-        self.state.updates += int(finite)
         self.state.cursor = batch.cursor
 
-    def count_nonfinite(self, finite: bool) -> None:
-        """Stop here, before any save, when the policy on non-finite gradients says so."""
-        state = self.state
-        state.nonfinite = count_nonfinite(self.config.reliability, state.step, finite, state.nonfinite)
+    def settle(self, keep: int = 0, watch: Stopwatch | None = None) -> None:
+        """Read and record the metrics of all steps in flight but the last ``keep``.
 
-    def record_step(
-        self, result: StepResult, loss: float, grad_norm: float, finite: bool, lr: float, watch: Stopwatch
-    ) -> None:
-        """Write the step's record."""
-        total, data, compute, other = watch.close()
+        Raises NonFiniteError when the policy on non-finite gradients says stop. Evaluation and saving settle
+        everything first, so that nothing is saved after such a step.
+        """
+        while len(self.in_flight) > keep:
+            done = self.in_flight.popleft()
+            if watch is not None:
+                watch.charge_rest()
+            loss, grad_norm, finite = self.backend.fetch(done.result.metrics)
+            if watch is not None:
+                watch.lap("compute")  # waiting for the device is compute; writing the record is not
+            self.state.updates += int(finite)
+            self.write(self.step_record(done, loss, grad_norm, finite))
+            self.state.nonfinite = count_nonfinite(self.config.reliability, done.step, finite, self.state.nonfinite)
+
+    def step_record(self, done: InFlight, loss: float, grad_norm: float, finite: bool) -> StepRecord:
+        """The step's line in metrics.jsonl."""
+        total, data, compute, other = done.seconds
         tokens_per_second = self.config.train.tokens_per_step / total
         flops = flops_per_token(self.config.model, self.config.data.seq_len) * tokens_per_second
-        self.write(
-            StepRecord(
-                step=self.state.step,
-                tokens=self.state.tokens,
-                loss=loss,
-                grad_norm=grad_norm,
-                finite=finite,
-                lr=lr,
-                target_tokens=result.target_tokens,
-                tokens_per_second=tokens_per_second,
-                mfu=flops / self.backend.facts().peak_flops,
-                step_seconds=total,
-                data_seconds=data,
-                compute_seconds=compute,
-                other_seconds=other,
-                eta_seconds=(self.last_step - self.state.step) * total,
-            )
+        return StepRecord(
+            step=done.step,
+            tokens=done.tokens,
+            loss=loss,
+            grad_norm=grad_norm,
+            finite=finite,
+            lr=done.lr,
+            target_tokens=done.result.target_tokens,
+            tokens_per_second=tokens_per_second,
+            mfu=flops / self.backend.facts().peak_flops,
+            step_seconds=total,
+            data_seconds=data,
+            compute_seconds=compute,
+            other_seconds=other,
+            eta_seconds=(self.last_step - done.step) * total,
         )
 
     def evaluate_when_due(self) -> None:
@@ -145,6 +165,7 @@ class Trainer:
         if self.evaluator is None or not every:
             return
         if self.state.step % every == 0 or self.complete:
+            self.settle()
             self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
             self.write(self.last_evaluation)
 
@@ -156,6 +177,7 @@ class Trainer:
 
     def save(self) -> None:
         """Commit a checkpoint of where training stands."""
+        self.settle()
         start = time.perf_counter()
         self.state.capture_rng()
         path = self.saver.save(self.backend.store(), self.state)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from trainer.backends.base import Backend, Initialise
 from trainer.checkpoint.directory import name_of, newest_sound, step_of
-from trainer.checkpoint.load import load_checkpoint
+from trainer.checkpoint.load import load_checkpoint, topology_changes
 from trainer.errors import CheckpointError, Problem
 from trainer.rundir import RunDirectory, trim_metrics
 from trainer.state import TrainState
@@ -22,12 +23,14 @@ def resume_or_initialise(
     backend: Backend,
     initialise: Initialise,
     seed: int,
+    topology: Mapping[str, Any],
     report: Callable[[str], None] | None,
 ) -> TrainState:
     """Fill the backend's weights and moments. Collective: rank 0 verifies and decides, for all.
 
-    report: where rank 0's lines go; None on the other ranks. Raises CheckpointError on every rank when there are
-    checkpoints and none verifies: starting anew would throw away a run.
+    topology: what this launch runs on, to be compared with what saved. report: where rank 0's lines go; None on the
+    other ranks. Raises CheckpointError on every rank when there are checkpoints and none verifies: starting anew would
+    throw away a run.
     """
     torch.manual_seed(seed)
     step, failure = NONE, None
@@ -47,8 +50,11 @@ def resume_or_initialise(
     if step == NONE:
         backend.load_initial(initialise)
         return TrainState()
-    state = load_checkpoint(directory.checkpoints / name_of(step), backend.store())
+    checkpoint = directory.checkpoints / name_of(step)
+    state = load_checkpoint(checkpoint, backend.store())
     backend.loaded(state.updates)
     if report is not None:
         report(f"resuming {directory.path.name} from step {state.step}")
+        if changes := topology_changes(checkpoint, topology):
+            report(f"  on other terms ({'; '.join(changes)}): the same curve, but not to the last bit")
     return state

@@ -36,14 +36,24 @@ class World:
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU has BF16 matrix or dot-product instructions (x86: AVX512_BF16 or AMX; Arm: BF16)."""
+    flags = set(_cpu_field("flags", "Features").split())
+    wanted = {"bf16"} if platform.machine() == "aarch64" else {"avx512_bf16", "amx_bf16"}
+    return bool(flags & wanted)
+
+
+def cpu_model() -> str:
+    """The CPU's name, as far as the operating system tells it."""
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_field(*names: str) -> str:
+    """The first value of a field of /proc/cpuinfo; empty where there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
-    flags: set[str] = set()
+        return ""
     for line in text.splitlines():
-        if line.startswith(("flags", "Features")):
-            flags.update(line.partition(":")[2].split())
-            break
-    wanted = {"bf16"} if platform.machine() == "aarch64" else {"avx512_bf16", "amx_bf16"}
-    return bool(flags & wanted)
+        name, _, value = line.partition(":")
+        if name.strip() in names:
+            return value.strip()
+    return ""

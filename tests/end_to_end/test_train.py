@@ -96,6 +96,7 @@ def test_stopping_early_and_going_on_is_the_straight_run(workspace: Path, straig
     assert harness.last_step(parts / "metrics.jsonl") == 5
     done = harness.train(workspace, arguments("parts"))
     assert done.code == 0, done.output
+    assert "on other terms" not in done.output
     assert_same_checkpoint(straight / "checkpoints" / "step-00000020", parts / "checkpoints" / "step-00000020")
 
 
@@ -105,6 +106,7 @@ def test_another_number_of_processes_takes_over(workspace: Path, straight: Path)
     assert done.code == 0, done.output
     done = harness.train(workspace, arguments("grown"), processes=2)
     assert done.code == 0, done.output
+    assert "on other terms (dp 2, was 1; world 2, was 1)" in done.output
     for a, b in zip(harness.records(straight), harness.records(workspace / "runs" / "grown"), strict=True):
         assert abs(a["loss"] - b["loss"]) <= 1e-5 * a["loss"]
         assert abs(a["grad_norm"] - b["grad_norm"]) <= 1e-4 * a["grad_norm"]

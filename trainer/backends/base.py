@@ -77,6 +77,8 @@ class Backend(Protocol):
     """Executes steps. Methods are collective unless said otherwise: every rank calls them in the same order."""
 
     mesh: Mesh
+    fetch_delay: int
+    """Steps that the loop lets pass before it fetches a step's metrics: 0 where they are at hand at once."""
 
     def setup(self) -> None:
         """Bring up process groups and devices."""
@@ -106,7 +108,7 @@ class Backend(Protocol):
         """FP32 [vocab] logits after ``tokens``, on the host; computed at the fixed shape [1, length]."""
 
     def fetch(self, metrics: StepMetrics) -> tuple[float, float, bool]:
-        """Read a step's loss, gradient norm and finiteness on the host."""
+        """Read a step's loss, gradient norm and finiteness on the host. Called ``fetch_delay`` steps later."""
 
     def store(self) -> Store:
         """Weights and moments with their boxes, sharing memory with the live ones."""

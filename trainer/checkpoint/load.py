@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch.distributed.checkpoint as dcp
 
 from trainer.checkpoint.boxed import BoxLoadPlanner, boxed
+from trainer.checkpoint.directory import MANIFEST
 from trainer.checkpoint.storage import SafetensorsReader
 from trainer.files import read_json
 from trainer.parallel.boxes import Store
 from trainer.state import TrainState
+
+
+def topology_changes(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
+    """How the machines of a verified checkpoint differ from these, as "threads 1, was 2".
+
+    With none, a resume is bitwise; with some, it is the same curve within the layout contract.
+    """
+    before = read_json(checkpoint / MANIFEST)["topology"]
+    keys = sorted(before.keys() | now.keys())
+    return [f"{key} {now.get(key)}, was {before.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
 def load_checkpoint(checkpoint: Path, store: Store) -> TrainState:

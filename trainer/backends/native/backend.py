@@ -16,6 +16,7 @@ from trainer.backends.native.peak import measure_peak_flops
 from trainer.batch import Batch
 from trainer.parallel.boxes import Placed, Store, whole_box
 from trainer.parallel.mesh import Mesh
+from trainer.world import cpu_model
 
 
 class NativeBackend:
@@ -28,6 +29,7 @@ class NativeBackend:
     model: Any
     """The lowered model: callable on a Batch, with ``logits`` and ``materialised``."""
     _optimizer: Optimizer
+    fetch_delay = 0
 
     def __init__(self, mesh: Mesh, timeout_seconds: float) -> None:
         self.mesh = mesh
@@ -137,7 +139,7 @@ class NativeBackend:
             if self.distributed:
                 dist.all_reduce(peak)
             self._facts = Facts(
-                device=platform.processor() or platform.machine(),
+                device=cpu_model(),
                 peak_flops=peak.item(),
                 peak_source=f"measured {str(self.dtype).removeprefix('torch.')} matrix multiply on this machine",
                 threads=torch.get_num_threads(),

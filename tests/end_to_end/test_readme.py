@@ -1,0 +1,73 @@
+"""Every command of the README and the docs runs, shortened to one step."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["train.stop_after_steps=1", "evaluation.every_steps=0", "logging.progress=lines"]
+
+
+def commands(page: str) -> list[str]:
+    """The shell commands of a page's bash blocks, without their comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", (harness.ROOT / page).read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line.split("  #")[0].strip() for line in lines if line.startswith(("python ", "torchrun "))]
+
+
+README = commands("README.md")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a command in a clone finds beside it."""
+    cwd = tmp_path_factory.mktemp("clone")
+    for name in ("docs", "scripts", "conf"):
+        shutil.copytree(harness.ROOT / name, cwd / name)
+    shutil.copy(harness.ROOT / "README.md", cwd)
+    return cwd
+
+
+def run(cwd: Path, command: str, *more: str) -> str:
+    words = shlex.split(command.replace("$PWD", str(cwd)))
+    launcher = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "torch.distributed.run"]
+    done = subprocess.run(
+        [*launcher, *words[1:], *more],
+        cwd=cwd,
+        env=harness.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+def test_there_are_ten_examples() -> None:
+    assert len(README) == 10
+
+
+@pytest.mark.parametrize("command", README)
+def test_readme_command(clone: Path, command: str) -> None:
+    output = run(clone, command, *SHORT)
+    assert "optim" in output if "--cfg" in command else "step      1/" in output
+
+
+def test_saved_configuration_of_docs(clone: Path) -> None:
+    """docs/runs.md: a run is changed on purpose, and its saved configuration runs again."""
+    resume, again = commands("docs/runs.md")
+    run(clone, "python scripts/train.py recipe=tiny", *SHORT)
+    assert "step      2/" in run(clone, resume, *SHORT[1:], "train.stop_after_steps=2")
+    assert "step      1/" in run(clone, again, *SHORT)
