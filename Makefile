@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 # One thread a process: two processes on two cores.
 train: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 scripts/train.py recipe=tiny
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2 scripts/train.py recipe=tiny
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

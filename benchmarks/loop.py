@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from recipes.pretrain import build_backend
+from recipes.pretrain import make_backend
 from trainer import frontdoor
 from trainer.batch import Batch
 from trainer.checkpoint.save import Saver
@@ -73,10 +73,11 @@ def loader(config: Config, derived: Derived, corpus: Corpus) -> TrainLoader:
 
 def our_trainer(config: Config, derived: Derived, world: World, corpus: Corpus, scratch: Path) -> tuple[Trainer, Kept]:
     """The Trainer as the recipe assembles it, metrics file included."""
-    backend = build_backend(config, derived, world)
+    backend = make_backend(config, derived, world)
+    backend.shard(lambda: CausalLM(config.model), config.precision.mode)
     backend.load_initial(Initialiser(config.model, config.seed))
     kept = Kept()
-    saver = Saver(scratch, 0, backend.barrier, 1, "", {})
+    saver = Saver(scratch, 0, lambda action: action(), 1, "", {})
     sinks: list[Sink] = [JsonLines(scratch / "metrics.jsonl"), kept]
     return Trainer(config, derived, backend, loader(config, derived, corpus), None, saver, sinks, TrainState()), kept
 
@@ -99,7 +100,7 @@ def plain_step(config: Config, model: CausalLM) -> Callable[[list[Batch], float,
         for group in optimizer.param_groups:
             group["lr"] = lr
         for batch in batches:
-            loss = model(batch)[0] / targets
+            loss = model(*batch)[0] / targets
             loss.backward()
             total += loss.item()
             if mixed:

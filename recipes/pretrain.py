@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-import torch
+from torch import nn
 
 from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
@@ -26,46 +26,42 @@ from trainer.observe.sinks import JsonLines, Sink, console_sink
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
 from trainer.parallel.mesh import Mesh
 from trainer.resume import resume_or_initialise
-from trainer.rundir import METRICS, RunDirectory, config_yaml, open_run
+from trainer.rundir import METRICS, RunDirectory, config_yaml, open_run, run_path
 from trainer.state import TrainState
+from trainer.together import on_rank_zero
 from trainer.world import World
 
 
 def run(config: Config, derived: Derived, world: World, overrides: list[str]) -> ExitCode:
     """Run to the end, or resume, or say that it is done. Collective over the ranks of this launch."""
-    directory = open_run(config, world.rank, overrides)
-    if directory.result is not None:
-        if world.rank == 0:
-            print(f"run {config.run.name} is complete: {directory.result}", flush=True)
-        return ExitCode.DONE
-    report = partial(print, flush=True) if world.rank == 0 else None
-    corpus = prepare_corpus(config.data, config.model.vocab, report)
-    backend = build_backend(config, derived, world)
+    backend = make_backend(config, derived, world)
+    backend.setup()
+    directory = RunDirectory(run_path(config), result=None)
     try:
+        directory = on_rank_zero(backend, lambda: open_run(config, overrides)) or directory
+        if backend.host_broadcast(int(directory.result is not None)):
+            if world.rank == 0:
+                print(f"run {config.run.name} is complete: {directory.result}", flush=True)
+            return ExitCode.DONE
+        corpus = prepare_corpus(config.data, config.model.vocab, partial(print, flush=True) if not world.rank else None)
+        backend.shard(lambda: CausalLM(config.model), config.precision.mode)
         initialise = Initialiser(config.model, config.seed)
-        here = topology(derived, world, backend)
-        state = resume_or_initialise(directory, backend, initialise, config.seed, here, report)
+        here, allowed = backend.facts().topology(world.size, derived.dp), config.resume.allow
+        state = resume_or_initialise(directory, backend, initialise, config.seed, corpus.fingerprints, allowed, here)
         return train(config, derived, world, directory, corpus, backend, state)
     finally:
         backend.close()
         directory.close()
 
 
-def build_backend(config: Config, derived: Derived, world: World) -> Backend:
-    """The lowered model and its optimizer, not yet holding values."""
+def make_backend(config: Config, derived: Derived, world: World) -> Backend:
+    """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
     mesh = Mesh(world.rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
-    backend = NativeBackend(mesh, config.backend.timeout_seconds)
-    mode = config.precision.mode
-    backend.setup()
-    backend.shard(lambda: CausalLM(config.model), torch.float32 if mode == "fp32" else torch.bfloat16)
-    backend.optimizer(lambda parameters: MixedPrecisionAdamW(parameters, config.optim, mode))
-    return backend
 
+    def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str) -> MixedPrecisionAdamW:
+        return MixedPrecisionAdamW(parameters, config.optim, mode)
 
-def topology(derived: Derived, world: World, backend: Backend) -> dict[str, Any]:
-    """What a bitwise resume depends on besides the configuration; kept in each checkpoint's manifest."""
-    facts = backend.facts()
-    return {"world": world.size, "dp": derived.dp, "device": facts.device, "threads": facts.threads, **facts.versions}
+    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds)
 
 
 def train(
@@ -97,10 +93,11 @@ def train(
     saver = Saver(
         directory=directory.checkpoints,
         rank=world.rank,
-        barrier=backend.barrier,
+        lead=partial(on_rank_zero, backend),
         keep=config.checkpoint.keep,
         config_yaml=config_yaml(config, directory.path),
-        topology=topology(derived, world, backend),
+        topology=facts.topology(world.size, derived.dp),
+        process_group=backend.host_group,
     )
     sinks = make_sinks(config, derived, directory, state) if world.rank == 0 else []
     trainer = Trainer(

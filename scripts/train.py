@@ -7,12 +7,13 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+import recipes
 from trainer import frontdoor
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(composed: DictConfig) -> None:
-    frontdoor.run(composed)
+    frontdoor.run(composed, recipes.load)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +28,7 @@ SMALL = [
     "train.tokens=null",
     "train.steps=20",
     "train.tokens_per_step=512",
-    "train.microbatch=2",
+    "train.microbatch=1",
     "schedule=constant",
     "schedule.warmup_steps=5",
     "optim.lr=1e-3",
@@ -35,7 +38,7 @@ SMALL = [
     "data.heldout_fraction=0.1",
     "logging.every_steps=1",
 ]
-"""A model that trains in seconds, at the settings of the layout contract (docs/design.md, numerics)."""
+"""A model that trains in seconds, at the settings of the layout contract (docs/numerics.md)."""
 
 
 @dataclass
@@ -81,6 +84,12 @@ def train(cwd: Path, overrides: list[str], processes: int = 1, timeout: float = 
 
 def train_and_kill(cwd: Path, overrides: list[str], processes: int, metrics: Path, at_step: int) -> int:
     """Start a run, kill -9 every rank as soon as ``at_step`` is in its metrics; return the step it had reached."""
+    train_and_kill_when(cwd, overrides, processes, lambda: last_step(metrics) >= at_step)
+    return last_step(metrics)
+
+
+def train_and_kill_when(cwd: Path, overrides: list[str], processes: int, condition: Callable[[], bool]) -> None:
+    """Start a run and kill -9 every rank as soon as the condition holds."""
     launcher = subprocess.Popen(
         command(overrides, processes),
         cwd=cwd,
@@ -89,17 +98,15 @@ def train_and_kill(cwd: Path, overrides: list[str], processes: int, metrics: Pat
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
-    while last_step(metrics) < at_step:
-        assert launcher.poll() is None, f"the run ended before step {at_step} could be interrupted"
+    while not condition():
+        assert launcher.poll() is None, "the run ended before it could be interrupted"
         assert time.monotonic() < deadline, "the run hangs"
-        time.sleep(0.002)
+        time.sleep(0.001)
     ranks = [launcher.pid] if processes == 1 else children(launcher.pid)
     assert len(ranks) == processes
     for pid in ranks:
         os.kill(pid, signal.SIGKILL)
-    reached = last_step(metrics)
     assert launcher.wait(timeout=90) != 0
-    return reached
 
 
 def children(pid: int) -> list[int]:
@@ -127,6 +134,19 @@ def records(run: Path, kind: str = "step") -> list[dict[str, Any]]:
     """Records of metrics.jsonl of one kind."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
+
+
+def assert_same_checkpoint(a: Path, b: Path) -> None:
+    """Weights, moments, state and data cursor, byte for byte."""
+    files = sorted(path.relative_to(a) for path in a.rglob("*.safetensors"))
+    assert files == sorted(path.relative_to(b) for path in b.rglob("*.safetensors"))
+    assert len(files) >= 2
+    for file in files:
+        assert (a / file).read_bytes() == (b / file).read_bytes(), file
+        with safe_open(a / file, framework="pt") as reader:
+            assert list(reader.keys())
+    for name in ("state.json", "data.json"):
+        assert (a / name).read_text() == (b / name).read_text()
 
 
 def write_corpus(directory: Path, documents: int = 60) -> Path:

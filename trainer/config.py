@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 OUTSIDE_TRAJECTORY = (
     "recipe",
-    "task",
     "run",
     "resume",
     "parallel",
@@ -21,6 +20,7 @@ OUTSIDE_TRAJECTORY = (
     "reliability",
     "train.microbatch",
     "train.stop_after_steps",
+    "model.loss_chunk_tokens",
     "data.cache_dir",
     "data.prefetch",
 )

@@ -80,3 +80,17 @@ class CheckpointError(RunError):
 
     code = ExitCode.NO_CHECKPOINT
     title = "no checkpoint verifies"
+
+
+class ElsewhereError(RunError):
+    """Rank 0 stopped for a reason that it has printed; this rank stops with it, under the same code."""
+
+    title = "stopping with rank 0"
+
+    def __init__(self, code: int) -> None:
+        self.code = ExitCode(code)
+        super().__init__(())
+
+    def one_line(self) -> str:
+        """Rank 0 says the rest."""
+        return f"{self.title} (exit {int(self.code)})"

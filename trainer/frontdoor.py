@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import Config
-from trainer.derive import derive, effective
+from trainer.derive import Derived, derive, effective
 from trainer.diagnose import CONF, diagnose
 from trainer.errors import ConfigError, ExitCode, Problem, RunError
 from trainer.schema import schema_node, to_config
@@ -30,6 +29,8 @@ VALUED_FLAGS = (
     *("--info", "-i", "--experimental-rerun"),
 )
 """Hydra's flags that are followed by a value."""
+
+LoadRecipe = Callable[[str], Callable[[Config, Derived, World, list[str]], int]]
 
 outcomes: list[int] = []
 """Exit codes of the jobs of this process: hydra.main drops what its function returns, and a sweep has several."""
@@ -73,16 +74,22 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return overrides, flags
 
 
-def run(composed: DictConfig) -> None:
-    """One job: from the composed configuration to a finished run. Its exit code is added to ``outcomes``."""
+def run(composed: DictConfig, load: LoadRecipe) -> None:
+    """One job: from the composed configuration to a finished run. Its exit code is added to ``outcomes``.
+
+    load: finds the recipe of a task (recipes.load; the trainer does not import what stands on it).
+    """
     world = World.from_environment()
     try:
-        outcomes.append(train(composed, world))
+        outcomes.append(train(composed, world, load))
     except RunError as error:
         outcomes.append(report(error, world))
+    except KeyboardInterrupt:  # before training: from there on the loop handles it
+        print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        outcomes.append(ExitCode.PREEMPTED)
 
 
-def train(composed: DictConfig, world: World) -> int:
+def train(composed: DictConfig, world: World, load: LoadRecipe) -> int:
     """Validate, announce what was derived, and hand over to the recipe's assembly."""
     config = to_config(composed)
     if config.recipe is None:
@@ -95,9 +102,7 @@ def train(composed: DictConfig, world: World) -> int:
     if world.rank == 0:
         print(f"run {config.run.name}: recipe={config.recipe}, {config.model.name} on {world.size} process(es)")
         print("\n".join(f"  {line}" for line in derived.reasons), flush=True)
-    recipe = importlib.import_module(f"recipes.{config.task}")
-    overrides = list(HydraConfig.get().overrides.task)
-    return int(recipe.run(config, derived, world, overrides))
+    return int(load(config.task)(config, derived, world, list(HydraConfig.get().overrides.task)))
 
 
 def _named(config: Config, world: World) -> Config:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trainer.arithmetic import flops_per_token
-from trainer.backends.base import Backend
+from trainer.backends.base import Backend, StepMetrics
 from trainer.batch import StepBatch
 from trainer.checkpoint.save import Saver
 from trainer.config import Config
 from trainer.derive import Derived
-from trainer.errors import ExitCode
+from trainer.errors import ConfigError, ExitCode, Problem
 from trainer.evaluation import Evaluator
 from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord
 from trainer.observe.sinks import Sink, write_all
@@ -23,7 +23,7 @@ from trainer.optim.schedule import learning_rate
 from trainer.reliability.nonfinite import count_nonfinite
 from trainer.reliability.signals import StopRequest
 from trainer.state import TrainState
-from trainer.step import StepResult, train_step
+from trainer.step import Agreement, agree, train_step
 
 
 class StepSource(Protocol):
@@ -40,7 +40,8 @@ class InFlight:
     step: int
     tokens: int
     lr: float
-    result: StepResult
+    target_tokens: int
+    metrics: StepMetrics
     seconds: tuple[float, float, float, float]
     """Total, data, compute, other."""
 
@@ -62,31 +63,38 @@ class Trainer:
 
     def run(self) -> ExitCode:
         """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
-        self.state.restore_rng()
         with StopRequest() as stop:
-            for result in self.steps(stop):
+            for agreed in self.steps(stop):
                 self.evaluate_when_due()
-                if result.stop_requested and self.state.step < self.last_step:
+                if agreed.stop and self.state.step < self.last_step:
                     self.save()
                     return ExitCode.PREEMPTED
                 self.save_when_due()
+        if self.complete and self.evaluator is not None and self.last_evaluation is None:
+            # Killed between the last save and the result: the records are there, the result is not.
+            self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
         return ExitCode.DONE
 
-    def steps(self, stop: StopRequest | None = None) -> Iterator[StepResult]:
+    def steps(self, stop: StopRequest | None = None) -> Iterator[Agreement]:
         """Train step by step, recording each; what the caller does between steps is on nobody's clock."""
         batches, watch = iter(self.batches), Stopwatch()
         while self.state.step < self.last_step:
             watch.charge_rest()
             batch = next(batches)
             watch.lap("data")
+            agreed = agree(self.backend, batch, stop is not None and stop.requested)
             lr = self.learning_rate()
-            result = train_step(self.backend, batch, lr, stop is not None and stop.requested)
+            watch.charge_rest()  # waiting for other ranks is not compute
+            metrics = train_step(self.backend, batch, agreed.target_tokens, lr)
             watch.lap("compute")
             self.advance(batch)
-            self.in_flight.append(InFlight(self.state.step, self.state.tokens, lr, result, watch.close()))
+            seconds = watch.close()
+            self.in_flight.append(
+                InFlight(self.state.step, self.state.tokens, lr, agreed.target_tokens, metrics, seconds)
+            )
             self.settle(keep=self.backend.fetch_delay, watch=watch)
             paused = time.perf_counter()
-            yield result
+            yield agreed
             watch.exclude(time.perf_counter() - paused)
 
     @property
@@ -130,7 +138,7 @@ class Trainer:
             done = self.in_flight.popleft()
             if watch is not None:
                 watch.charge_rest()
-            loss, grad_norm, finite = self.backend.fetch(done.result.metrics)
+            loss, grad_norm, finite = self.backend.fetch(done.metrics)
             if watch is not None:
                 watch.lap("compute")  # waiting for the device is compute; writing the record is not
             self.state.updates += int(finite)
@@ -149,7 +157,7 @@ class Trainer:
             grad_norm=grad_norm,
             finite=finite,
             lr=done.lr,
-            target_tokens=done.result.target_tokens,
+            target_tokens=done.target_tokens,
             tokens_per_second=tokens_per_second,
             mfu=flops / self.backend.facts().peak_flops,
             step_seconds=total,
@@ -179,10 +187,15 @@ class Trainer:
         """Commit a checkpoint of where training stands."""
         self.settle()
         start = time.perf_counter()
-        self.state.capture_rng()
+        self.state.rng = self.backend.rng_state()
         path = self.saver.save(self.backend.store(), self.state)
         self.write(SaveRecord(self.state.step, str(path), time.perf_counter() - start))
 
     def write(self, record: Record) -> None:
         """To every sink; ranks other than 0 have none."""
-        write_all(self.sinks, record)
+        try:
+            write_all(self.sinks, record)
+        except OSError as error:
+            rule = f"takes the run's records ({error.strerror}); the checkpoints are untouched"
+            remedy = "make room or restore access, then give the same command again"
+            raise ConfigError(Problem("run.root", self.config.run.root, rule, remedy)) from error

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer.backends.base import Backend, Initialise
-from trainer.checkpoint.directory import name_of, newest_sound, step_of
+from trainer.checkpoint.directory import Ranks, newest_sound, set_aside, step_of
 from trainer.checkpoint.load import load_checkpoint, topology_changes
-from trainer.errors import CheckpointError, Problem
+from trainer.errors import ConfigError, Problem
 from trainer.rundir import RunDirectory, trim_metrics
 from trainer.state import TrainState
-
-NONE, UNSOUND = -1, -2
-"""What rank 0 tells the others instead of a step."""
+from trainer.together import on_rank_zero
 
 
 def resume_or_initialise(
@@ -23,38 +22,52 @@ def resume_or_initialise(
     backend: Backend,
     initialise: Initialise,
     seed: int,
+    corpus: Mapping[str, str],
+    allowed: Sequence[str],
     topology: Mapping[str, Any],
-    report: Callable[[str], None] | None,
 ) -> TrainState:
-    """Fill the backend's weights and moments. Collective: rank 0 verifies and decides, for all.
+    """Fill the backend's weights and moments. Collective: all ranks verify their share, rank 0 decides for all.
 
-    topology: what this launch runs on, to be compared with what saved. report: where rank 0's lines go; None on the
-    other ranks. Raises CheckpointError on every rank when there are checkpoints and none verifies: starting anew would
-    throw away a run.
+    corpus: fingerprints of the text and the tokenizer as they are now; a checkpoint that saw others is refused unless
+    ``allowed`` (resume.allow) names ``data``. topology: what this launch runs on, to be compared with what saved.
+    Raises CheckpointError on every rank when there are checkpoints and none verifies: starting anew would throw away
+    a run.
     """
     torch.manual_seed(seed)
-    step, failure = NONE, None
-    if report is not None:
-        try:
-            found, faults = newest_sound(directory.checkpoints)
-            for fault in faults:
-                report(f"passed over {fault}")
-            step = step_of(found) if found else NONE
-        except CheckpointError as error:
-            step, failure = UNSOUND, error
-        if step != UNSOUND:
-            trim_metrics(directory.path, max(step, 0))
-    step = backend.host_broadcast(step)
-    if step == UNSOUND:
-        raise failure or CheckpointError(Problem("checkpoints", str(directory.checkpoints), "one verifies", ""))
-    if step == NONE:
+    rank, world = backend.mesh.rank, backend.mesh.world
+    found, faults = newest_sound(
+        directory.checkpoints,
+        Ranks(rank, world, lambda flag: backend.host_sum([int(flag)])[0] > 0, backend.host_broadcast),
+    )
+    for fault in faults:
+        print(f"rank {rank} passed over {fault}", flush=True)
+    on_rank_zero(backend, lambda: _clear_the_way(directory, found))
+    if found is None:
         backend.load_initial(initialise)
-        return TrainState()
-    checkpoint = directory.checkpoints / name_of(step)
-    state = load_checkpoint(checkpoint, backend.store())
+        return TrainState(corpus=dict(corpus))
+    state = load_checkpoint(found, backend.store(), backend.host_group)
+    refuse_other_text(state.corpus, corpus, allowed)
+    state.corpus = dict(corpus)
     backend.loaded(state.updates)
-    if report is not None:
-        report(f"resuming {directory.path.name} from step {state.step}")
-        if changes := topology_changes(checkpoint, topology):
-            report(f"  on other terms ({'; '.join(changes)}): the same curve, but not to the last bit")
+    backend.set_rng_state(state.rng)
+    if rank == 0:
+        print(f"resuming {directory.path.name} from step {state.step}", flush=True)
+        if changes := topology_changes(found, topology):
+            print(f"  on other terms ({'; '.join(changes)}): the same curve, but not to the last bit", flush=True)
     return state
+
+
+def _clear_the_way(directory: RunDirectory, found: Path | None) -> None:
+    """Drop the records that will be written again, and set aside newer checkpoints that did not verify."""
+    trim_metrics(directory.path, step_of(found) if found else 0)
+    if found is not None:
+        set_aside(directory.checkpoints, newer_than=found)
+
+
+def refuse_other_text(before: Mapping[str, str], now: Mapping[str, str], allowed: Sequence[str]) -> None:
+    """Raise ConfigError when the text or the tokenizer is not what the checkpoint was trained on."""
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed and "data" not in allowed:
+        rule = f"the run was trained on other content of: {', '.join(changed)}; going on would alter its meaning"
+        remedy = "restore the files, start a new run.name, or resume.allow=[data] to go on with the change"
+        raise ConfigError(Problem("data.sources", sorted(now), rule, remedy))

@@ -29,7 +29,7 @@ import yaml
 from trainer.config import OUTSIDE_TRAJECTORY, Config
 from trainer.errors import ConfigError, Problem
 from trainer.files import read_json, write_atomically, write_json
-from trainer.schema import COMPOSITION_KEYS, flatten
+from trainer.schema import flatten, to_config
 
 CONFIG, RESULT, METRICS = "config.yaml", "result.json", "metrics.jsonl"
 
@@ -44,6 +44,7 @@ defaults:
 hydra:
   output_subdir: null
   run: {{dir: .}}
+  sweep: {{dir: "${{run.root}}/.sweeps", subdir: .}}
 """
 
 
@@ -71,27 +72,57 @@ class RunDirectory:
             self._lock.close()
 
 
-def open_run(config: Config, rank: int, overrides: list[str]) -> RunDirectory:
-    """Find or make the run's directory. Raises ConfigError when the name belongs to a different or a live run.
-
-    Every rank compares configurations, so that all stop alike; rank 0 alone locks and writes.
-    """
+def run_path(config: Config) -> Path:
+    """Where the run of this configuration lives."""
     assert config.run.name is not None
-    path = Path(config.run.root) / config.run.name
-    refuse_changes(path, config)
-    run = RunDirectory(path, result=read_json(path / RESULT) if (path / RESULT).is_file() else None)
-    if rank == 0 and run.result is None:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            run._lock = _lock(path)
-            write_atomically(path / CONFIG, config_yaml(config, path))
-            write_json(path / "overrides.json", overrides)
-            write_json(path / "environment.json", environment())
-        except OSError as error:
-            raise ConfigError(
-                Problem("run.root", str(path), f"can be written ({error.strerror})", "run.root=another directory")
-            ) from error
+    return Path(config.run.root) / config.run.name
+
+
+def open_run(config: Config, overrides: list[str]) -> RunDirectory:
+    """Find or make the run's directory, and lock it. For rank 0 alone.
+
+    Raises ConfigError when the name belongs to a different or a live run, or the directory cannot be written. A run
+    that is complete under the same trajectory is returned with its result, untouched.
+    """
+    path = run_path(config)
+    if (done := _finished(path, config)) is not None:
+        return done
+    run = RunDirectory(path, result=None)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        run._lock = _lock(path)
+        if (done := _finished(path, config)) is not None:  # by the process that held the lock until now
+            run.close()
+            return done
+        refuse_changes(path, config)
+        write_atomically(path / CONFIG, config_yaml(config, path))
+        write_json(path / "overrides.json", overrides)
+        write_json(path / "environment.json", environment())
+        with open(path / "launches.jsonl", "a", encoding="utf-8") as launches:
+            launches.write(json.dumps({"overrides": overrides, **environment()}) + "\n")
+        (path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
+    except OSError as error:
+        run.close()
+        raise ConfigError(
+            Problem("run.root", str(path), f"can be written ({error.strerror})", "run.root=another directory")
+        ) from error
+    except ConfigError:
+        run.close()
+        raise
     return run
+
+
+def _finished(path: Path, config: Config) -> RunDirectory | None:
+    """The run with its result, if it is complete and nothing of the trajectory differs."""
+    if not (path / RESULT).is_file() or not (path / CONFIG).is_file():
+        return None
+    try:
+        result = read_json(path / RESULT)
+    except ValueError as error:
+        rule = f"its {RESULT} can be read ({error})"
+        raise ConfigError(Problem("run.name", path.name, rule, "restore it, or use another run.name")) from error
+    refuse_changes(path, config)
+    return RunDirectory(path, result) if not differences(path, config) else None
 
 
 def config_yaml(config: Config, path: Path) -> str:
@@ -101,31 +132,42 @@ def config_yaml(config: Config, path: Path) -> str:
 
 
 def refuse_changes(path: Path, config: Config) -> None:
-    """Raise ConfigError listing every trajectory key that differs from the saved run and was not allowed to."""
-    if not (path / CONFIG).is_file():
+    """Raise ConfigError listing every trajectory key that differs from the saved run and was not allowed to.
+
+    A run without a checkpoint has no trajectory to protect: a first start that failed may be mended freely.
+    """
+    if not any((path / "checkpoints").glob("step-*")):
         return
-    try:
-        saved = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-        before = flatten({key: value for key, value in saved.items() if key not in COMPOSITION_KEYS})
-    except (yaml.YAMLError, AttributeError, OSError) as error:
-        raise ConfigError(
-            Problem("run.name", str(path), f"its {CONFIG} can be read ({error})", "restore it, or use another run.name")
-        ) from error
-    now = flatten(dataclasses.asdict(config))
-    problems = []
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) == now.get(key) or _covered(key, OUTSIDE_TRAJECTORY) or _covered(key, config.resume.allow):
-            continue
-        problems.append(
-            Problem(
-                key,
-                now.get(key),
-                f"the run {config.run.name} was started with {before.get(key)!r}, and this alters its loss curve",
-                f"run.name=<another> for a new run, or resume.allow=[{key}] to go on with the change",
-            )
+    problems = [
+        Problem(
+            key,
+            now,
+            f"the run {config.run.name} was started with {before!r}, and this alters its loss curve",
+            f"run.name=<another> for a new run, or resume.allow=[{key}] to go on with the change",
         )
+        for key, before, now in differences(path, config)
+        if not _covered(key, config.resume.allow)
+    ]
     if problems:
         raise ConfigError(problems)
+
+
+def differences(path: Path, config: Config) -> list[tuple[str, Any, Any]]:
+    """Trajectory keys whose value differs from the saved configuration: (key, saved, now).
+
+    A key that the saved file does not have, because it is older than the key, holds the schema's default.
+    """
+    try:
+        saved = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+        before = flatten(dataclasses.asdict(to_config(saved)))
+    except FileNotFoundError:
+        return []
+    except (yaml.YAMLError, OSError, TypeError, ValueError, ConfigError) as error:
+        rule = f"its {CONFIG} can be read ({' '.join(str(error).split())})"
+        raise ConfigError(Problem("run.name", path.name, rule, "restore it, or use another run.name")) from error
+    now = flatten(dataclasses.asdict(config))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    return [(key, before.get(key), now.get(key)) for key in changed if not _covered(key, OUTSIDE_TRAJECTORY)]
 
 
 def _covered(key: str, parents: Any) -> bool:
@@ -193,10 +235,10 @@ def trim_metrics(path: Path, step: int) -> None:
     if not file.is_file():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue  # the line that a kill cut short
     write_atomically(file, "".join(f"{line}\n" for line in kept))

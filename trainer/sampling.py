@@ -12,7 +12,7 @@ def sample_tokens(
 ) -> list[int]:
     """Continue ``prompt`` by up to ``count`` tokens, ending at ``stop``.
 
-    Every rank runs it (a forward pass may be collective) and draws the same tokens from the same seed. The shape is
+    Every rank runs it (a forward pass may be collective) and takes rank 0's tokens. The shape is
     always [1, length], so that an XLA backend compiles it once.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -24,6 +24,7 @@ def sample_tokens(
             token = int(torch.multinomial(probabilities, 1, generator=generator).item())
         else:
             token = int(logits.argmax().item())
+        token = backend.host_broadcast(token)  # one rank that ends earlier would leave the others waiting
         if token == stop:
             break
         tokens.append(token)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
-
-import torch
 
 
 @dataclass
@@ -14,8 +11,8 @@ class TrainState:
     """Progress of a run.
 
     step: optimizer steps finished. tokens: tokens trained on (targets and not). updates: steps whose update was
-    made. nonfinite: steps in a row that were masked. cursor: the global data order, from the loader. rng: PyTorch's
-    generator, which nothing in the step uses but a user's own model may.
+    made. nonfinite: steps in a row that were masked. rng: the backend's random state. cursor: the global data order,
+    from the loader. corpus: fingerprints of the tokenizer and of each source's tokens, by name.
     """
 
     step: int = 0
@@ -24,23 +21,20 @@ class TrainState:
     nonfinite: int = 0
     cursor: dict[str, object] | None = None
     rng: str = ""
-
-    def capture_rng(self) -> None:
-        """Remember the generator's state."""
-        self.rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
-
-    def restore_rng(self) -> None:
-        """Put the generator back."""
-        if self.rng:
-            torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(self.rng)), dtype=torch.uint8))
+    corpus: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; the cursor is stored apart, in data.json."""
+        """Progress, JSON-ready; what concerns the data is in data_json."""
         values = asdict(self)
-        del values["cursor"]
+        del values["cursor"], values["corpus"]
         return values
 
+    def data_json(self) -> dict[str, Any]:
+        """The data's part, JSON-ready."""
+        return {"cursor": self.cursor, "corpus": self.corpus}
+
     @classmethod
-    def from_json(cls, values: dict[str, Any], cursor: dict[str, object] | None) -> TrainState:
-        """Inverse of to_json."""
-        return cls(**values, cursor=cursor)
+    def from_json(cls, progress: dict[str, Any], data: dict[str, Any]) -> TrainState:
+        """Inverse of to_json and data_json. A key that this version does not know is left aside."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in {**progress, **data}.items() if key in known})

@@ -9,23 +9,33 @@ from trainer.batch import StepBatch
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What a step leaves behind: device metrics, and what the ranks agreed on before it."""
+class Agreement:
+    """What the ranks agree on before a step, on the host: two integers, one exchange.
 
-    metrics: StepMetrics
+    target_tokens: labels to predict in the global batch. stop: whether any rank was asked to stop.
+    """
+
     target_tokens: int
-    stop_requested: bool
+    stop: bool
 
 
-def train_step(backend: Backend, batch: StepBatch, lr: float, stop_requested: bool) -> StepResult:
+def agree(backend: Backend, batch: StepBatch, stop_requested: bool) -> Agreement:
+    """Exchange counts over all ranks. A signal may have reached one rank only.
+
+    The ranks that share one copy of the model (tp, cp, pp) see the same samples: one of them counts the targets.
+    """
+    counts = all(backend.mesh.coordinate(axis) == 0 for axis in ("tp", "cp", "pp"))
+    targets, stops = backend.host_sum([batch.target_tokens if counts else 0, int(stop_requested)])
+    return Agreement(targets, stops > 0)
+
+
+def train_step(backend: Backend, batch: StepBatch, target_tokens: int, lr: float) -> StepMetrics:
     """Forward, backward and update on one global batch.
 
     The loss is the sum over target tokens divided by the *global* number of them in the step, so that padding,
-    document borders and the number of ranks never weigh on it. A signal may have reached one rank only: whether to
-    stop is agreed on in the same exchange as the count.
+    document borders and the number of ranks never weigh on it.
     """
-    target_tokens, stops = backend.host_sum([batch.target_tokens, int(stop_requested)])
     backend.forward_backward(batch.microbatches, scale=1.0 / max(1, target_tokens))
     metrics = backend.clip_and_apply(lr)
     backend.step_end()
-    return StepResult(metrics, target_tokens, stops > 0)
+    return metrics

@@ -1,4 +1,4 @@
-"""Every layout gives the single process's curve: here data parallel. The tolerances are docs/design.md's contract."""
+"""Every layout gives the single process's curve: here data parallel. The tolerances are docs/numerics.md's contract."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from tests import harness
+from trainer.config import DataConfig, SourceConfig, TokenizerConfig
+from trainer.data.corpus import prepare_corpus
+from trainer.data.loader import TrainLoader
 
 pytestmark = pytest.mark.slow
 
@@ -21,6 +24,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("layouts")
     harness.write_corpus(cwd / "corpus")
     return cwd
+
+
+def test_the_corpus_pads_its_last_sample_within_the_steps(workspace: Path) -> None:
+    """What the contract asks of the data: padding among the targets' positions, in more than one epoch."""
+    config = DataConfig(
+        sources=[SourceConfig(paths=[str(workspace / "corpus")])],
+        tokenizer=TokenizerConfig(vocab=512),
+        seq_len=64,
+        heldout_fraction=0.1,
+        cache_dir=str(workspace / "cache"),
+    )
+    corpus = prepare_corpus(config, 512)
+    loader = TrainLoader(corpus, 64, True, 1234, 8, 1, 0, 1, None, 0)
+    padded = [int((b.document_ids < 0).sum()) for _ in range(20) for b in next(loader).microbatches]
+    assert sum(count > 0 for count in padded) >= 2
 
 
 def curve(workspace: Path, precision: str, processes: int) -> list[dict[str, Any]]:
@@ -58,15 +76,16 @@ def test_bf16_data_parallel_follows_one_process(workspace: Path, precision: str,
     assert abs(one[-1]["loss"] - many[-1]["loss"]) <= 5e-3 * one[-1]["loss"]
 
 
-def test_initial_parameters_are_bitwise_equal(workspace: Path) -> None:
-    """Digests of every weight on every rank of 1, 2 and 4 processes."""
+@pytest.mark.parametrize("precision", ["fp32", "bf16_mixed"])
+def test_initial_parameters_are_bitwise_equal(tmp_path: Path, precision: str) -> None:
+    """Digests of every weight, master and rounded, on every rank of 1, 2 and 4 processes."""
     digests: set[str] = set()
     for processes in (1, 2, 4):
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        out = workspace / f"digests-{processes}"
+        out = tmp_path / f"digests-{processes}"
         out.mkdir()
         subprocess.run(
-            [sys.executable, *launch, str(Path(__file__).with_name("digest_initial.py")), str(out)],
+            [sys.executable, *launch, str(Path(__file__).with_name("digest_initial.py")), str(out), precision],
             env={**harness.environment(), "PYTHONPATH": str(harness.ROOT)},
             check=True,
             timeout=120,
@@ -75,4 +94,4 @@ def test_initial_parameters_are_bitwise_equal(workspace: Path) -> None:
         assert len(found) == processes
         digests |= {json.dumps(ranks, sort_keys=True) for ranks in found}
     assert len(digests) == 1
-    assert len(json.loads(digests.pop())) == 2 + 2 * 9
+    assert len(json.loads(digests.pop())) == 2 * (2 + 2 * 9)

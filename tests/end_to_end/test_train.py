@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests import harness
-from tests.faults.test_kill import assert_same_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +97,7 @@ def test_stopping_early_and_going_on_is_the_straight_run(workspace: Path, straig
     done = harness.train(workspace, arguments("parts"))
     assert done.code == 0, done.output
     assert "on other terms" not in done.output
-    assert_same_checkpoint(straight / "checkpoints" / "step-00000020", parts / "checkpoints" / "step-00000020")
+    harness.assert_same_checkpoint(straight / "checkpoints" / "step-00000020", parts / "checkpoints" / "step-00000020")
 
 
 def test_another_number_of_processes_takes_over(workspace: Path, straight: Path) -> None:
@@ -133,6 +133,59 @@ def test_a_stopping_signal_saves_and_exits_10(workspace: Path, number: signal.Si
     assert process.returncode == 10, output
     saved = harness.records(workspace / "runs" / name, "save")
     assert [s["step"] for s in saved] == [harness.last_step(metrics)]
+
+
+def test_a_signal_to_one_rank_of_two_stops_both(workspace: Path) -> None:
+    """Rank 1 alone is asked; both agree at the step boundary, save and leave with 10."""
+    overrides = arguments("one-rank", "train.steps=3000", "checkpoint.every_steps=0", "evaluation.every_steps=0")
+    run = workspace / "runs" / "one-rank"
+    launcher = subprocess.Popen(
+        harness.command(overrides, 2),
+        cwd=workspace,
+        env=harness.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while harness.last_step(run / "metrics.jsonl") < 3:
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    os.kill(max(harness.children(launcher.pid)), signal.SIGTERM)
+    output, _ = launcher.communicate(timeout=90)
+    assert "exitcode  : 10" in output, output
+    assert [s["step"] for s in harness.records(run, "save")] == [harness.last_step(run / "metrics.jsonl")]
+
+
+def test_evaluation_does_not_alter_the_curve(workspace: Path, straight: Path) -> None:
+    done = harness.train(workspace, arguments("unwatched", "evaluation.every_steps=0", "checkpoint.every_steps=0"))
+    assert done.code == 0, done.output
+    unwatched = workspace / "runs" / "unwatched"
+    for key in ("loss", "grad_norm"):
+        assert [s[key] for s in harness.records(unwatched)] == [s[key] for s in harness.records(straight)]
+
+
+def test_held_out_loss_is_the_same_on_two_processes(workspace: Path, straight: Path) -> None:
+    done = harness.train(workspace, arguments("two"), processes=2)
+    assert done.code == 0, done.output
+    for a, b in zip(
+        harness.records(straight, "evaluation"), harness.records(workspace / "runs" / "two", "evaluation"), strict=True
+    ):
+        assert b["heldout_loss"] == pytest.approx(a["heldout_loss"], rel=1e-5)
+        assert b["zlib_bits_per_byte"] == a["zlib_bits_per_byte"]
+
+
+def test_other_text_under_the_same_name_is_refused(workspace: Path, tmp_path: Path) -> None:
+    own = harness.write_corpus(tmp_path / "text")
+    source = f"data.sources=[{{paths: [{own}]}}]"
+    done = harness.train(workspace, arguments("edited", source, "train.stop_after_steps=8"))
+    assert done.code == 0, done.output
+    first = sorted(own.iterdir())[0]
+    first.write_text(first.read_text() + " edited")
+    done = harness.train(workspace, arguments("edited", source))
+    assert done.code == 3, done.output
+    assert "trained on other content of: source corpus, tokenizer" in done.output
+    done = harness.train(workspace, arguments("edited", source, "resume.allow=[data]"))
+    assert done.code == 0, done.output
 
 
 def test_a_non_finite_gradient_stops_with_11_and_saves_nothing(workspace: Path) -> None:

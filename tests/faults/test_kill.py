@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
 
 from tests import harness
+from trainer.checkpoint.directory import checkpoints, fault
 
 pytestmark = pytest.mark.slow
 
-LONG = ["train.steps=60", "train.tokens_per_step=4096", "checkpoint.every_steps=7", "checkpoint.keep=0"]
+LONG = ["train.steps=60", "train.tokens_per_step=2048", "checkpoint.every_steps=7", "checkpoint.keep=0"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16_mixed"])
@@ -45,17 +47,42 @@ def test_killed_three_times_equals_never_killed(tmp_path: Path, precision: str, 
         compared = ("step", "loss", "grad_norm", "lr", "target_tokens", "heldout_loss", "bits_per_byte", "sample")
         for a, b in zip(expected, actual, strict=True):
             assert {k: a.get(k) for k in compared} == {k: b.get(k) for k in compared}
-    assert_same_checkpoint(straight / "checkpoints" / "step-00000060", killed / "checkpoints" / "step-00000060")
+    results = [json.loads((run / "result.json").read_text()) for run in (straight, killed)]
+    assert results[0] == results[1]
+    harness.assert_same_checkpoint(straight / "checkpoints" / "step-00000060", killed / "checkpoints" / "step-00000060")
 
 
-def assert_same_checkpoint(a: Path, b: Path) -> None:
-    """Weights, moments, state and data cursor, byte for byte."""
-    files = sorted(path.relative_to(a) for path in a.rglob("*.safetensors"))
-    assert files == sorted(path.relative_to(b) for path in b.rglob("*.safetensors"))
-    assert len(files) >= 2
-    for file in files:
-        assert (a / file).read_bytes() == (b / file).read_bytes(), file
-        with safe_open(a / file, framework="pt") as reader:
-            assert list(reader.keys())
-    for name in ("state.json", "data.json"):
-        assert (a / name).read_text() == (b / name).read_text()
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_while_saving_goes_on_from_the_save_before(tmp_path: Path, processes: int) -> None:
+    """A save is caught half-written, three times; what has a checkpoint's name always verifies."""
+    harness.write_corpus(tmp_path / "corpus")
+    overrides = [*harness.SMALL, "precision=fp32", "data.sources=[{paths: [corpus]}]", "run.name=run"]
+    overrides += ["train.steps=60", "checkpoint.every_steps=1", "checkpoint.keep=3"]
+    run = tmp_path / "runs" / "run"
+    for _ in range(3):
+        harness.train_and_kill_when(
+            tmp_path, overrides, processes, lambda: any((run / "checkpoints").glob(".saving-*/optimizer/*"))
+        )
+        assert list((run / "checkpoints").glob(".saving-*")), "caught in the middle"
+        for checkpoint in checkpoints(run / "checkpoints"):
+            assert fault(checkpoint) is None
+    done = harness.train(tmp_path, overrides, processes)
+    assert done.code == 0, done.output
+    assert "passed over" not in done.output
+    assert [s["step"] for s in harness.records(run)] == list(range(1, 61))
+    assert not list((run / "checkpoints").glob(".saving-*"))
+
+
+def test_a_disk_that_fails_on_rank_zero_stops_every_rank_at_once(tmp_path: Path) -> None:
+    """Nobody waits in a collective for the rank that gave up."""
+    harness.write_corpus(tmp_path / "corpus")
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "checkpoints").write_text("a file where a directory has to be")
+    start = time.monotonic()
+    overrides = ["precision=fp32", "data.sources=[{paths: [corpus]}]", "run.name=run", "train.stop_after_steps=2"]
+    done = harness.train(tmp_path, [*harness.SMALL, *overrides], processes=2)
+    assert time.monotonic() - start < 60, "long before any collective's timeout"
+    assert "takes a checkpoint (" in done.output
+    assert done.output.count("exitcode  : 3") + done.output.count("exitcode: 3") >= 1, done.output
+    assert "stopping with rank 0 (exit 3)" in done.output
+    assert "recipes/pretrain.py" not in done.output, "no traceback of ours"

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException
 
-from trainer.checkpoint.directory import checkpoints, fault, newest_sound
+from trainer.checkpoint.directory import Ranks, checkpoints, fault, newest_sound, set_aside
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
 from trainer.errors import CheckpointError, ConfigError
@@ -38,12 +38,12 @@ def store(fill: bool = True) -> Store:
 
 
 def saver(directory: Path, keep: int = 0) -> Saver:
-    return Saver(directory, 0, lambda: None, keep, "seed: 1\n", {"world": 1})
+    return Saver(directory, 0, lambda action: action(), keep, "seed: 1\n", {"world": 1})
 
 
 def state(step: int) -> TrainState:
     made = TrainState(step=step, tokens=step * 100, updates=step, cursor={"drawn": step, "per_source": {"a": step}})
-    made.capture_rng()
+    made.rng, made.corpus = "AAAA", {"tokenizer": "t"}
     return made
 
 
@@ -179,6 +179,48 @@ def test_retention_keeps_the_newest(tmp_path: Path) -> None:
     assert [p.name for p in checkpoints(tmp_path)] == ["step-00000004", "step-00000003"]
 
 
+def test_a_save_never_retires_what_it_has_just_written(tmp_path: Path) -> None:
+    """Newer checkpoints of an abandoned future are damaged; going on from an older one must not lose it to them."""
+    for step in (60, 120, 180):
+        saver(tmp_path).save(store(), state(step))
+    for step in (120, 180):
+        (tmp_path / f"step-{step:08d}" / "state.json").write_text("{}")
+    found, faults = newest_sound(tmp_path)
+    assert found is not None
+    assert found.name == "step-00000060"
+    assert len(faults) == 2
+    saver(tmp_path, keep=1).save(store(), state(61))
+    assert newest_sound(tmp_path)[0] == tmp_path / "step-00000061"
+    assert (tmp_path / "LATEST").read_text() == "step-00000061\n"
+    set_aside(tmp_path, newer_than=tmp_path / "step-00000061")
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000061"]
+    assert len(list(tmp_path.glob(".unsound-*"))) == 2, "kept for whoever wants to look"
+
+
+def test_each_rank_verifies_its_share(tmp_path: Path) -> None:
+    """Damage in one file is found by exactly one of three ranks, and a checkpoint is sound if none finds any."""
+    path = saver(tmp_path).save(store(), state(1))
+    assert [fault(path, rank, 3) for rank in range(3)] == [None] * 3
+    (path / "data.json").write_text("{}")
+    assert sum(fault(path, rank, 3) is not None for rank in range(3)) == 1
+    assert newest_sound(tmp_path / "none", Ranks(1, 2, any_of=bool, same=lambda _: -1)) == (None, [])
+    with pytest.raises(CheckpointError):  # this rank's own share is sound; another rank says no
+        newest_sound(tmp_path, Ranks(0, 3, any_of=lambda flag: True))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname"])
+def test_a_manifest_reaches_nothing_outside(tmp_path: Path, name: str) -> None:
+    path = saver(tmp_path).save(store(), state(1))
+    (tmp_path / "outside").write_text("x")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][name] = {"size": 1, "sha256": ""}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert "not inside the checkpoint" in str(fault(path))
+    manifest["files"] = {}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert "does not list" in str(fault(path))
+
+
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saver(tmp_path).save(store(), state(1))
 
@@ -197,8 +239,8 @@ def test_nothing_is_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("pickle was used")
 
-    monkeypatch.setattr(pickle, "dump", refuse)
-    monkeypatch.setattr(pickle, "load", refuse)
+    for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "save", refuse)
     monkeypatch.setattr(torch, "load", refuse)
     path = saver(tmp_path).save(store(), state(1))

@@ -41,4 +41,4 @@ def make_corpus(directory: Path, sizes: list[int], weights: list[float], heldout
     train = [write_documents(directory / f"train{i}", random_documents(i, size, 40)) for i, size in enumerate(sizes)]
     held = [[*ids, tokenizer.eod] for ids in tokenizer.encode_batch(heldout)]
     names = [f"s{i}" for i in range(len(sizes))]
-    return Corpus(tokenizer, names, weights, train, write_documents(directory / "heldout", held), [])
+    return Corpus(tokenizer, names, weights, train, write_documents(directory / "heldout", held), [], {})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from trainer.batch import Batch
@@ -23,25 +24,6 @@ Initialise = Callable[[Box], torch.Tensor]
 """Draws a box's initial values, FP32 of shape ``box.sizes``."""
 
 
-class Optimizer(Protocol):
-    """What a backend needs of an optimizer: trainer.optim.mixed_precision on native, its own class on neuron."""
-
-    masters: dict[str, torch.Tensor]
-    gradients: torch.Tensor
-
-    def apply(self, lr: float) -> tuple[torch.Tensor, torch.Tensor]: ...
-    def publish(self) -> None: ...
-    def moments(self) -> dict[str, torch.Tensor]: ...
-    @property
-    def updates(self) -> int: ...
-    @updates.setter
-    def updates(self, count: int) -> None: ...
-
-
-BuildOptimizer = Callable[[Mapping[str, nn.Parameter]], Optimizer]
-"""Makes the optimizer over the lowered model's parameters, by canonical name."""
-
-
 @dataclass(frozen=True)
 class Facts:
     """What the backend runs on. ``peak_flops`` is FLOP/s of all ranks together in the compute dtype."""
@@ -51,6 +33,10 @@ class Facts:
     peak_source: str
     threads: int
     versions: Mapping[str, str]
+
+    def topology(self, world: int, dp: int) -> dict[str, object]:
+        """What a bitwise resume depends on besides the configuration; kept in each checkpoint's manifest."""
+        return {"world": world, "dp": dp, "device": self.device, "threads": self.threads, **self.versions}
 
     def describe(self) -> list[str]:
         """For people, where the run is announced."""
@@ -77,17 +63,19 @@ class Backend(Protocol):
     """Executes steps. Methods are collective unless said otherwise: every rank calls them in the same order."""
 
     mesh: Mesh
+    host_group: dist.ProcessGroup | None
+    """Process group of all ranks for host objects, as checkpoint planning needs; None: the default group will do."""
     fetch_delay: int
     """Steps that the loop lets pass before it fetches a step's metrics: 0 where they are at hand at once."""
 
     def setup(self) -> None:
         """Bring up process groups and devices."""
 
-    def shard(self, build: BuildModel, dtype: torch.dtype) -> None:
-        """Lower the plain model and give its parameters memory, without values."""
+    def shard(self, build: BuildModel, precision: str) -> None:
+        """Lower the plain model, give its parameters memory without values, and make the optimizer over them.
 
-    def optimizer(self, build: BuildOptimizer) -> None:
-        """Make the optimizer over the lowered parameters; moments are allocated at once."""
+        precision: fp32 | bf16_mixed | bf16. Which optimizer class that means is the backend's constructor's affair.
+        """
 
     def load_initial(self, initialise: Initialise) -> None:
         """Fill the weights (masters first, rounded once) from the boxes that this rank holds."""
@@ -116,21 +104,20 @@ class Backend(Protocol):
     def loaded(self, updates: int) -> None:
         """The store was filled from a checkpoint: derive what follows from it (BF16 copies, the step count)."""
 
-    @property
-    def updates(self) -> int:
-        """Optimizer updates made: steps less those that were masked."""
+    def rng_state(self) -> str:
+        """The device's random state as text, for a checkpoint."""
+
+    def set_rng_state(self, state: str) -> None:
+        """Inverse of rng_state."""
 
     def facts(self) -> Facts:
         """What this runs on; measures the peak on first use."""
 
     def host_sum(self, values: Sequence[int]) -> list[int]:
-        """Sum small host integers over the data-parallel axis."""
+        """Sum small host integers over *all* ranks of all axes, on the host. See trainer.step on what to contribute."""
 
     def host_broadcast(self, value: int) -> int:
         """Rank 0's host integer, on every rank."""
-
-    def barrier(self) -> None:
-        """Wait for every rank."""
 
     def close(self) -> None:
         """Tear down process groups."""

@@ -9,6 +9,9 @@ checkpoints/
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from trainer.errors import CheckpointError, Problem
@@ -16,6 +19,8 @@ from trainer.files import read_json, sha256
 
 MANIFEST, LATEST, FORMAT = "manifest.json", "LATEST", 1
 SAVING = ".saving-"
+PARTS = ("model", "optimizer")
+REQUIRED = {"model/index.json", "optimizer/index.json", "state.json", "data.json", "config.yaml"}
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -39,17 +44,25 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(found, key=step_of, reverse=True)
 
 
-def fault(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint: every file must have the size and SHA-256 of the manifest. None if sound."""
+def fault(checkpoint: Path, rank: int = 0, size: int = 1) -> str | None:
+    """What is wrong with a checkpoint: every file must have the size and SHA-256 of the manifest. None if sound.
+
+    With several ranks, each verifies its share of the files: hashing hundreds of gigabytes is nothing for one alone.
+    """
     try:
         manifest = read_json(checkpoint / MANIFEST)
         if manifest["format"] != FORMAT:
             return f"{MANIFEST}: format {manifest['format']}, this version reads {FORMAT}"
-        for name, entry in manifest["files"].items():
+        files = manifest["files"]
+        if missing := REQUIRED - files.keys():
+            return f"{MANIFEST}: does not list {', '.join(sorted(missing))}"
+        for name in sorted(files)[rank::size]:
             path = checkpoint / name
-            if (size := path.stat().st_size) != entry["size"]:
-                return f"{name}: {size:,} bytes instead of {entry['size']:,}"
-            if sha256(path) != entry["sha256"]:
+            if path.resolve().parent not in (checkpoint.resolve(), *(checkpoint.resolve() / p for p in PARTS)):
+                return f"{MANIFEST}: names {name}, which is not inside the checkpoint"
+            if (found := path.stat().st_size) != files[name]["size"]:
+                return f"{name}: {found:,} bytes instead of {files[name]['size']:,}"
+            if sha256(path) != files[name]["sha256"]:
                 return f"{name}: its SHA-256 is not the manifest's"
     except OSError as error:
         return f"{error.filename or checkpoint}: {error.strerror}"
@@ -58,24 +71,47 @@ def fault(checkpoint: Path) -> str | None:
     return None
 
 
-def newest_sound(directory: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and why newer ones were passed over.
+@dataclass(frozen=True)
+class Ranks:
+    """How the ranks search together. The defaults are one process alone."""
 
-    (None, []) when there is none at all. Raises CheckpointError when there are some and none verifies.
+    rank: int = 0
+    size: int = 1
+    any_of: Callable[[bool], bool] = bool
+    """Whether any rank says yes."""
+    same: Callable[[int], int] = int
+    """Rank 0's value: the ranks may see a shared directory at different moments."""
+
+
+def newest_sound(directory: Path, ranks: Ranks | None = None) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and why this rank passed over newer ones. Collective.
+
+    (None, []) when there is none at all. Raises CheckpointError on every rank when there are some and none verifies.
     """
+    ranks = ranks or Ranks()
+    steps = [step_of(path) for path in checkpoints(directory)] if ranks.rank == 0 else []
     faults: list[str] = []
-    for path in checkpoints(directory):
-        problem = fault(path)
-        if problem is None:
+    tried = 0
+    while (step := ranks.same(steps[tried] if tried < len(steps) else -1)) >= 0:
+        path, tried = directory / name_of(step), tried + 1
+        problem = fault(path, ranks.rank, ranks.size)
+        if problem is not None:
+            faults.append(f"{path.name}: {problem}")
+        if not ranks.any_of(problem is not None):
             return path, faults
-        faults.append(f"{path.name}: {problem}")
-    if faults:
-        raise CheckpointError(
-            Problem(
-                "checkpoints",
-                str(directory),
-                "at least one verifies; " + "; ".join(faults),
-                "restore one from a copy, or start anew under another run.name",
-            )
-        )
+    if tried:
+        rule = "at least one verifies; " + ("; ".join(faults) or "other ranks found faults, and name them")
+        remedy = "restore one from a copy, or start anew under another run.name"
+        raise CheckpointError(Problem("checkpoints", str(directory), rule, remedy))
     return None, faults
+
+
+def set_aside(directory: Path, newer_than: Path) -> list[Path]:
+    """Rename checkpoints that a resume passed over, so that retention and later resumes do not count them."""
+    moved = []
+    for path in checkpoints(directory):
+        if step_of(path) > step_of(newer_than):
+            target = next(t for n in count() if not (t := directory / f".unsound-{path.name}-{n}").exists())
+            path.rename(target)
+            moved.append(target)
+    return moved

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
 from trainer.checkpoint.boxed import BoxLoadPlanner, boxed
-from trainer.checkpoint.directory import MANIFEST
+from trainer.checkpoint.directory import MANIFEST, PARTS
 from trainer.checkpoint.storage import SafetensorsReader
 from trainer.files import read_json
 from trainer.parallel.boxes import Store
@@ -27,13 +28,14 @@ def topology_changes(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
     return [f"{key} {now.get(key)}, was {before.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
-def load_checkpoint(checkpoint: Path, store: Store) -> TrainState:
+def load_checkpoint(checkpoint: Path, store: Store, process_group: dist.ProcessGroup | None = None) -> TrainState:
     """Fill the store's tensors in place from a verified checkpoint, and return the rest of the state.
 
     All ranks call together. Moments must be allocated already: DCP fills only what it is shown.
     """
-    for part, tensors in (("model", store.model), ("optimizer", store.optimizer)):
+    for part, tensors in zip(PARTS, (store.model, store.optimizer), strict=True):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process: as intended
-            dcp.load(boxed(tensors), storage_reader=SafetensorsReader(checkpoint / part), planner=BoxLoadPlanner())
+            reader = SafetensorsReader(checkpoint / part)
+            dcp.load(boxed(tensors), storage_reader=reader, planner=BoxLoadPlanner(), process_group=process_group)
     return TrainState.from_json(read_json(checkpoint / "state.json"), read_json(checkpoint / "data.json"))

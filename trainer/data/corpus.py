@@ -31,6 +31,7 @@ class Corpus:
 
     heldout: the held-out documents of all sources, end to end.
     figures: per source; train_part, heldout_part and the bits per byte below add them up.
+    fingerprints: of the tokenizer and of each source's tokens, by name: what a resume compares.
     """
 
     tokenizer: Tokenizer
@@ -39,6 +40,7 @@ class Corpus:
     train: list[IndexedTokens]
     heldout: IndexedTokens
     figures: list[SourceFigures]
+    fingerprints: dict[str, str]
 
     @property
     def train_part(self) -> Part:
@@ -93,6 +95,8 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
         train=[IndexedTokens(directory / TRAIN) for directory in directories],
         heldout=_heldout(directories, tokenizer, cache),
         figures=[SourceFigures.read(directory) for directory in directories],
+        fingerprints={"tokenizer": tokenizer.fingerprint}
+        | {f"source {source.name}": path.name for source, path in zip(config.sources, directories, strict=True)},
     )
     _check_amounts(config, corpus)
     return corpus

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -9,6 +11,20 @@ from torch import nn
 from trainer.arithmetic import head_dim
 from trainer.config import ModelConfig
 from trainer.models.rotary import rotate
+
+
+class Context(NamedTuple):
+    """What every layer's attention needs to know about the samples; built once a forward pass by ``build_context``.
+
+    cosines, sines: FP32 [batch, 1, seq, head_dim / 2]. mask: bool [batch, 1, seq, seq], True where attention may look.
+    positions, document_ids: int64 [batch, seq], for a lowering whose attention works without a dense mask.
+    """
+
+    cosines: torch.Tensor
+    sines: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    document_ids: torch.Tensor
 
 
 class Attention(nn.Module):
@@ -23,28 +39,28 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden, key_value, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query, config.hidden, bias=False)
 
-    def forward(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
-        """[batch, seq, hidden] -> the same shape. mask: bool [batch, 1, seq, seq], True where attention may look.
+    def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
+        """[batch, seq, hidden] -> the same shape.
 
         The number of heads is read from the projections' outputs, never from the configuration, so that a
         tensor-parallel lowering may hand this code fewer heads.
         """
         batch, seq, _ = x.shape
         split = (batch, seq, -1, self.head_dim)
-        q = rotate(self.q_proj(x).view(split).transpose(1, 2), *rotary)
-        k = rotate(self.k_proj(x).view(split).transpose(1, 2), *rotary)
+        q = rotate(self.q_proj(x).view(split).transpose(1, 2), context.cosines, context.sines)
+        k = rotate(self.k_proj(x).view(split).transpose(1, 2), context.cosines, context.sines)
         v = self.v_proj(x).view(split).transpose(1, 2)
-        out = attend(q, k, v, mask)
+        out = attend(q, k, v, context)
         return self.o_proj(out.transpose(1, 2).reshape(batch, seq, -1))
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Context) -> torch.Tensor:
     """Softmax attention, FP32 inside. q: [batch, heads, seq, head_dim]; k and v may have fewer heads."""
     # Keys and values are repeated by hand: with enable_gqa the CPU kernel is not the fused one.
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=context.mask)
 
 
 def document_mask(document_ids: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from trainer.arithmetic import head_dim
-from trainer.batch import IGNORED_LABEL, Batch
+from trainer.batch import IGNORED_LABEL
 from trainer.config import ModelConfig
-from trainer.models.attention import Attention, document_mask
+from trainer.models.attention import Attention, Context, document_mask
 from trainer.models.feedforward import FeedForward
-from trainer.models.loss import summed_cross_entropy
+from trainer.models.loss import HeadLoss
 from trainer.models.norm import RMSNorm
 from trainer.models.rotary import Rotary
 
@@ -25,9 +25,9 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
 
-    def forward(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask)
+        x = x + self.self_attn(self.input_layernorm(x), context)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -44,13 +44,18 @@ class Decoder(nn.Module):
         self.norm: RMSNorm | None = RMSNorm(config.hidden, config.norm_eps)
         self.rotary = Rotary.of(config, head_dim(config))
 
+    def context(self, positions: torch.Tensor, document_ids: torch.Tensor) -> Context:
+        """What attention needs, worked out once for all layers."""
+        cosines, sines = self.rotary(positions)
+        return Context(cosines, sines, document_mask(document_ids), positions, document_ids)
+
     def forward(self, x: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
         """Tokens [batch, seq] (or a previous stage's [batch, seq, hidden]) -> [batch, seq, hidden]."""
         if self.embed_tokens is not None:
             x = self.embed_tokens(x)
-        rotary, mask = self.rotary(positions), document_mask(document_ids)
+        context = self.context(positions, document_ids)
         for layer in self.layers.values():
-            x = layer(x, rotary, mask)
+            x = layer(x, context)
         return self.norm(x) if self.norm is not None else x
 
 
@@ -62,6 +67,7 @@ class CausalLM(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head: nn.Linear | None = nn.Linear(config.hidden, config.vocab, bias=False)
+        self.loss = HeadLoss(config.loss_chunk_tokens)
         self._tie()
 
     def _tie(self) -> None:
@@ -73,15 +79,16 @@ class CausalLM(nn.Module):
         self._tie()
         self.model.rotary.derive_buffers()
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of the targets' cross-entropy (FP32 scalar, nats) and their number (int64 scalar)."""
+    def forward(
+        self, tokens: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The fields of a Batch -> sum of the targets' cross-entropy (FP32 scalar, nats), their number (int64 scalar).
+
+        Plain tensors, not a Batch: pipelines cut a batch along its tensors.
+        """
         assert self.lm_head is not None
-        hidden = self.model(batch.tokens, batch.positions, batch.document_ids)
-        labels = batch.labels.reshape(-1)
-        loss = summed_cross_entropy(
-            hidden.reshape(labels.shape[0], -1), self.lm_head.weight, labels, self.config.loss_chunk_tokens
-        )
-        return loss, (labels != IGNORED_LABEL).sum()
+        hidden = self.model(tokens, positions, document_ids)
+        return self.loss(hidden, self.lm_head, labels), (labels != IGNORED_LABEL).sum()
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
         """FP32 [batch, seq, vocab]. For sampling and tests: training never builds this tensor."""

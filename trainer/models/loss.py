@@ -6,8 +6,21 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from trainer.batch import IGNORED_LABEL
+
+
+class HeadLoss(nn.Module):
+    """The head and the loss in one: the part of the model that a lowering replaces for a vocabulary-parallel loss."""
+
+    def __init__(self, chunk_tokens: int) -> None:
+        super().__init__()
+        self.chunk_tokens = chunk_tokens
+
+    def forward(self, hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> torch.Tensor:
+        """hidden: [batch, seq, hidden]; labels: [batch, seq]. Summed cross-entropy of the targets, FP32 scalar."""
+        return summed_cross_entropy(hidden.flatten(0, 1), head.weight, labels.flatten(), self.chunk_tokens)
 
 
 def summed_cross_entropy(
@@ -19,16 +32,17 @@ def summed_cross_entropy(
     At most chunk_tokens rows of logits exist at a time. The gradient is worked out together with the loss (the
     softmax is at hand), so nothing is computed twice.
     """
-    result: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, chunk_tokens)
+    # Inside forward() gradients are always off: whether anybody wants them has to be asked here.
+    wanted = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
+    result: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, chunk_tokens, wanted)
     return result
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, chunk_tokens: int
+        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, chunk_tokens: int, wanted: bool
     ) -> torch.Tensor:
-        wanted = any(ctx.needs_input_grad[:2])
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if wanted else None
         # Chunks add up in FP32: a BF16 sum over many chunks would lose what the matrix products kept.
@@ -51,10 +65,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         hidden_gradient, head_gradient = ctx.saved_tensors
         scale = gradients[0]
-        return hidden_gradient * scale, head_gradient * scale, None, None
+        return hidden_gradient * scale, head_gradient * scale, None, None, None
 
 
 def _logit_gradient(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,9 @@ from torch import nn
 
 from trainer.config import OptimConfig
 
+NORM_ROW = 16384
+"""Elements whose squares are added up in one go; the flat gradient is padded to a multiple."""
+
 
 class MaskedAdamW(torch.optim.AdamW):
     """torch's fused AdamW with the two tensors that torch.amp.GradScaler would set on it.
@@ -40,8 +43,9 @@ class MixedPrecisionAdamW:
             name: p.detach().float().requires_grad_() if mode == "bf16_mixed" else p for name, p in parameters.items()
         }
         sizes = [p.numel() for p in self.masters.values()]
-        self.gradients = torch.zeros(sum(sizes), dtype=torch.bfloat16 if mode == "bf16" else torch.float32)
-        pieces = self.gradients.split(sizes)
+        rows = -(-sum(sizes) // NORM_ROW)
+        self.gradients = torch.zeros(rows * NORM_ROW, dtype=torch.bfloat16 if mode == "bf16" else torch.float32)
+        pieces = self.gradients[: sum(sizes)].split(sizes)
         for (name, master), piece in zip(self.masters.items(), pieces, strict=True):
             master.grad = piece.view_as(master)
             if mode == "bf16_mixed":
@@ -63,13 +67,20 @@ class MixedPrecisionAdamW:
         self.adamw.grad_scale = torch.ones((), dtype=torch.float32)
         self.adamw.found_inf = torch.zeros((), dtype=torch.float32)
 
-    def apply(self, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clip, update and clear the gradients, which are reduced already.
+    def squared_norm(self) -> torch.Tensor:
+        """Sum of the squares of the gradients that this rank holds, FP32 scalar.
 
-        Returns the global gradient norm before clipping (FP32) and whether it is finite (bool), both scalars. A
-        non-finite norm leaves weights, masters, moments and the step count untouched.
+        In rows: over one long vector the CPU kernel adds up one by one, and loses 1e-4 of 5M elements, 1e-2 of 100M.
         """
-        norm = torch.linalg.vector_norm(self.gradients, dtype=torch.float32)
+        rows = torch.linalg.vector_norm(self.gradients.view(-1, NORM_ROW), dim=1, dtype=torch.float32)
+        return rows.square().sum()
+
+    def update(self, lr: float, norm: torch.Tensor) -> torch.Tensor:
+        """Clip by the global norm (FP32 scalar), update, clear the gradients, which are reduced already.
+
+        Returns whether the norm was finite (bool scalar). If not, weights, masters, moments and the step count are
+        untouched.
+        """
         finite = torch.isfinite(norm)
         # The reciprocal of torch.nn.utils.clip_grad_norm_'s factor min(1, clip / (norm + 1e-6)).
         self.adamw.grad_scale.copy_(((norm + 1e-6) / self.clip_norm).clamp(min=1.0))
@@ -79,7 +90,7 @@ class MixedPrecisionAdamW:
         self.adamw.step()
         self.publish()
         self.gradients.zero_()
-        return norm, finite
+        return finite
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -108,10 +119,10 @@ class MixedPrecisionAdamW:
 
 
 def _groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; norms and biases, which are vectors, do not."""
-    matrices = [p for p in masters.values() if p.dim() > 1]
-    vectors = [p for p in masters.values() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    """Matrices decay; norms and biases do not. By name, not by shape: a shard of a matrix may be flat."""
+    decayed = [p for name, p in masters.items() if not name.endswith(("norm.weight", ".bias"))]
+    others = [p for name, p in masters.items() if name.endswith(("norm.weight", ".bias"))]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import platform
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.backends.base import BuildModel, BuildOptimizer, Facts, Initialise, Optimizer, StepMetrics
+from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics
+from trainer.backends.native.optimizer import MakeOptimizer, Optimizer
 from trainer.backends.native.peak import measure_peak_flops
 from trainer.batch import Batch
 from trainer.parallel.boxes import Placed, Store, whole_box
@@ -29,9 +31,11 @@ class NativeBackend:
     model: Any
     """The lowered model: callable on a Batch, with ``logits`` and ``materialised``."""
     _optimizer: Optimizer
+    host_group: dist.ProcessGroup | None = None
     fetch_delay = 0
 
-    def __init__(self, mesh: Mesh, timeout_seconds: float) -> None:
+    def __init__(self, mesh: Mesh, make_optimizer: MakeOptimizer, timeout_seconds: float) -> None:
+        self._make_optimizer = make_optimizer
         self.mesh = mesh
         self.distributed = mesh.world > 1
         self._timeout = timedelta(seconds=timeout_seconds)
@@ -43,17 +47,15 @@ class NativeBackend:
         if self.distributed and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=self._timeout)
 
-    def shard(self, build: BuildModel, dtype: torch.dtype) -> None:
-        """Build on meta and allocate on the CPU in ``dtype``; data parallelism leaves the model as it is."""
+    def shard(self, build: BuildModel, precision: str) -> None:
+        """Build on meta and allocate on the CPU; data parallelism leaves the model as it is."""
         with torch.device("meta"):
             model: nn.Module = build()
-        self.dtype = dtype
-        self.model = model.to(dtype).to_empty(device="cpu")
+        self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self.model = model.to(self.dtype).to_empty(device="cpu")
         self.model.materialised()
-
-    def optimizer(self, build: BuildOptimizer) -> None:
-        """Make the optimizer over the model's parameters; a tied one appears once, under its first name."""
-        self._optimizer = build(dict(self.model.named_parameters()))
+        # A tied parameter appears once, under its first name.
+        self._optimizer = self._make_optimizer(dict(self.model.named_parameters()), precision)
 
     @torch.no_grad()
     def load_initial(self, initialise: Initialise) -> None:
@@ -67,7 +69,7 @@ class NativeBackend:
         """Accumulate gradients of scale * summed loss."""
         self._loss.zero_()
         for microbatch in microbatches:
-            loss, _ = self.model(microbatch)
+            loss, _ = self.model(*microbatch)
             loss = loss * scale
             loss.backward()
             self._loss += loss.detach()
@@ -78,7 +80,8 @@ class NativeBackend:
         if self.distributed:
             dist.all_reduce(self._optimizer.gradients)
             dist.all_reduce(loss)
-        norm, finite = self._optimizer.apply(lr)
+        norm = self._optimizer.squared_norm().sqrt()
+        finite = self._optimizer.update(lr, norm)
         return StepMetrics(loss, norm, finite)
 
     def step_end(self) -> None:
@@ -89,7 +92,7 @@ class NativeBackend:
         """Sum losses in FP64 on the host: thousands of windows add up."""
         total, targets = 0.0, 0
         for microbatch in microbatches:
-            loss, count = self.model(microbatch)
+            loss, count = self.model(*microbatch)
             total, targets = total + loss.item(), targets + int(count.item())
         if not self.distributed:
             return total, targets
@@ -126,15 +129,18 @@ class NativeBackend:
         self._optimizer.publish()
         self._optimizer.updates = updates
 
-    @property
-    def updates(self) -> int:
-        """Optimizer updates made."""
-        return self._optimizer.updates
+    def rng_state(self) -> str:
+        """PyTorch's CPU generator. Nothing in our step draws from it; a user's model may."""
+        return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+
+    def set_rng_state(self, state: str) -> None:
+        """Put the generator back."""
+        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
 
     def facts(self) -> Facts:
         """CPU, threads and the measured matrix-multiply peak of all ranks at once."""
         if self._facts is None:
-            self.barrier()
+            self.host_sum([0])  # together: ranks that share a machine slow each other down in training too
             peak = torch.tensor(measure_peak_flops(self.dtype), dtype=torch.float64)
             if self.distributed:
                 dist.all_reduce(peak)
@@ -162,11 +168,6 @@ class NativeBackend:
         holder = torch.tensor(value, dtype=torch.int64)
         dist.broadcast(holder, 0)
         return int(holder.item())
-
-    def barrier(self) -> None:
-        """Wait for every rank."""
-        if self.distributed:
-            dist.barrier()
 
     def close(self) -> None:
         """Leave the process group."""

@@ -1,0 +1,32 @@
+"""What the native backend needs of an optimizer; trainer.optim.mixed_precision is one. Recipes bring them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import nn
+
+
+class Optimizer(Protocol):
+    """Masters and accumulated gradients, with the update split so that the backend owns every collective.
+
+    gradients: one flat tensor, complete after the last microbatch; the backend reduces it in place.
+    """
+
+    masters: dict[str, torch.Tensor]
+    gradients: torch.Tensor
+
+    def squared_norm(self) -> torch.Tensor: ...
+    def update(self, lr: float, norm: torch.Tensor) -> torch.Tensor: ...
+    def publish(self) -> None: ...
+    def moments(self) -> dict[str, torch.Tensor]: ...
+    @property
+    def updates(self) -> int: ...
+    @updates.setter
+    def updates(self, count: int) -> None: ...
+
+
+MakeOptimizer = Callable[[Mapping[str, nn.Parameter], str], Optimizer]
+"""Makes the optimizer over the lowered model's parameters, by canonical name, for a precision mode."""
