@@ -134,6 +134,14 @@ def model(config: Config, world: World) -> Iterator[Problem]:
     if m.heads % m.kv_heads:
         divisors = [n for n in range(1, m.heads + 1) if m.heads % n == 0]
         yield Problem("model.kv_heads", m.kv_heads, f"divides model.heads ({m.heads})", f"use one of {divisors}")
+    scaling = m.rope_scaling
+    if scaling.kind == "llama3" and scaling.high_freq_factor <= scaling.low_freq_factor:
+        yield Problem(
+            "model.rope_scaling.high_freq_factor",
+            scaling.high_freq_factor,
+            f"above model.rope_scaling.low_freq_factor ({scaling.low_freq_factor:g})",
+            "Llama 3.1 uses 4 and 1",
+        )
     if config.data.seq_len > m.max_positions:
         yield Problem(
             "data.seq_len",
@@ -179,9 +187,9 @@ def batch(config: Config, world: World) -> Iterator[Problem]:
         near = max(seq, round(per_step / seq) * seq)
         yield Problem("train.tokens_per_step", per_step, f"a multiple of data.seq_len ({seq})", f"use {near}")
         return
-    dp = world.size // model_parallel_size(config)
+    dp, left_over = divmod(world.size, model_parallel_size(config))
     samples = per_step // seq
-    if dp and samples % (micro * dp):
+    if dp and not left_over and samples % (micro * dp):
         fits = [n for n in range(1, samples + 1) if samples % (n * dp) == 0]
         remedy = (
             f"train.microbatch={max(n for n in fits if n <= micro or n == fits[0])}"
@@ -243,8 +251,8 @@ def recipe(config: Config, world: World) -> Iterator[Problem]:
         yield Problem("run.name", name, "a plain directory name", "leave out slashes and outer spaces")
 
 
-def data(config: Config, world: World) -> Iterator[Problem]:
-    """Sources and tokenizer are said completely. Whether they can be read is for trainer.data (exit 4)."""
+def sources(config: Config, world: World) -> Iterator[Problem]:
+    """Sources are said completely. Whether they can be read is for trainer.data (exit 4)."""
     if not config.data.sources:
         yield Problem(
             "data.sources", [], "at least one source", "data=python_stdlib, or data.sources=[{paths: [my/*.txt]}]"
@@ -264,7 +272,16 @@ def data(config: Config, world: World) -> Iterator[Problem]:
             )
         if not (math.isfinite(source.weight) and source.weight > 0):
             yield Problem(f"{key}.weight", source.weight, "a finite number above 0", "drop the source to leave it out")
+
+
+def tokenizer(config: Config, world: World) -> Iterator[Problem]:
+    """The tokenizer is said completely and fits the model and the sources."""
     tokenizer = config.data.tokenizer
+    for source in config.data.sources:
+        if source.kind == "indexed" and tokenizer.kind != "file":
+            rule = f"file, because data.sources[{source.name}] holds token ids already"
+            remedy = "set data.tokenizer.path to the tokenizer that made the files"
+            yield Problem("data.tokenizer.kind", tokenizer.kind, rule, remedy)
     if tokenizer.kind == "file" and not tokenizer.path:
         yield Problem(
             "data.tokenizer.path", tokenizer.path, "needed by kind=file", "name a tokenizer.json or its directory"
@@ -281,4 +298,4 @@ def data(config: Config, world: World) -> Iterator[Problem]:
             )
 
 
-RULES = (choices, ranges, model, length, batch, layout, backend, recipe, data)
+RULES = (choices, ranges, model, length, batch, layout, backend, recipe, sources, tokenizer)

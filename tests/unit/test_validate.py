@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import Config, DataConfig, SourceConfig, TokenizerConfig, TrainConfig
+from trainer.config import Config, DataConfig, RopeScalingConfig, SourceConfig, TokenizerConfig, TrainConfig
 from trainer.derive import derive
 from trainer.errors import ConfigError
 from trainer.validate import validate
@@ -60,6 +60,13 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("data.sources", [SourceConfig(kind="files")], "data.sources[corpus].paths", "at least one file"),
     ("data.sources", [SourceConfig(kind="python_stdlib")] * 2, "data.sources", "unique"),
     ("data.sources", [SourceConfig(kind="python_stdlib", weight=0.0)], "data.sources[corpus].weight", "above 0"),
+    ("data.sources", [SourceConfig(kind="indexed", paths=["x"])], "data.tokenizer.kind", "token ids"),
+    (
+        "model.rope_scaling",
+        RopeScalingConfig(kind="llama3", low_freq_factor=4.0),
+        "model.rope_scaling.high_freq_factor",
+        "above",
+    ),
     ("data.tokenizer", TokenizerConfig(kind="file"), "data.tokenizer.path", "tokenizer.json"),
     ("data.tokenizer.vocab", 100, "data.tokenizer.vocab", "256 bytes"),
     ("data.tokenizer.vocab", 9999, "data.tokenizer.vocab", "model.vocab=9999"),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trainer.data.progress import Report
 from trainer.errors import DataError, Problem
+from trainer.files import sync
 
 COMPLETE = "complete.json"
 TEMPORARY = re.compile(r"\.tmp-(?P<key>.+)-\d+")
@@ -59,12 +60,12 @@ def _build(cache_dir: Path, key: str, build: Callable[[Path], None]) -> None:
         build(work)
         listing = {file.relative_to(work).as_posix(): _describe(file) for file in _files(work)}
         for file in _files(work):
-            _fsync(file)
+            sync(file)
         (work / COMPLETE).write_text(json.dumps(listing, indent=1, sort_keys=True), encoding="utf-8")
-        _fsync(work / COMPLETE)
-        _fsync(work)
+        sync(work / COMPLETE)
+        sync(work)
         os.rename(work, cache_dir / key)
-        _fsync(cache_dir)
+        sync(cache_dir)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -116,11 +117,3 @@ def _remove_leftovers(cache_dir: Path, key: str) -> None:
         with _locked(cache_dir / f"{match['key']}.lock", lambda line: None, wait=False) as dead:
             if dead:
                 shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -73,7 +73,6 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
     vocab: rows of the model's embedding. report: where lines about the progress go; None is silent (other ranks).
     Raises DataError for anything that the sources, the tokenizer or the cache get wrong.
     """
-    _check(config)
     cache = Path(config.cache_dir).expanduser()
     prints = [fingerprint(source) for source in config.sources]
     tokenizer = _tokenizer(config, prints, cache, report)
@@ -100,34 +99,6 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
     )
     _check_amounts(config, corpus)
     return corpus
-
-
-def _check(config: DataConfig) -> None:
-    """What makes no sense before anything is read. All problems at once."""
-    names = [source.name for source in config.sources]
-    problems = []
-    if not names:
-        problems.append(Problem("data.sources", [], "there is nothing to train on", "choose a data group: data=..."))
-    for source in config.sources:
-        key = f"data.sources[{source.name}]"
-        if names.count(source.name) > 1:
-            problems.append(Problem(f"{key}.name", source.name, "names must be unique", "rename one of them"))
-        if source.weight < 0:
-            problems.append(Problem(f"{key}.weight", source.weight, "must not be negative", "use 0 to leave it out"))
-        if source.kind == "indexed" and config.tokenizer.kind != "file":
-            remedy = "set data.tokenizer.kind=file and data.tokenizer.path to the tokenizer that made the files"
-            problems.append(Problem("data.tokenizer.kind", config.tokenizer.kind, "files hold token ids", remedy))
-    if names and sum(source.weight for source in config.sources) <= 0:
-        weights = [source.weight for source in config.sources]
-        problems.append(Problem("data.sources", weights, "no source has a weight", "give one a positive weight"))
-    if not 0 <= config.heldout_fraction < 1:
-        rule = "must be at least 0 and below 1"
-        problems.append(Problem("data.heldout_fraction", config.heldout_fraction, rule, "0.02 is a good start"))
-    if config.tokenizer.kind not in ("train_bpe", "file"):
-        rule = "unknown kind of tokenizer"
-        problems.append(Problem("data.tokenizer.kind", config.tokenizer.kind, rule, "use train_bpe or file"))
-    if problems:
-        raise DataError(problems)
 
 
 def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
