@@ -22,7 +22,7 @@ from trainer.evaluation import Evaluator
 from trainer.loop import Trainer
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
-from trainer.observe.sinks import JsonLines, Sink, console_sink
+from trainer.observe.sinks import open_sinks
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
 from trainer.parallel.mesh import Mesh
 from trainer.resume import resume_or_initialise
@@ -38,16 +38,19 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
     backend.setup()
     directory = RunDirectory(run_path(config), result=None)
     try:
-        directory = on_rank_zero(backend, lambda: open_run(config, overrides)) or directory
+        directory = on_rank_zero(backend, lambda: open_run(config)) or directory
         if backend.host_broadcast(int(directory.result is not None)):
             if world.rank == 0:
-                print(f"run {config.run.name} is complete: {directory.result}", flush=True)
+                print("\n".join(directory.describe()), flush=True)
             return ExitCode.DONE
         corpus = prepare_corpus(config.data, config.model.vocab, partial(print, flush=True) if not world.rank else None)
         backend.shard(lambda: CausalLM(config.model), config.precision.mode)
         initialise = Initialiser(config.model, config.seed)
         here, allowed = backend.facts().topology(world.size, derived.dp), config.resume.allow
-        state = resume_or_initialise(directory, backend, initialise, config.seed, corpus.fingerprints, allowed, here)
+        state = resume_or_initialise(
+            directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here
+        )
+        on_rank_zero(backend, lambda: directory.begin(config, overrides))
         return train(config, derived, world, directory, corpus, backend, state)
     finally:
         backend.close()
@@ -99,7 +102,8 @@ def train(
         topology=facts.topology(world.size, derived.dp),
         process_group=backend.host_group,
     )
-    sinks = make_sinks(config, derived, directory, state) if world.rank == 0 else []
+    metrics = directory.path / METRICS
+    sinks = [] if world.rank else open_sinks(metrics, config.logging, derived.steps, state.step)
     trainer = Trainer(
         config=config,
         derived=derived,
@@ -118,7 +122,11 @@ def train(
             sink.close()
     if trainer.complete and world.rank == 0:
         directory.finish({**trainer.result(), **compressor_references(corpus)})
-        print(f"run {config.run.name} is complete: {directory.path}", flush=True)
+        print("\n".join(directory.describe()), flush=True)
+    elif world.rank == 0:
+        print(
+            f"stopped at step {trainer.state.step:,} of {derived.steps:,}, saved; the same command goes on", flush=True
+        )
     return code
 
 
@@ -139,9 +147,3 @@ def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Eva
         seq_len=config.data.seq_len,
         seed=config.seed,
     )
-
-
-def make_sinks(config: Config, derived: Derived, directory: RunDirectory, state: TrainState) -> list[Sink]:
-    """Rank 0's sinks: the metrics file and the screen."""
-    console = console_sink(config.logging.progress, derived.steps, config.logging.every_steps, state.step)
-    return [JsonLines(directory.path / METRICS), *([console] if console else [])]

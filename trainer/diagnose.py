@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from trainer.errors import ConfigError, Problem
-from trainer.schema import COMPOSITION_KEYS, problems_in, unknown_key
+from trainer.schema import COMPOSITION_KEYS, all_keys, problems_in, unknown_key
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -21,6 +22,7 @@ CONF = Path(__file__).parents[1] / "conf"
 def diagnose(overrides: Sequence[str], error: Exception, search_path: Sequence[Path] = ()) -> ConfigError:
     """Every problem that can be found in the overrides and the YAML they select; else Hydra's own words."""
     roots = [*search_path, CONF]
+    sweeping = any(flag in sys.argv for flag in ("--multirun", "-m"))
     problems: list[Problem] = []
     parsed: list[Override] = []
     for text in overrides:
@@ -28,14 +30,21 @@ def diagnose(overrides: Sequence[str], error: Exception, search_path: Sequence[P
             parsed.append(OverridesParser.create().parse_override(text))
         except HydraException:
             problems.append(
-                Problem(text, "(unreadable)", "an override reads key=value", "quote values that hold [ ] { } , or =")
+                Problem(
+                    text,
+                    "(unreadable)",
+                    "an override reads key=value",
+                    "quote what holds [ ] { } , = or letters beyond ASCII: 'key=\"value\"'",
+                )
             )
     for override in parsed:
-        problems += _override_problems(override, roots)
+        problems += _override_problems(override, roots, sweeping)
     for path in _selected_files(parsed, roots):
         problems += _file_problems(path, roots)
     if not problems:
-        problems.append(Problem("(composition)", " ".join(overrides), str(error).strip(), "mend the named key"))
+        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+        rule = "; ".join(line.strip() for line in lines[:6])
+        problems.append(Problem("(composition)", lines[0], rule, "see --help, or --cfg job on the recipe alone"))
     return ConfigError(problems)
 
 
@@ -44,21 +53,28 @@ def options(group: str, roots: Sequence[Path]) -> list[str]:
     return sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")})
 
 
-def _override_problems(override: Override, roots: Sequence[Path]) -> Iterator[Problem]:
+def _override_problems(override: Override, roots: Sequence[Path], sweeping: bool) -> Iterator[Problem]:
     key = (override.key_or_group or "").lstrip("/")
     if key.startswith("hydra"):
         return
     names = options(key, roots)
     if names:
         value = override.value() if not override.is_sweep_override() else None
-        if isinstance(value, str) and value not in names:
+        if not override.is_sweep_override() and not isinstance(value, str):
+            yield Problem(key, value, f"one option of conf/{key}: {', '.join(names)}", f"write {key}={names[0]}, say")
+        elif isinstance(value, str) and value not in names:
             near = difflib.get_close_matches(value, names, n=1)
             hint = f"did you mean {key}={near[0]}?" if near else f"use one of: {', '.join(names)}"
             yield Problem(key, value, f"an option of conf/{key}: {', '.join(names)}", hint)
         return
-    if override.is_sweep_override() or override.is_delete():
+    if override.is_delete():
         return
-    yield from problems_in(_tree(key, override.value()))
+    if not override.is_sweep_override():
+        yield from problems_in(_tree(key, override.value()))
+    elif key not in all_keys():
+        yield unknown_key(key, "(swept)")
+    elif not sweeping:
+        yield Problem(key, "(several values)", "one value", "add --multirun to sweep, or quote a value with commas")
 
 
 def _tree(key: str, value: Any) -> dict[str, Any]:
@@ -69,7 +85,8 @@ def _tree(key: str, value: Any) -> dict[str, Any]:
 def _selected_files(overrides: Sequence[Override], roots: Sequence[Path]) -> Iterator[Path]:
     """The YAML of every group option that the command line names."""
     for override in overrides:
-        group, value = override.key_or_group or "", override.value()
+        group = override.key_or_group or ""
+        value = None if override.is_sweep_override() else override.value()
         if isinstance(value, str):
             for root in roots:
                 path = root / group / f"{value}.yaml"
@@ -92,6 +109,10 @@ def _file_problems(path: Path, roots: Sequence[Path]) -> Iterator[Problem]:
         yield from _default_problems(default, where, roots)
     values = {key: value for key, value in values.items() if key not in COMPOSITION_KEYS}
     if "@package _global_" not in text:
+        if path.parent.name == "recipe":
+            rule = "begins with the line: # @package _global_"
+            yield Problem(where, "(without it)", rule, "add it: a recipe sets values of every group")
+            return
         values = {path.parent.name: values}
     for problem in problems_in(values):
         yield Problem(f"{problem.key} (in {where})", problem.value, problem.rule, problem.remedy)
@@ -109,4 +130,6 @@ def _default_problems(default: Any, where: str, roots: Sequence[Path]) -> Iterat
         if not names:
             yield unknown_key(f"{group} (in {where})", value)
         elif value not in names:
-            yield Problem(f"{group} (in {where})", value, f"an option of conf/{group}: {', '.join(names)}", "")
+            yield Problem(
+                f"{group} (in {where})", value, f"an option of conf/{group}: {', '.join(names)}", "choose one"
+            )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,6 +33,8 @@ VALUED_FLAGS = (
 )
 """Hydra's flags that are followed by a value."""
 
+REPORT_SECONDS = 2.0
+
 LoadRecipe = Callable[[str], Callable[[Config, Derived, World, list[str]], int]]
 
 outcomes: list[int] = []
@@ -43,25 +48,44 @@ def register_schema() -> None:
 
 def enter(main: Callable[[], None]) -> int:
     """Run a ``@hydra.main`` function and return the exit code. Configuration errors are reported, never traced."""
-    world = World.from_environment()
+    try:
+        world = World.from_environment()
+    except RunError as error:
+        return report(error, World())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _interrupt)
     overrides, flags = split(sys.argv[1:])
     sys.argv[1:] = overrides + flags  # argparse takes overrides in one piece only; people mix them with flags
     if not flags and not any(override.startswith("recipe=") for override in overrides):
         if world.rank == 0:
-            print(recipe_list(), file=sys.stderr)
+            print(recipe_list(_search_path(flags)), file=sys.stderr)
         return ExitCode.CONFIG
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main then raises what goes wrong instead of printing and exiting 1
     register_schema()
     outcomes.clear()
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        if outcomes:  # a job had begun: this is no mistake of composition
+            raise
         return report(diagnose(overrides, error, _search_path(flags)), world)
-    except RunError as error:
-        return report(error, world)
+    except KeyboardInterrupt:
+        return interrupted(world)
     except SystemExit as error:  # argparse has printed what it does not understand
         return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
     return max(outcomes, default=int(ExitCode.DONE))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Until training begins (trainer.reliability.signals then takes over), a stopping signal ends the process."""
+    raise KeyboardInterrupt
+
+
+def interrupted(world: World) -> int:
+    """Report a stop before training began."""
+    if world.rank == 0:
+        print("interrupted before training began; the same command goes on from here", file=sys.stderr, flush=True)
+    return int(ExitCode.PREEMPTED)
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -80,18 +104,20 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
     load: finds the recipe of a task (recipes.load; the trainer does not import what stands on it).
     """
     world = World.from_environment()
+    outcomes.append(ExitCode.DONE)
     try:
-        outcomes.append(train(composed, world, load))
+        outcomes[-1] = train(composed, world, load)
     except RunError as error:
-        outcomes.append(report(error, world))
-    except KeyboardInterrupt:  # before training: from there on the loop handles it
-        print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
-        outcomes.append(ExitCode.PREEMPTED)
+        outcomes[-1] = report(error, world)
+    except KeyboardInterrupt:
+        outcomes[-1] = interrupted(world)
 
 
 def train(composed: DictConfig, world: World, load: LoadRecipe) -> int:
     """Validate, announce what was derived, and hand over to the recipe's assembly."""
     config = to_config(composed)
+    if config.recipe is None and (chosen := HydraConfig.get().runtime.choices.get("recipe")) is not None:
+        config = replace(config, recipe=chosen)
     if config.recipe is None:
         print(recipe_list(), file=sys.stderr)
         return ExitCode.CONFIG
@@ -115,7 +141,7 @@ def _named(config: Config, world: World) -> Config:
             Problem("--multirun", world.size, "a sweep runs in one process", "leave out torchrun, or run one by one")
         )
     given = OverridesParser.create().parse_overrides(split(sys.argv[1:])[0])
-    keys = {override.key_or_group for override in given if override.is_sweep_override()}
+    keys = {override.key_or_group for override in given if override.is_sweep_override()} - {"run.name", "recipe"}
     swept = [override for override in hydra.overrides.task if override.partition("=")[0] in keys]
     base = config.run.name or config.recipe or "run"
     name = "-".join([base, *(o.replace("/", "_") for o in swept)])
@@ -123,21 +149,28 @@ def _named(config: Config, world: World) -> Config:
 
 
 def report(error: RunError, world: World) -> int:
-    """Print the error, in full on rank 0 and as one line elsewhere; return its exit code."""
+    """Print the error, in full on rank 0 and as one line elsewhere; return its exit code.
+
+    Whoever ends first makes torchrun end the others: the other ranks wait, so that rank 0's report is never lost.
+    """
     print(error.report() if world.rank == 0 else f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
+    if world.rank != 0:
+        time.sleep(REPORT_SECONDS)
     return int(error.code)
 
 
-def recipe_list() -> str:
+def recipe_list(search_path: Sequence[Path] = ()) -> str:
     """The recipes with a line each: the first comment of their YAML."""
     lines = ["choose a recipe:"]
-    for path in sorted((CONF / "recipe").glob("*.yaml")):
+    for path in sorted(path for root in (*search_path, CONF) for path in (root / "recipe").glob("*.yaml")):
         comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@" not in line]
         lines.append(f"  recipe={path.stem:<14} {comments[0] if comments else ''}")
     lines.append("for example: torchrun --nproc_per_node 2 scripts/train.py recipe=tiny    (--help says more)")
     return "\n".join(lines)
 
 
-def _search_path(arguments: list[str]) -> list[Path]:
-    """Directories that the user added with --config-dir."""
-    return [Path(following) for flag, following in pairwise(arguments) if flag in ("--config-dir", "-cd")]
+def _search_path(flags: Sequence[str]) -> list[Path]:
+    """Directories that the user added with --config-dir, in either of its forms."""
+    separate = [following for flag, following in pairwise(flags) if flag in ("--config-dir", "-cd")]
+    joined = [flag.partition("=")[2] for flag in flags if flag.startswith(("--config-dir=", "-cd="))]
+    return [Path(directory) for directory in (*separate, *joined)]

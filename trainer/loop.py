@@ -59,6 +59,8 @@ class Trainer:
     sinks: Sequence[Sink]
     state: TrainState
     last_evaluation: EvaluationRecord | None = None
+    pace: float = 0.0
+    """Seconds a step, as a moving average: what the remaining time is worked out from."""
     in_flight: deque[InFlight] = field(default_factory=deque)
 
     def run(self) -> ExitCode:
@@ -148,6 +150,7 @@ class Trainer:
     def step_record(self, done: InFlight, loss: float, grad_norm: float, finite: bool) -> StepRecord:
         """The step's line in metrics.jsonl."""
         total, data, compute, other = done.seconds
+        self.pace = total if not self.pace else 0.9 * self.pace + 0.1 * total
         tokens_per_second = self.config.train.tokens_per_step / total
         flops = flops_per_token(self.config.model, self.config.data.seq_len) * tokens_per_second
         return StepRecord(
@@ -164,7 +167,7 @@ class Trainer:
             data_seconds=data,
             compute_seconds=compute,
             other_seconds=other,
-            eta_seconds=(self.last_step - done.step) * total,
+            eta_seconds=(self.last_step - done.step) * self.pace,
         )
 
     def evaluate_when_due(self) -> None:

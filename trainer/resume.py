@@ -22,14 +22,16 @@ def resume_or_initialise(
     backend: Backend,
     initialise: Initialise,
     seed: int,
+    steps: int,
     corpus: Mapping[str, str],
     allowed: Sequence[str],
     topology: Mapping[str, Any],
 ) -> TrainState:
     """Fill the backend's weights and moments. Collective: all ranks verify their share, rank 0 decides for all.
 
-    corpus: fingerprints of the text and the tokenizer as they are now; a checkpoint that saw others is refused unless
-    ``allowed`` (resume.allow) names ``data``. topology: what this launch runs on, to be compared with what saved.
+    steps: length of training. corpus: fingerprints of the text and the tokenizer as they are now; a checkpoint that saw
+    others is refused unless ``allowed`` (resume.allow) names ``data``. topology: what this launch runs on, to be
+    compared with what saved.
     Raises CheckpointError on every rank when there are checkpoints and none verifies: starting anew would throw away
     a run.
     """
@@ -43,9 +45,14 @@ def resume_or_initialise(
         print(f"rank {rank} passed over {fault}", flush=True)
     on_rank_zero(backend, lambda: _clear_the_way(directory, found))
     if found is None:
+        if rank == 0:
+            print(f"starting {directory.path.name} at step 0", flush=True)
         backend.load_initial(initialise)
         return TrainState(corpus=dict(corpus))
     state = load_checkpoint(found, backend.store(), backend.host_group)
+    if state.step > steps:
+        rule = f"at least the {state.step} steps that the run has trained already"
+        raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
     refuse_other_text(state.corpus, corpus, allowed)
     state.corpus = dict(corpus)
     backend.loaded(state.updates)

@@ -62,9 +62,27 @@ class RunDirectory:
         """Where this run's checkpoints are."""
         return self.path / "checkpoints"
 
+    def begin(self, config: Config, overrides: list[str]) -> None:
+        """Record what the run goes on with, once its weights are in place. For rank 0 alone."""
+        launch = environment()
+        write_atomically(self.path / CONFIG, config_yaml(config, self.path))
+        write_json(self.path / "overrides.json", overrides)
+        write_json(self.path / "environment.json", launch)
+        with open(self.path / "launches.jsonl", "a", encoding="utf-8") as launches:
+            launches.write(json.dumps({"overrides": overrides, **launch}) + "\n")
+        (self.path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
+
     def finish(self, result: dict[str, Any]) -> None:
         """Record that training is complete."""
         write_json(self.path / RESULT, result)
+        self.result = result
+
+    def describe(self) -> list[str]:
+        """The result of a complete run, for people."""
+        return [f"run {self.path.name} is complete: {self.path}"] + [
+            f"  {key:<32} {value:,.4f}" if isinstance(value, float) else f"  {key:<32} {value}"
+            for key, value in (self.result or {}).items()
+        ]
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -78,8 +96,8 @@ def run_path(config: Config) -> Path:
     return Path(config.run.root) / config.run.name
 
 
-def open_run(config: Config, overrides: list[str]) -> RunDirectory:
-    """Find or make the run's directory, and lock it. For rank 0 alone.
+def open_run(config: Config) -> RunDirectory:
+    """Find or make the run's directory, and lock it; nothing that is there changes. For rank 0 alone.
 
     Raises ConfigError when the name belongs to a different or a live run, or the directory cannot be written. A run
     that is complete under the same trajectory is returned with its result, untouched.
@@ -95,12 +113,6 @@ def open_run(config: Config, overrides: list[str]) -> RunDirectory:
             run.close()
             return done
         refuse_changes(path, config)
-        write_atomically(path / CONFIG, config_yaml(config, path))
-        write_json(path / "overrides.json", overrides)
-        write_json(path / "environment.json", environment())
-        with open(path / "launches.jsonl", "a", encoding="utf-8") as launches:
-            launches.write(json.dumps({"overrides": overrides, **environment()}) + "\n")
-        (path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
     except OSError as error:
         run.close()
         raise ConfigError(
@@ -138,15 +150,16 @@ def refuse_changes(path: Path, config: Config) -> None:
     """
     if not any((path / "checkpoints").glob("step-*")):
         return
+    changed = [change for change in differences(path, config) if not _covered(change[0], config.resume.allow)]
+    every = ",".join([*config.resume.allow, *(key for key, _, _ in changed)])
     problems = [
         Problem(
             key,
             now,
             f"the run {config.run.name} was started with {before!r}, and this alters its loss curve",
-            f"run.name=<another> for a new run, or resume.allow=[{key}] to go on with the change",
+            f"run.name=<another> for a new run, or 'resume.allow=[{every}]' to go on with the change",
         )
-        for key, before, now in differences(path, config)
-        if not _covered(key, config.resume.allow)
+        for key, before, now in changed
     ]
     if problems:
         raise ConfigError(problems)

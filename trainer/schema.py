@@ -64,6 +64,9 @@ def problems_in(values: Mapping[str, Any], schema: type = Config, prefix: str = 
             yield unknown_key(key, value)
             continue
         kind = types[name]
+        if name == "recipe" and isinstance(value, Mapping):
+            yield Problem(key, "(a mapping)", "a recipe begins with the line: # @package _global_", "add that line")
+            continue
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             if isinstance(value, Mapping):
                 yield from problems_in(value, kind, f"{key}.")
@@ -80,13 +83,18 @@ def problems_in(values: Mapping[str, Any], schema: type = Config, prefix: str = 
 
 
 def _leaf_problem(schema: type, name: str, key: str, value: Any, kind: Any) -> Iterator[Problem]:
+    if value == "???":
+        yield Problem(key, value, "has a value: ??? marks one that is still to be given", f"set {key}=...")
+        return
     node = OmegaConf.structured(schema)
     OmegaConf.set_readonly(node, False)
     try:
         node[name] = value
     except OmegaConfBaseException:
         written = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-        yield Problem(key, value, f"of type {written}", f"see {key} in trainer/config.py")
+        is_list = typing.get_origin(kind) is list and not isinstance(value, list)
+        remedy = f"write {key}=[{value}]" if is_list else f"see {key} in trainer/config.py"
+        yield Problem(key, value, f"of type {written}", remedy)
 
 
 def _element_dataclass(kind: Any) -> type | None:

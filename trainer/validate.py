@@ -16,6 +16,7 @@ from trainer.arithmetic import head_dim
 from trainer.config import Config
 from trainer.derive import backend_name, model_parallel_size, total_steps
 from trainer.errors import ConfigError, Problem
+from trainer.schema import all_keys, nearest_key
 from trainer.world import World
 
 CHOICES = {
@@ -247,8 +248,17 @@ def recipe(config: Config, world: World) -> Iterator[Problem]:
     if config.task not in tasks:
         yield Problem("task", config.task, f"a module of recipes/: {', '.join(tasks)}", "set task to one of them")
     name = config.run.name
-    if name is not None and (not name or name in (".", "..") or "/" in name or name != name.strip()):
-        yield Problem("run.name", name, "a plain directory name", "leave out slashes and outer spaces")
+    plain = name is None or (name not in ("", ".", "..") and "/" not in name and name == name.strip())
+    if not plain or len((name or "").encode()) > 200:
+        yield Problem("run.name", name, "a plain directory name of at most 200 bytes", "set a short run.name")
+    if not 0 <= config.seed < 2**63:
+        yield Problem("seed", config.seed, "0 <= seed < 2**63", "use a smaller number")
+    for key in ("run.root", "data.cache_dir"):
+        if not str(lookup(config, key)).strip():
+            yield Problem(key, lookup(config, key), "names a directory", f"set {key}, or leave it out")
+    for key in config.resume.allow:
+        if key not in ("data", *all_keys()):
+            yield Problem("resume.allow", key, "keys of the configuration", f"did you mean {nearest_key(key)}?")
 
 
 def sources(config: Config, world: World) -> Iterator[Problem]:
@@ -266,6 +276,8 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
             yield Problem(f"{key}.kind", source.kind, f"one of: {', '.join(SOURCE_KINDS)}", "set it to one of them")
         elif source.kind != "python_stdlib" and not source.paths:
             yield Problem(f"{key}.paths", [], "names at least one file, glob or data set", "set paths: [...]")
+        elif not all(path.strip() for path in source.paths):
+            yield Problem(f"{key}.paths", source.paths, "no path is empty", "use . for this directory, if you mean it")
         if source.document_unit not in DOCUMENT_UNITS:
             yield Problem(
                 f"{key}.document_unit", source.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "set it to one"
@@ -282,6 +294,9 @@ def tokenizer(config: Config, world: World) -> Iterator[Problem]:
             rule = f"file, because data.sources[{source.name}] holds token ids already"
             remedy = "set data.tokenizer.path to the tokenizer that made the files"
             yield Problem("data.tokenizer.kind", tokenizer.kind, rule, remedy)
+    if tokenizer.kind != "file" and tokenizer.path:
+        rule = f"used only by kind=file, and data.tokenizer.kind is {tokenizer.kind}"
+        yield Problem("data.tokenizer.path", tokenizer.path, rule, "add data.tokenizer.kind=file")
     if tokenizer.kind == "file" and not tokenizer.path:
         yield Problem(
             "data.tokenizer.path", tokenizer.path, "needed by kind=file", "name a tokenizer.json or its directory"

@@ -7,6 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.errors import ConfigError, Problem
+
 
 @dataclass(frozen=True)
 class World:
@@ -14,8 +16,6 @@ class World:
 
     size: int = 1
     rank: int = 0
-    local_rank: int = 0
-    local_size: int = 1
     trainium: bool = False
     """A Neuron device is present."""
     cpu_bf16: bool = False
@@ -23,15 +23,26 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """Read torchrun's variables; without torchrun, one process."""
+        """Read torchrun's variables; without torchrun, one process. Raises ConfigError when they make no sense."""
+        size, rank = _count("WORLD_SIZE", 1), _count("RANK", 0)
+        if size > 1 and "MASTER_ADDR" not in os.environ:
+            rule = "torchrun sets it together with MASTER_ADDR, which is missing"
+            raise ConfigError(Problem("WORLD_SIZE", size, rule, "launch with torchrun, or unset WORLD_SIZE and RANK"))
         return cls(
-            size=int(os.environ.get("WORLD_SIZE", "1")),
-            rank=int(os.environ.get("RANK", "0")),
-            local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-            local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            size=size,
+            rank=rank,
             trainium=Path("/dev/neuron0").exists(),
             cpu_bf16=cpu_has_bf16(),
         )
+
+
+def _count(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise ConfigError(
+            Problem(variable, text, "a number, set by torchrun", f"launch with torchrun, or unset {variable}")
+        )
+    return int(text)
 
 
 def cpu_has_bf16() -> bool:

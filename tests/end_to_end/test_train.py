@@ -199,6 +199,59 @@ def test_a_non_finite_gradient_stops_with_11_and_saves_nothing(workspace: Path) 
     assert harness.records(workspace / "runs" / "hot", "save")[-1]["step"] == steps[-1]["step"] - 1
 
 
+def test_a_complete_run_is_lengthened_when_told_so(workspace: Path) -> None:
+    first = arguments("longer", "train.steps=8", "schedule.warmup_steps=5")
+    assert harness.train(workspace, first).code == 0
+    more = arguments("longer", "train.steps=12", "resume.allow=[train.steps]")
+    done = harness.train(workspace, more)
+    assert done.code == 0, done.output
+    run = workspace / "runs" / "longer"
+    assert harness.last_step(run / "metrics.jsonl") == 12
+    assert json.loads((run / "result.json").read_text())["step"] == 12
+    done = harness.train(workspace, arguments("longer", "train.steps=9", "resume.allow=[train.steps]"))
+    assert done.code == 3
+    assert "at least the 12 steps" in done.output
+
+
+def test_another_shape_is_refused_and_harms_nothing(workspace: Path) -> None:
+    assert harness.train(workspace, arguments("shape", "train.stop_after_steps=3")).code == 0
+    done = harness.train(workspace, arguments("shape", "model.mlp=64", "resume.allow=[model]"))
+    assert done.code == 3, done.output
+    assert "gate_proj.weight" in done.output
+    assert "Traceback" not in done.output
+    done = harness.train(workspace, arguments("shape", "train.stop_after_steps=5"))
+    assert done.code == 0, done.output
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)), "text".encode("utf-16"), "caf\u00e9".encode("latin-1")])
+def test_what_is_no_text_exits_4(workspace: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "odd.txt").write_bytes(content * 50)
+    done = harness.train(workspace, arguments("odd", f"data.sources=[{{paths: [{tmp_path}]}}]"))
+    assert done.code == 4, done.output
+    assert "odd.txt" in done.output
+    assert "UTF-8" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_signal_before_training_exits_10_without_a_traceback(workspace: Path) -> None:
+    process = subprocess.Popen(
+        harness.command(arguments("early"), 1),
+        cwd=workspace,
+        env=harness.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "run early" in process.stdout.readline()  # announced, and about to import torch
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    output = process.stdout.read()
+    assert process.wait(timeout=60) == 10, output
+    assert "interrupted before training began" in output
+    assert "Traceback" not in output
+
+
 def test_missing_data_exits_4(workspace: Path) -> None:
     done = harness.train(workspace, arguments("nodata", "data.sources=[{paths: [nowhere/*.txt]}]"))
     assert done.code == 4

@@ -85,11 +85,14 @@ def test_units(tmp_path: Path) -> None:
 
 
 def test_odd_names_bad_bytes_and_empty_files(tmp_path: Path) -> None:
-    (tmp_path / "a[1]*.txt").write_bytes(b"ok \xff end")
+    (tmp_path / "a[1]*.txt").write_bytes("ok \u00e9 end".encode())
     (tmp_path / "b.txt").write_bytes(b"")
     (tmp_path / ".hidden").write_text("no", encoding="utf-8")
-    assert texts_of(paths=[str(tmp_path)]) == ["ok \ufffd end"]
-    assert texts_of(paths=[str(tmp_path / "a[1]*.txt")]) == ["ok \ufffd end"]
+    assert texts_of(paths=[str(tmp_path)]) == ["ok \u00e9 end"]
+    assert texts_of(paths=[str(tmp_path / "a[1]*.txt")]) == ["ok \u00e9 end"]
+    (tmp_path / "b.txt").write_bytes(b"ok \xff end")
+    with pytest.raises(DataError, match="byte 3 is not"):
+        texts_of(paths=[str(tmp_path)])
 
 
 def test_python_stdlib() -> None:

@@ -12,7 +12,7 @@ from tests import harness
 
 
 def run(cwd: Path, *overrides: str, world: int = 1, rank: int = 0) -> harness.Finished:
-    variables = {"WORLD_SIZE": str(world), "RANK": str(rank)} if world > 1 else {}
+    variables = {"WORLD_SIZE": str(world), "RANK": str(rank), "MASTER_ADDR": "localhost"} if world > 1 else {}
     done = subprocess.run(
         [sys.executable, str(harness.ROOT / "scripts" / "train.py"), *overrides],
         cwd=cwd,
@@ -50,6 +50,11 @@ def test_without_a_recipe_the_recipes_are_listed(tmp_path: Path) -> None:
         (["recipe=tiny", "optim.lr=["], ["key=value"]),
         (["recipe=tiny", "train.microbatch=2.5"], ["train.microbatch"]),
         (["recipe=tiny", "a=1", "b=2", "optim.lr=x"], ["3 problems", "1. a", "2. b", "3. optim.lr"]),
+        (["recipe=null"], ["recipe"]),
+        (["recipe=tiny", "optim=null"], ["optim", "adamw"]),
+        (["recipe=tiny", "optim.lr=???"], ["optim.lr", "still to be given"]),
+        (["recipe=tiny", "train.steps=1,2"], ["train.steps", "--multirun"]),
+        (["recipe=tiny", "resume.allow=optim.lr"], ["write resume.allow=[optim.lr]"]),
         (["recipe=deepseek7b"], ["--nproc_per_node 32", "trn1.32xlarge", "recipe=tiny"]),
     ],
 )
@@ -61,6 +66,12 @@ def test_mistakes_are_answered_with_their_remedy(tmp_path: Path, overrides: list
     assert "Traceback" not in done.output
     assert "rule:" in done.output
     assert not list(tmp_path.iterdir()), "nothing may be written"
+
+
+def test_a_swept_key_is_checked_too(tmp_path: Path) -> None:
+    done = run(tmp_path, "recipe=tiny", "-m", "model.hiden=32,64")
+    assert done.code == 3
+    assert "did you mean model.hidden?" in done.output
 
 
 def test_other_ranks_say_one_line(tmp_path: Path) -> None:
@@ -81,6 +92,41 @@ def test_wrong_keys_inside_a_users_own_recipe_are_all_named(tmp_path: Path) -> N
     for words in ("schedule (in", "optim.lrr (in", "train.stepz (in", "did you mean train.steps?"):
         assert words in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("seq_len: [", "valid YAML"), ("optim: {lr: 1e-3}\n", "# @package _global_"), ("", "# @package _global_")],
+)
+def test_a_users_broken_recipe_is_explained(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "mine" / "recipe").mkdir(parents=True)
+    (tmp_path / "mine" / "recipe" / "own.yaml").write_text(text)
+    done = run(tmp_path, f"--config-dir={tmp_path / 'mine'}", "recipe=own")
+    assert done.code == 3, done.output
+    assert words in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_users_recipe_needs_no_name_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "recipe").mkdir(parents=True)
+    (tmp_path / "mine" / "recipe" / "own.yaml").write_text("# @package _global_\n# My recipe.\noptim: {lr: -1.0}\n")
+    done = run(tmp_path, f"--config-dir={tmp_path / 'mine'}", "recipe=own")
+    assert "optim.lr = -1.0" in done.output
+
+
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "abc"}, {"WORLD_SIZE": "2", "RANK": "0"}])
+def test_leftovers_of_another_launcher_are_named(tmp_path: Path, variables: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(harness.ROOT / "scripts" / "train.py"), "recipe=tiny"],
+        cwd=tmp_path,
+        env={**harness.environment(), **variables},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "unset WORLD_SIZE" in done.stderr
 
 
 def test_cfg_and_help_work_as_a_hydra_user_expects(tmp_path: Path) -> None:

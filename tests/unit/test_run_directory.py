@@ -14,7 +14,7 @@ import yaml
 from tests import harness
 from trainer.config import Config, OptimConfig, ResumeConfig, RunConfig
 from trainer.errors import ConfigError
-from trainer.rundir import open_run, trim_metrics
+from trainer.rundir import RunDirectory, open_run, trim_metrics
 
 
 def config(root: Path, **changes: object) -> Config:
@@ -22,7 +22,7 @@ def config(root: Path, **changes: object) -> Config:
 
 
 def test_a_new_run_keeps_config_overrides_and_environment(tmp_path: Path) -> None:
-    run = open_run(config(tmp_path), ["recipe=tiny", "optim.lr=1"])
+    run = start(config(tmp_path), ["recipe=tiny", "optim.lr=1"])
     assert run.result is None
     saved = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
     assert saved["optim"]["lr"] == OptimConfig().lr
@@ -32,32 +32,40 @@ def test_a_new_run_keeps_config_overrides_and_environment(tmp_path: Path) -> Non
     run.close()
 
 
+def start(config: Config, overrides: list[str]) -> RunDirectory:
+    """Open a run and begin it, as the recipe does once the weights are in place."""
+    run = open_run(config)
+    if run.result is None:
+        run.begin(config, overrides)
+    return run
+
+
 def trained(root: Path) -> None:
     """Leave what a run leaves that has trained: a checkpoint makes a trajectory worth protecting."""
     (root / "a" / "checkpoints" / "step-00000001").mkdir(parents=True)
 
 
 def test_the_same_run_may_go_on_and_a_changed_one_may_not(tmp_path: Path) -> None:
-    open_run(config(tmp_path), []).close()
-    open_run(config(tmp_path), []).close()
+    start(config(tmp_path), []).close()
+    start(config(tmp_path), []).close()
     watched = config(tmp_path)
     watched = replace(watched, logging=replace(watched.logging, every_steps=1))
     trained(tmp_path)
-    open_run(watched, []).close()  # what is printed is no part of the trajectory
+    start(watched, []).close()  # what is printed is no part of the trajectory
     changed = config(tmp_path, optim=OptimConfig(lr=7.0, beta1=0.5))
     before = (tmp_path / "a" / "config.yaml").read_text()
     with pytest.raises(ConfigError) as raised:
-        open_run(changed, [])
+        start(changed, [])
     assert [problem.key for problem in raised.value.problems] == ["optim.beta1", "optim.lr"]
     assert "0.001" in raised.value.problems[1].rule
-    assert "resume.allow=[optim.lr]" in raised.value.problems[1].remedy
+    assert "resume.allow=[optim.beta1,optim.lr]" in raised.value.problems[1].remedy
     assert (tmp_path / "a" / "config.yaml").read_text() == before, "a refusal overwrites nothing"
-    open_run(replace(changed, resume=ResumeConfig(allow=["optim"])), []).close()
+    start(replace(changed, resume=ResumeConfig(allow=["optim"])), []).close()
 
 
 def test_a_first_start_that_failed_may_be_mended(tmp_path: Path) -> None:
-    open_run(config(tmp_path), []).close()
-    open_run(config(tmp_path, optim=OptimConfig(lr=7.0)), []).close()
+    start(config(tmp_path), []).close()
+    start(config(tmp_path, optim=OptimConfig(lr=7.0)), []).close()
     saved = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
     assert saved["optim"]["lr"] == 7.0
     starts = (tmp_path / "a" / "launches.jsonl").read_text().splitlines()
@@ -65,21 +73,21 @@ def test_a_first_start_that_failed_may_be_mended(tmp_path: Path) -> None:
 
 
 def test_a_key_newer_than_the_run_holds_its_default(tmp_path: Path) -> None:
-    open_run(config(tmp_path), []).close()
+    start(config(tmp_path), []).close()
     trained(tmp_path)
     path = tmp_path / "a" / "config.yaml"
     saved = yaml.safe_load(path.read_text())
     del saved["optim"]["eps"], saved["model"]["rope_scaling"]
     path.write_text(yaml.safe_dump(saved))
-    open_run(config(tmp_path), []).close()
+    start(config(tmp_path), []).close()
     with pytest.raises(ConfigError, match=r"optim\.eps"):
-        open_run(config(tmp_path, optim=OptimConfig(eps=1e-5)), [])
+        start(config(tmp_path, optim=OptimConfig(eps=1e-5)), [])
 
 
 def test_a_live_run_keeps_its_name(tmp_path: Path) -> None:
     code = (
         "import sys, time; from trainer.config import *; from trainer.rundir import open_run\n"
-        f"run = open_run(Config(recipe='tiny', run=RunConfig(root={str(tmp_path)!r}, name='a')), [])\n"
+        f"run = open_run(Config(recipe='tiny', run=RunConfig(root={str(tmp_path)!r}, name='a')))\n"
         "print('open', flush=True); time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=harness.ROOT)
@@ -87,37 +95,37 @@ def test_a_live_run_keeps_its_name(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "open\n"
         with pytest.raises(ConfigError, match="no live run"):
-            open_run(config(tmp_path), [])
+            start(config(tmp_path), [])
     finally:
         holder.kill()
         holder.wait()
-    open_run(config(tmp_path), []).close()  # kill -9 frees the name
+    start(config(tmp_path), []).close()  # kill -9 frees the name
 
 
 def test_a_finished_run_says_so(tmp_path: Path) -> None:
-    run = open_run(config(tmp_path), [])
+    run = start(config(tmp_path), [])
     run.finish({"step": 5})
     run.close()
     trained(tmp_path)
-    assert open_run(config(tmp_path), []).result == {"step": 5}
+    assert start(config(tmp_path), []).result == {"step": 5}
     with pytest.raises(ConfigError, match=r"optim\.lr"):
-        open_run(config(tmp_path, optim=OptimConfig(lr=7.0)), [])
+        start(config(tmp_path, optim=OptimConfig(lr=7.0)), [])
     longer = config(tmp_path, optim=OptimConfig(lr=7.0), resume=ResumeConfig(allow=["optim.lr"]))
-    assert open_run(longer, []).result is None, "an allowed change goes on instead of printing the old result"
+    assert start(longer, []).result is None, "an allowed change goes on instead of printing the old result"
 
 
 def test_a_broken_saved_configuration_is_refused(tmp_path: Path) -> None:
-    open_run(config(tmp_path), []).close()
+    start(config(tmp_path), []).close()
     trained(tmp_path)
     (tmp_path / "a" / "config.yaml").write_text("{ not yaml")
     with pytest.raises(ConfigError, match="can be read"):
-        open_run(config(tmp_path), [])
+        start(config(tmp_path), [])
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="can be written"):
-        open_run(config(tmp_path / "file"), [])
+        start(config(tmp_path / "file"), [])
 
 
 def test_metrics_after_the_checkpoint_are_trimmed(tmp_path: Path) -> None:

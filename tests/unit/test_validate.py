@@ -76,6 +76,12 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("reliability.nonfinite", "ignore", "reliability.nonfinite", "skip"),
     ("logging.progress", "fancy", "logging.progress", "lines"),
     ("task", "dance", "task", "pretrain"),
+    ("data.tokenizer.path", "mine.json", "data.tokenizer.path", "kind=file"),
+    ("data.sources", [SourceConfig(paths=[""])], "data.sources[corpus].paths", "empty"),
+    ("data.cache_dir", "", "data.cache_dir", "names a directory"),
+    ("resume.allow", ["optim.lrr"], "resume.allow", "optim.lr"),
+    ("seed", 2**63, "seed", "2**63"),
+    ("run.name", "x" * 300, "run.name", "200 bytes"),
     ("run.name", "a/b", "run.name", "plain directory name"),
 ]
 

@@ -12,9 +12,10 @@ import torch.distributed.checkpoint as dcp
 
 from trainer.checkpoint.boxed import BoxLoadPlanner, boxed
 from trainer.checkpoint.directory import MANIFEST, PARTS
-from trainer.checkpoint.storage import SafetensorsReader
+from trainer.checkpoint.storage import INDEX, SafetensorsReader
+from trainer.errors import ConfigError, Problem
 from trainer.files import read_json
-from trainer.parallel.boxes import Store
+from trainer.parallel.boxes import Placed, Store
 from trainer.state import TrainState
 
 
@@ -28,6 +29,16 @@ def topology_changes(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
     return [f"{key} {now.get(key)}, was {before.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
+def refuse_other_shapes(directory: Path, tensors: Mapping[str, Placed]) -> None:
+    """Raise ConfigError when a checkpoint does not hold exactly these tensors: another model wrote it."""
+    stored = {name: tuple(entry["shape"]) for name, entry in read_json(directory / INDEX)["tensors"].items()}
+    for name, placed in tensors.items():
+        shape = placed.boxes[0].shape if placed.boxes else None
+        if shape is not None and stored.get(name) != shape:
+            rule = f"{directory.parent.name} holds {name} with shape {stored.get(name)}, this model wants {shape}"
+            raise ConfigError(Problem("model", name, rule, "restore the model's dimensions, or use another run.name"))
+
+
 def load_checkpoint(checkpoint: Path, store: Store, process_group: dist.ProcessGroup | None = None) -> TrainState:
     """Fill the store's tensors in place from a verified checkpoint, and return the rest of the state.
 
@@ -37,5 +48,6 @@ def load_checkpoint(checkpoint: Path, store: Store, process_group: dist.ProcessG
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process: as intended
             reader = SafetensorsReader(checkpoint / part)
+            refuse_other_shapes(checkpoint / part, tensors)
             dcp.load(boxed(tensors), storage_reader=reader, planner=BoxLoadPlanner(), process_group=process_group)
     return TrainState.from_json(read_json(checkpoint / "state.json"), read_json(checkpoint / "data.json"))

@@ -11,6 +11,13 @@ def describe(corpus: Corpus) -> list[str]:
         f"  {kind} text  {part.documents:,} documents, {part.tokens:,} tokens, {part.bytes / 1e6:,.1f} MB"
         for kind, part in (("training", corpus.train_part), ("held-out", corpus.heldout_part))
     ]
+    spoken = sum(len(corpus.tokenizer.token_bytes[token]) for token in corpus.heldout.slice(0, corpus.heldout.total))
+    written = corpus.heldout_part.bytes
+    if abs(spoken - written) > 0.005 * written:
+        lines.append(
+            f"  this tokenizer is not lossless: its tokens stand for {spoken:,} bytes of {written:,} held out;"
+            " bits per byte are those of what the tokens say"
+        )
     zlib, xz = corpus.zlib_bits_per_byte, corpus.xz_bits_per_byte
     if zlib is not None and xz is not None:
         lines.append(f"  held-out documents compressed whole, bits/byte: zlib -9 {zlib:.3f}, xz -6 {xz:.3f}")

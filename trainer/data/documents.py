@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +89,26 @@ def _texts(source: SourceConfig) -> Iterator[str]:
     for builder in ("text", "json", "parquet"):
         chosen = [file for file in files if _builder(file) == builder]
         if chosen:
+            if builder == "text" and source.kind == "files":
+                _check_encoding(source, chosen)
             yield from _files(source, builder, chosen)
+
+
+def _check_encoding(source: SourceConfig, files: list[Path]) -> None:
+    """Refuse what is not UTF-8 text: a picture or another encoding would be learnt as noise without a word."""
+    remedy = "convert it to UTF-8, or leave it out of the paths"
+    for file in files:
+        if file.suffix.lower() in COMPRESSED:
+            continue
+        content = file.read_bytes()
+        if b"\0" in content:
+            raise source_error(source, "paths", str(file), "text has no NUL bytes: binary, or UTF-16", remedy)
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise source_error(
+                source, "paths", str(file), f"text is UTF-8; byte {error.start} is not", remedy
+            ) from None
 
 
 def _builder(file: Path) -> str:
@@ -143,14 +163,19 @@ def _huggingface(source: SourceConfig, path: str) -> Iterator[str]:
 
 
 def _column(source: SourceConfig, rows: Any, field: str) -> Iterator[str]:
+    without = total = 0
     for row in rows:
+        total += 1
         text = row.get(field, "")
+        without += not text
         if not text and field not in row:
             _check_columns(source, list(row), field)
         if text is not None and not isinstance(text, str):
             rule = f"the column holds {type(text).__name__}, not text"
             raise source_error(source, "text_field", field, rule, "name a column of strings")
         yield text or ""
+    if without and field == source.text_field and source.kind != "python_stdlib":
+        print(f"{source.name}: {without:,} of {total:,} rows have no {field!r} and were skipped", file=sys.stderr)
 
 
 def _check_columns(source: SourceConfig, columns: list[str], field: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import IO, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from trainer.config import LoggingConfig
 from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord, to_json
+
+INFINITE = (float("inf"), float("-inf"))
 
 
 class Sink(Protocol):
@@ -28,8 +32,9 @@ class JsonLines:
         self._file: IO[str] = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - open for the run
 
     def write(self, record: Record) -> None:
-        """One line."""
-        self._file.write(json.dumps(to_json(record)) + "\n")
+        """One line. JSON has no NaN: a number that is not finite becomes null, beside ``"finite": false``."""
+        finite = {key: None if value != value or value in INFINITE else value for key, value in to_json(record).items()}
+        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -52,7 +57,10 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print at once: a log that lags behind a crash hides it."""
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # whoever read along has gone; training has not
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
 
     def close(self) -> None:
         """Nothing to close."""
@@ -78,7 +86,7 @@ class Bar(Lines):
 
     def say(self, text: str) -> None:
         """Above the bar, without markup."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the finished bar on the screen."""
@@ -92,6 +100,12 @@ def console_sink(progress: str, steps: int, every_steps: int, done: int) -> Sink
     if progress == "bar" or (progress == "auto" and sys.stdout.isatty()):
         return Bar(steps, every_steps, done)
     return Lines(steps, every_steps)
+
+
+def open_sinks(metrics: Path, config: LoggingConfig, steps: int, done: int) -> list[Sink]:
+    """The metrics file and the screen, for rank 0. ``done``: steps trained before this start."""
+    console = console_sink(config.progress, steps, config.every_steps, done)
+    return [JsonLines(metrics), *([console] if console else [])]
 
 
 def write_all(sinks: Sequence[Sink], record: Record) -> None:

@@ -17,8 +17,8 @@ def count_nonfinite(policy: ReliabilityConfig, step: int, finite: bool, in_a_row
                 f"gradient norm of step {step}",
                 "not finite",
                 f"finite (reliability.nonfinite={policy.nonfinite}, {in_a_row} in a row)",
-                "lower optim.lr or optim.clip_norm, lengthen the warm-up, or look at the data of this step;"
-                " the last checkpoint is from before it",
+                "lower optim.lr (with resume.allow=[optim.lr]), lengthen the warm-up, or look at the data of this step;"
+                " nothing was saved after it",
             )
         )
     return in_a_row
