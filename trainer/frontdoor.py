@@ -82,9 +82,10 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def interrupted(world: World) -> int:
-    """Report a stop before training began."""
+    """Report a stop that did not wait for a step to end: before training, or asked for twice."""
     if world.rank == 0:
-        print("interrupted before training began; the same command goes on from here", file=sys.stderr, flush=True)
+        text = "interrupted at once; the same command goes on from the last checkpoint, if there is one"
+        print(text, file=sys.stderr, flush=True)
     return int(ExitCode.PREEMPTED)
 
 

@@ -43,17 +43,19 @@ def resume_or_initialise(
     )
     for fault in faults:
         print(f"rank {rank} passed over {fault}", flush=True)
-    on_rank_zero(backend, lambda: _clear_the_way(directory, found))
     if found is None:
         if rank == 0:
             print(f"starting {directory.path.name} at step 0", flush=True)
         backend.load_initial(initialise)
+        on_rank_zero(backend, lambda: _clear_the_way(directory, found))
         return TrainState(corpus=dict(corpus))
     state = load_checkpoint(found, backend.store(), backend.host_group)
     if state.step > steps:
         rule = f"at least the {state.step} steps that the run has trained already"
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
     refuse_other_text(state.corpus, corpus, allowed)
+    # Nothing on the disk has changed until here: a refused resume leaves the run as it was.
+    on_rank_zero(backend, lambda: _clear_the_way(directory, found))
     state.corpus = dict(corpus)
     backend.loaded(state.updates)
     backend.set_rng_state(state.rng)

@@ -184,6 +184,7 @@ def test_other_text_under_the_same_name_is_refused(workspace: Path, tmp_path: Pa
     done = harness.train(workspace, arguments("edited", source))
     assert done.code == 3, done.output
     assert "trained on other content of: source corpus, tokenizer" in done.output
+    assert harness.last_step(workspace / "runs" / "edited" / "metrics.jsonl") == 8, "a refusal changes nothing"
     done = harness.train(workspace, arguments("edited", source, "resume.allow=[data]"))
     assert done.code == 0, done.output
 
@@ -248,7 +249,7 @@ def test_a_signal_before_training_exits_10_without_a_traceback(workspace: Path) 
     process.send_signal(signal.SIGTERM)
     output = process.stdout.read()
     assert process.wait(timeout=60) == 10, output
-    assert "interrupted before training began" in output
+    assert "interrupted at once" in output
     assert "Traceback" not in output
 
 
