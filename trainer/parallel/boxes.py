@@ -29,11 +29,6 @@ class Box:
     writer: bool = True
     """Among the ranks that hold this box, the one that saves it."""
 
-    @property
-    def whole(self) -> bool:
-        """Whether the box is the entire global tensor."""
-        return self.sizes == self.shape
-
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The box's values: a view of the local tensor, of shape ``sizes``."""
         return tensor[self.local] if self.local else tensor

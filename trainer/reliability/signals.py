@@ -6,8 +6,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""TERM: the scheduler takes the machine. INT: a person. USR1: Slurm's early warning."""
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+"""TERM: the scheduler takes the machine. INT: a person. USR1: Slurm's early warning. HUP: the terminal is gone."""
 
 
 class StopRequest:
@@ -19,6 +19,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in STOPPING:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: whoever started the run wants it to go on
             self._previous[number] = signal.signal(number, self._remember)
         return self
 
