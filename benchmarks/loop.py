@@ -30,6 +30,7 @@ from trainer.diagnose import CONF
 from trainer.loop import Trainer
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
+from trainer.models.sharding import sharding_plan
 from trainer.observe.records import Record, StepRecord
 from trainer.observe.sinks import JsonLines, Sink
 from trainer.parallel.boxes import whole_box
@@ -74,7 +75,7 @@ def loader(config: Config, derived: Derived, corpus: Corpus) -> TrainLoader:
 def our_trainer(config: Config, derived: Derived, world: World, corpus: Corpus, scratch: Path) -> tuple[Trainer, Kept]:
     """The Trainer as the recipe assembles it, metrics file included."""
     backend = make_backend(config, derived, world)
-    backend.shard(lambda: CausalLM(config.model), config.precision.mode)
+    backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
     backend.load_initial(Initialiser(config.model, config.seed))
     kept = Kept()
     saver = Saver(scratch, 0, lambda action: action(), 1, "", {})

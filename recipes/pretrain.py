@@ -22,8 +22,10 @@ from trainer.evaluation import Evaluator
 from trainer.loop import Trainer
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
+from trainer.models.sharding import sharding_plan
 from trainer.observe.sinks import open_sinks
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.parallel.boxes import Regions
 from trainer.parallel.mesh import Mesh
 from trainer.resume import resume_or_initialise
 from trainer.rundir import METRICS, RunDirectory, config_yaml, open_run, run_path
@@ -44,9 +46,9 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
                 print("\n".join(directory.describe()), flush=True)
             return ExitCode.DONE
         corpus = prepare_corpus(config.data, config.model.vocab, partial(print, flush=True) if not world.rank else None)
-        backend.shard(lambda: CausalLM(config.model), config.precision.mode)
+        backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
         initialise = Initialiser(config.model, config.seed)
-        here, allowed = backend.facts().topology(world.size, derived.dp), config.resume.allow
+        here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
         state = resume_or_initialise(
             directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here
         )
@@ -61,8 +63,8 @@ def make_backend(config: Config, derived: Derived, world: World) -> Backend:
     """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
     mesh = Mesh(world.rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
 
-    def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str) -> MixedPrecisionAdamW:
-        return MixedPrecisionAdamW(parameters, config.optim, mode)
+    def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str, counted: Regions) -> MixedPrecisionAdamW:
+        return MixedPrecisionAdamW(parameters, config.optim, mode, counted)
 
     return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds)
 
@@ -99,7 +101,7 @@ def train(
         lead=partial(on_rank_zero, backend),
         keep=config.checkpoint.keep,
         config_yaml=config_yaml(config, directory.path),
-        topology=facts.topology(world.size, derived.dp),
+        topology=facts.topology(backend.mesh),
         process_group=backend.host_group,
     )
     metrics = directory.path / METRICS

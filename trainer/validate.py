@@ -219,6 +219,19 @@ def layout(config: Config, world: World) -> Iterator[Problem]:
         )
 
 
+def tensor_parallel(config: Config, world: World) -> Iterator[Problem]:
+    """Dims that the tensor-parallel ranks cut evenly. Heads need not divide: they are padded and replicated."""
+    tp = config.parallel.tp
+    if tp <= 1:
+        return
+    for key, what in (("model.mlp", "the feed-forward's width"), ("model.vocab", "rows of the embedding and the head")):
+        size = lookup(config, key)
+        if size > 0 and size % tp:
+            legal = max(n for n in range(1, tp) if size % n == 0)
+            remedy = f"parallel.tp={legal}, or {key}={-(-size // tp) * tp}"
+            yield Problem(key, size, f"divided by parallel.tp ({tp}), which cuts {what}", remedy)
+
+
 def backend(config: Config, world: World) -> Iterator[Problem]:
     """What this machine and this version can execute."""
     name = backend_name(config, world)
@@ -233,13 +246,11 @@ def backend(config: Config, world: World) -> Iterator[Problem]:
         yield Problem(
             "backend.name", name, "this version executes on the native backend only", "set backend.name=native"
         )
-    elif name == "native" and model_parallel_size(config) > 1:
-        yield Problem(
-            "parallel",
-            f"tp {config.parallel.tp} x pp {config.parallel.pp} x cp {config.parallel.cp}",
-            "the native backend of this version is data parallel only",
-            "parallel=data (tp, pp and cp 1)",
-        )
+    elif name == "native":
+        for axis in ("pp", "cp"):
+            if (size := getattr(config.parallel, axis)) > 1:
+                rule = "1: the native backend of this version is data and tensor parallel only"
+                yield Problem(f"parallel.{axis}", size, rule, f"parallel.{axis}=1, or a larger parallel.tp")
 
 
 def recipe(config: Config, world: World) -> Iterator[Problem]:
@@ -313,4 +324,4 @@ def tokenizer(config: Config, world: World) -> Iterator[Problem]:
             )
 
 
-RULES = (choices, ranges, model, length, batch, layout, backend, recipe, sources, tokenizer)
+RULES = (choices, ranges, model, length, batch, layout, tensor_parallel, backend, recipe, sources, tokenizer)

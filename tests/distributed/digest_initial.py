@@ -13,6 +13,7 @@ from trainer.config import Config, ModelConfig, PrecisionConfig
 from trainer.derive import derive
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
+from trainer.models.sharding import sharding_plan
 from trainer.world import World
 
 precision = sys.argv[2]
@@ -23,7 +24,7 @@ config = replace(config, train=replace(config.train, steps=1))
 world = World.from_environment()
 backend = make_backend(config, derive(config, world), world)
 backend.setup()
-backend.shard(lambda: CausalLM(config.model), precision)
+backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), precision)
 backend.load_initial(Initialiser(config.model, seed=11))
 tensors = {f"master {name}": placed.tensor for name, placed in backend.store().model.items()}
 tensors |= {f"model {name}": p.detach().float() for name, p in backend.model.named_parameters()}

@@ -27,7 +27,7 @@ def values(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 def whole(names: dict[str, tuple[int, ...]], fill: bool = True) -> dict[str, Placed]:
     make = values if fill else (lambda name, shape: torch.zeros(shape))
-    return {name: Placed(make(name, shape), (whole_box(name, shape),)) for name, shape in names.items()}
+    return {name: Placed(make(name, shape), (whole_box(name, shape),), shape) for name, shape in names.items()}
 
 
 NAMES = {"model.embed_tokens.weight": (10, 4), "model.norm.weight": (4,)}
@@ -73,9 +73,9 @@ def test_another_layout_reads_it(tmp_path: Path) -> None:
     fused, padded = torch.zeros(6, 4), torch.full((8, 4), -1.0)
     all_of = slice(0, 4)
     target = {
-        "gate": Placed(fused, (Box("gate", (6, 4), (2, 0), (3, 4), (slice(0, 3), all_of)),)),
-        "up": Placed(fused, (Box("up", (6, 4), (2, 0), (3, 4), (slice(3, 6), all_of)),)),
-        "wide": Placed(padded, (Box("wide", (12, 4), (3, 0), (5, 4), (slice(0, 5), all_of)),)),
+        "gate": Placed(fused, (Box("gate", (6, 4), (2, 0), (3, 4), (slice(0, 3), all_of)),), (6, 4)),
+        "up": Placed(fused, (Box("up", (6, 4), (2, 0), (3, 4), (slice(3, 6), all_of)),), (6, 4)),
+        "wide": Placed(padded, (Box("wide", (12, 4), (3, 0), (5, 4), (slice(0, 5), all_of)),), (12, 4)),
     }
     load_checkpoint(path, Store(target, {}))
     assert torch.equal(fused[:3], values("gate", (6, 4))[2:5])
@@ -92,11 +92,13 @@ def test_several_boxes_of_one_tensor_are_written_and_read(tmp_path: Path) -> Non
         Box("w", (10, 4), (0, 0), (2, 4), (slice(3, 5), slice(0, 4))),
     )
     middle = (Box("w", (10, 4), (2, 0), (5, 4), (slice(0, 5), slice(0, 4))),)
-    path = saver(tmp_path).save(Store({"w": Placed(local, pieces)}, {"m": Placed(full[2:7], middle)}), state(1))
+    path = saver(tmp_path).save(
+        Store({"w": Placed(local, pieces, (10, 4))}, {"m": Placed(full[2:7], middle, (10, 4))}), state(1)
+    )
     index = json.loads((path / "model" / "index.json").read_text())
     assert [chunk["key"] for chunk in index["tensors"]["w"]["chunks"]] == ["w@7,0", "w@0,0"]
     back = torch.zeros(5, 4)
-    load_checkpoint(path, Store({"w": Placed(back, pieces)}, {}))
+    load_checkpoint(path, Store({"w": Placed(back, pieces, (10, 4))}, {}))
     assert torch.equal(back, local)
 
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from trainer.batch import Batch
 from trainer.parallel.boxes import Box, Store
-from trainer.parallel.mesh import Mesh
+from trainer.parallel.mesh import AXES, Mesh
+from trainer.parallel.plan import Plan
 
 BuildModel = Callable[[], nn.Module]
 """Makes the plain model; called under the meta device, so it allocates nothing."""
@@ -34,9 +35,10 @@ class Facts:
     threads: int
     versions: Mapping[str, str]
 
-    def topology(self, world: int, dp: int) -> dict[str, object]:
+    def topology(self, mesh: Mesh) -> dict[str, object]:
         """What a bitwise resume depends on besides the configuration; kept in each checkpoint's manifest."""
-        return {"world": world, "dp": dp, "device": self.device, "threads": self.threads, **self.versions}
+        axes = {axis: mesh.size(axis) for axis in AXES}
+        return {"world": mesh.world, **axes, "device": self.device, "threads": self.threads, **self.versions}
 
     def describe(self) -> list[str]:
         """For people, where the run is announced."""
@@ -71,9 +73,10 @@ class Backend(Protocol):
     def setup(self) -> None:
         """Bring up process groups and devices."""
 
-    def shard(self, build: BuildModel, precision: str) -> None:
-        """Lower the plain model, give its parameters memory without values, and make the optimizer over them.
+    def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
+        """Lower the plain model by its plan, give its parameters memory without values, make the optimizer over them.
 
+        Raises ConfigError when the plan does not fit the model or the layout.
         precision: fp32 | bf16_mixed | bf16. Which optimizer class that means is the backend's constructor's affair.
         """
 

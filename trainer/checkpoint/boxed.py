@@ -17,11 +17,11 @@ class BoxedTensor:
     """Answers DCP's ``__create_write_items__`` and ``__create_chunk_list__`` from a tensor's boxes."""
 
     def __init__(self, placed: Placed) -> None:
-        self.tensor, self.boxes = placed.tensor, placed.boxes
+        self.tensor, self.boxes, self.shape = placed.tensor, placed.boxes, placed.shape
 
     def size(self) -> torch.Size:
         """Shape of the global tensor."""
-        return torch.Size(self.boxes[0].shape)
+        return torch.Size(self.shape)
 
     def values(self, index: MetadataIndex) -> torch.Tensor:
         """The local view of the box that begins at the index's offset."""

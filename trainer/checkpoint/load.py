@@ -33,9 +33,10 @@ def refuse_other_shapes(directory: Path, tensors: Mapping[str, Placed]) -> None:
     """Raise ConfigError when a checkpoint does not hold exactly these tensors: another model wrote it."""
     stored = {name: tuple(entry["shape"]) for name, entry in read_json(directory / INDEX)["tensors"].items()}
     for name, placed in tensors.items():
-        shape = placed.boxes[0].shape if placed.boxes else None
-        if shape is not None and stored.get(name) != shape:
-            rule = f"{directory.parent.name} holds {name} with shape {stored.get(name)}, this model wants {shape}"
+        if stored.get(name) != placed.shape:
+            rule = (
+                f"{directory.parent.name} holds {name} with shape {stored.get(name)}, this model wants {placed.shape}"
+            )
             raise ConfigError(Problem("model", name, rule, "restore the model's dimensions, or use another run.name"))
 
 

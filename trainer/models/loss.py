@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,21 +11,43 @@ from torch import nn
 
 from trainer.batch import IGNORED_LABEL
 
+ChunkLoss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(FP32 logits [tokens, vocab], labels [tokens]) -> the summed loss and its gradient with respect to the logits.
+It may use the logits' memory for the gradient."""
+
+
+def chunk_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy summed over the target tokens, FP32 scalar; softmax - onehot for them, zero for the others."""
+    log_probabilities = F.log_softmax(logits, dim=-1)
+    loss = F.nll_loss(log_probabilities, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+    gradient = log_probabilities.exp_()
+    index = labels.clamp(min=0).unsqueeze(-1)
+    gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
+    return loss, gradient.mul_((labels != IGNORED_LABEL).unsqueeze(-1))
+
 
 class HeadLoss(nn.Module):
-    """The head and the loss in one: the part of the model that a lowering replaces for a vocabulary-parallel loss."""
+    """The head and the loss in one. A lowering that cuts the vocabulary replaces ``chunk_loss``."""
+
+    chunk_loss: ChunkLoss
 
     def __init__(self, chunk_tokens: int) -> None:
         super().__init__()
         self.chunk_tokens = chunk_tokens
+        self.chunk_loss = chunk_loss
 
     def forward(self, hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> torch.Tensor:
         """hidden: [batch, seq, hidden]; labels: [batch, seq]. Summed cross-entropy of the targets, FP32 scalar."""
-        return summed_cross_entropy(hidden.flatten(0, 1), head.weight, labels.flatten(), self.chunk_tokens)
+        rows, targets = hidden.flatten(0, 1), labels.flatten()
+        return summed_cross_entropy(rows, head.weight, targets, self.chunk_tokens, self.chunk_loss)
 
 
 def summed_cross_entropy(
-    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, chunk_tokens: int
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    labels: torch.Tensor,
+    chunk_tokens: int,
+    chunk_loss: ChunkLoss = chunk_loss,
 ) -> torch.Tensor:
     """Sum over target tokens of -log softmax(hidden @ head.T)[label], as an FP32 scalar.
 
@@ -34,14 +57,20 @@ def summed_cross_entropy(
     """
     # Inside forward() gradients are always off: whether anybody wants them has to be asked here.
     wanted = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
-    result: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, chunk_tokens, wanted)
+    result: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, chunk_tokens, chunk_loss, wanted)
     return result
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, chunk_tokens: int, wanted: bool
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        labels: torch.Tensor,
+        chunk_tokens: int,
+        chunk_loss: ChunkLoss,
+        wanted: bool,
     ) -> torch.Tensor:
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden) if wanted else None
@@ -49,12 +78,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         head_gradient = torch.zeros_like(head, dtype=torch.float32) if wanted else None
         for start in range(0, hidden.shape[0], chunk_tokens):
             rows = slice(start, start + chunk_tokens)
-            x, target = hidden[rows], labels[rows]
-            logits = F.linear(x, head).float()
-            log_probabilities = F.log_softmax(logits, dim=-1)
-            loss += F.nll_loss(log_probabilities, target, ignore_index=IGNORED_LABEL, reduction="sum")
+            x = hidden[rows]
+            summed, gradient = chunk_loss(F.linear(x, head).float(), labels[rows])
+            loss += summed
             if hidden_gradient is not None and head_gradient is not None:
-                gradient = _logit_gradient(log_probabilities, target).to(x.dtype)
+                gradient = gradient.to(x.dtype)
                 hidden_gradient[rows] = gradient @ head
                 if head.dtype == torch.float32:
                     head_gradient.addmm_(gradient.T, x)
@@ -65,16 +93,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None, None]:
         hidden_gradient, head_gradient = ctx.saved_tensors
         scale = gradients[0]
-        return hidden_gradient * scale, head_gradient * scale, None, None, None
-
-
-def _logit_gradient(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """softmax - onehot for target rows, zero for the others; reuses the memory of its input. FP32 [rows, vocab]."""
-    live = (labels != IGNORED_LABEL).unsqueeze(-1)
-    gradient = log_probabilities.exp_()
-    index = labels.clamp(min=0).unsqueeze(-1)
-    gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
-    return gradient.mul_(live)
+        return hidden_gradient * scale, head_gradient * scale, None, None, None, None

@@ -8,12 +8,13 @@ bf16        BF16               the parameters   BF16      BF16
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from trainer.config import OptimConfig
+from trainer.parallel.boxes import Regions
 
 NORM_ROW = 16384
 """Elements whose squares are added up in one go; the flat gradient is padded to a multiple."""
@@ -35,21 +36,19 @@ class MixedPrecisionAdamW:
 
     Gradients live in one flat tensor with a view per parameter: they exist from the start (the first microbatch is
     no special case), are reduced by one collective and measured by one norm.
+
+    counted: the parts of each gradient that this rank counts in the norm; None: all of all. The flat tensor holds
+    first what counts whole, then the rest.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimConfig, mode: str) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], config: OptimConfig, mode: str, counted: Regions | None = None
+    ) -> None:
         self.parameters, self.mode, self.clip_norm = dict(parameters), mode, config.clip_norm
         self.masters = {
             name: p.detach().float().requires_grad_() if mode == "bf16_mixed" else p for name, p in parameters.items()
         }
-        sizes = [p.numel() for p in self.masters.values()]
-        rows = -(-sum(sizes) // NORM_ROW)
-        self.gradients = torch.zeros(rows * NORM_ROW, dtype=torch.bfloat16 if mode == "bf16" else torch.float32)
-        pieces = self.gradients[: sum(sizes)].split(sizes)
-        for (name, master), piece in zip(self.masters.items(), pieces, strict=True):
-            master.grad = piece.view_as(master)
-            if mode == "bf16_mixed":
-                self.parameters[name].register_post_accumulate_grad_hook(_accumulate_into(master.grad))
+        self._allocate_gradients(counted)
         self.adamw = MaskedAdamW(
             _groups(self.masters, config.weight_decay),
             lr=config.lr,
@@ -67,13 +66,41 @@ class MixedPrecisionAdamW:
         self.adamw.grad_scale = torch.ones((), dtype=torch.float32)
         self.adamw.found_inf = torch.zeros((), dtype=torch.float32)
 
-    def squared_norm(self) -> torch.Tensor:
-        """Sum of the squares of the gradients that this rank holds, FP32 scalar.
+    def _allocate_gradients(self, counted: Regions | None) -> None:
+        whole = [name for name in self.masters if counted is None or _is_whole(self.masters[name], counted[name])]
+        rest = [name for name in self.masters if name not in set(whole)]
+        lengths = [sum(self.masters[name].numel() for name in names) for names in (whole, rest)]
+        rows = [-(-length // NORM_ROW) for length in lengths]
+        dtype = torch.bfloat16 if self.mode == "bf16" else torch.float32
+        self.gradients = torch.zeros(sum(rows) * NORM_ROW, dtype=dtype)
+        halves = self.gradients.split([count * NORM_ROW for count in rows])
+        for names, half, length in zip((whole, rest), halves, lengths, strict=True):
+            pieces = half[:length].split([self.masters[name].numel() for name in names]) if names else ()
+            for name, piece in zip(names, pieces, strict=True):
+                gradient = piece.view_as(self.masters[name])
+                self.masters[name].grad = gradient
+                if self.mode == "bf16_mixed":
+                    self.parameters[name].register_post_accumulate_grad_hook(_accumulate_into(gradient))
+        self._counted_whole, self._rest = halves
+        self._counted_parts = [self.gradient(name)[part] for name in rest for part in (counted or {})[name]]
 
-        In rows: over one long vector the CPU kernel adds up one by one, and loses 1e-4 of 5M elements, 1e-2 of 100M.
+    def gradient(self, name: str) -> torch.Tensor:
+        """The accumulated gradient of a parameter: a view of the flat tensor."""
+        gradient = self.masters[name].grad
+        assert gradient is not None
+        return gradient
+
+    def squared_norm(self) -> torch.Tensor:
+        """Sum of the squares of the gradients that this rank counts, FP32 scalar.
+
+        What it does not count adds nothing, unless it is not finite: then neither is the result.
         """
-        rows = torch.linalg.vector_norm(self.gradients.view(-1, NORM_ROW), dim=1, dtype=torch.float32)
-        return rows.square().sum()
+        total = _squared(self._counted_whole.view(-1, NORM_ROW))
+        for part in self._counted_parts:
+            total += _squared(part)
+        if self._rest.numel():
+            total += 0 * _squared(self._rest.view(-1, NORM_ROW))
+        return total
 
     def update(self, lr: float, norm: torch.Tensor) -> torch.Tensor:
         """Clip by the global norm (FP32 scalar), update, clear the gradients, which are reduced already.
@@ -116,6 +143,17 @@ class MixedPrecisionAdamW:
     def updates(self, count: int) -> None:
         for state in self.adamw.state.values():
             state["step"].fill_(count)
+
+
+def _squared(values: torch.Tensor) -> torch.Tensor:
+    """Sum of squares, FP32 scalar, in rows of the last dim: over one long vector the CPU kernel adds up one by one, and
+    loses 1e-4 of 5M elements, 1e-2 of 100M.
+    """
+    return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float32).square().sum()
+
+
+def _is_whole(tensor: torch.Tensor, parts: Sequence[tuple[slice, ...]]) -> bool:
+    return len(parts) == 1 and tensor[parts[0]].numel() == tensor.numel()
 
 
 def _groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> list[dict[str, object]]:

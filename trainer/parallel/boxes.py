@@ -6,10 +6,16 @@ several parameters fused in one local tensor (one box each).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+
+Regions = Mapping[str, Sequence[tuple[slice, ...]]]
+"""Parts of this rank's tensors, by canonical name."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +32,29 @@ class Box:
     """Extent of the box in each dim."""
     local: tuple[slice, ...]
     """The same extent inside the local tensor."""
+    copy: int = 0
+    """Which replica among the ranks that share one copy of the model. Copy 0 counts in the global gradient norm."""
     writer: bool = True
-    """Among the ranks that hold this box, the one that saves it."""
+    """Among all ranks that hold this box, the one that saves it."""
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The box's values: a view of the local tensor, of shape ``sizes``."""
         return tensor[self.local] if self.local else tensor
 
 
-def whole_box(name: str, shape: tuple[int, ...], writer: bool = True) -> Box:
+def whole_box(name: str, shape: tuple[int, ...], copy: int = 0) -> Box:
     """The box of a tensor that this rank holds completely."""
-    return Box(name, shape, (0,) * len(shape), shape, tuple(slice(0, n) for n in shape), writer)
+    return Box(name, shape, (0,) * len(shape), shape, tuple(slice(0, n) for n in shape), copy)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A local tensor and the boxes of the global tensor in it."""
+    """A local tensor and the boxes of a global tensor in it: none where the rank holds padding only."""
 
     tensor: torch.Tensor
     boxes: tuple[Box, ...]
+    shape: tuple[int, ...]
+    """Of the global tensor, without padding."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Rank order is neuronx-distributed's, fastest first: tp, cp, dp, pp.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 AXES = ("tp", "cp", "dp", "pp")
 """Fastest-varying axis first."""
@@ -48,3 +48,8 @@ class Mesh:
             for rank in range(self.world)
             if all(self.coordinate(name, rank) == self.coordinate(name) for name in others)
         )
+
+    def groups(self, axis: str) -> list[tuple[int, ...]]:
+        """All groups of an axis, each in order; every rank is in one of them. The same list on every rank."""
+        groups = {replace(self, rank=rank).group(axis) for rank in range(self.world)}
+        return sorted(groups)

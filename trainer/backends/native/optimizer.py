@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from trainer.parallel.boxes import Regions
+
 
 class Optimizer(Protocol):
     """Masters and accumulated gradients, with the update split so that the backend owns every collective.
@@ -18,6 +20,7 @@ class Optimizer(Protocol):
     masters: dict[str, torch.Tensor]
     gradients: torch.Tensor
 
+    def gradient(self, name: str) -> torch.Tensor: ...
     def squared_norm(self) -> torch.Tensor: ...
     def update(self, lr: float, norm: torch.Tensor) -> torch.Tensor: ...
     def publish(self) -> None: ...
@@ -28,5 +31,6 @@ class Optimizer(Protocol):
     def updates(self, count: int) -> None: ...
 
 
-MakeOptimizer = Callable[[Mapping[str, nn.Parameter], str], Optimizer]
-"""Makes the optimizer over the lowered model's parameters, by canonical name, for a precision mode."""
+MakeOptimizer = Callable[[Mapping[str, nn.Parameter], str, Regions], Optimizer]
+"""Makes the optimizer over the lowered model's parameters, by canonical name, for a precision mode; the regions are the
+parts of the gradients that this rank counts in the global norm, which other ranks may hold too."""
