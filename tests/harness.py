@@ -136,6 +136,18 @@ def records(run: Path, kind: str = "step") -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
+def worst_difference(a: list[dict[str, Any]], b: list[dict[str, Any]], key: str) -> float:
+    """Largest relative difference between two curves, step by step."""
+    assert [x["step"] for x in a] == [y["step"] for y in b]
+    return max(abs(x[key] - y[key]) / abs(x[key]) for x, y in zip(a, b, strict=True))
+
+
+def assert_same_curve(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> None:
+    """The layout contract in FP32 (docs/numerics.md): loss to 1e-5, gradient norm to 1e-4."""
+    assert worst_difference(a, b, "loss") <= 1e-5
+    assert worst_difference(a, b, "grad_norm") <= 1e-4
+
+
 def assert_same_checkpoint(a: Path, b: Path) -> None:
     """Weights, moments, state and data cursor, byte for byte."""
     files = sorted(path.relative_to(a) for path in a.rglob("*.safetensors"))

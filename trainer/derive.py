@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from trainer.arithmetic import parameters
+from trainer.arithmetic import head_dim, parameters
 from trainer.config import Config
+from trainer.parallel.heads import Heads, lay_out
 from trainer.world import World
 
 
@@ -68,7 +69,7 @@ def derive(config: Config, world: World) -> Derived:
         warmup_reason = f"{config.schedule.warmup_fraction:g} of {steps:,} steps (schedule.warmup_fraction)"
     fallback = "precision.mode" if precision == config.precision.mode else "this CPU has no BF16 instructions"
     length = "train.steps" if config.train.steps is not None else f"{config.train.tokens:,} tokens in whole steps"
-    reasons = (
+    reasons: tuple[str, ...] = (
         f"backend        {backend:<12} {'found Trainium' if world.trainium else 'no Trainium on this machine'}"
         if config.backend.name == "auto"
         else f"backend        {backend:<12} backend.name",
@@ -81,6 +82,9 @@ def derive(config: Config, world: World) -> Derived:
         f"warm-up steps  {warmup:<12,} {warmup_reason}",
         f"parameters     {parameters(config.model):<12,} closed form of model={config.model.name}",
     )
+    if config.parallel.tp > 1:
+        layout = lay_out(Heads(config.model.heads, config.model.kv_heads, head_dim(config.model)), config.parallel.tp)
+        reasons = (*reasons, f"heads          {f'tp {config.parallel.tp}':<12} {layout}")
     return Derived(backend, precision, dp, samples, accumulation, steps, warmup, reasons)
 
 

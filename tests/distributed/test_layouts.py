@@ -1,10 +1,7 @@
-"""Every layout gives the single process's curve: here data parallel. The tolerances are docs/numerics.md's contract."""
+"""Every layout gives the single process's curve. The tolerances are docs/numerics.md's contract."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,24 @@ from trainer.data.corpus import prepare_corpus
 from trainer.data.loader import TrainLoader
 
 pytestmark = pytest.mark.slow
+
+HEADS = {
+    "4/2": [],
+    # 9 query and 3 key-value heads: on 2 ranks one head is held twice, on 4 ranks there is padding besides.
+    "9/3": ["model.hidden=72", "model.heads=9", "model.kv_heads=3", "model.tied=false", "model.qkv_bias=true"],
+}
+LAYOUTS = {"one": (1, 1), "dp2": (2, 1), "dp4": (4, 1), "tp2": (2, 2), "tp4": (4, 4), "dp2-tp2": (4, 2)}
+"""Processes and tensor-parallel size."""
+FP32 = [
+    ("4/2", "dp2"),
+    ("4/2", "dp4"),
+    ("4/2", "tp2"),
+    ("4/2", "tp4"),
+    ("9/3", "tp2"),
+    ("9/3", "tp4"),
+    ("9/3", "dp2-tp2"),
+]
+BF16 = [("4/2", "dp2"), ("4/2", "dp4"), ("9/3", "tp2"), ("9/3", "tp4"), ("9/3", "dp2-tp2")]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +56,14 @@ def test_the_corpus_pads_its_last_sample_within_the_steps(workspace: Path) -> No
     assert sum(count > 0 for count in padded) >= 2
 
 
-def curve(workspace: Path, precision: str, processes: int) -> list[dict[str, Any]]:
+def curve(workspace: Path, heads: str, precision: str, layout: str) -> list[dict[str, Any]]:
     """The steps of a run; BF16 also on a CPU without BF16 instructions, which computes the same, slowly."""
-    name = f"{precision}-{processes}"
+    processes, tp = LAYOUTS[layout]
+    name = f"{heads.replace('/', '-')}-{precision}-{layout}"
     run = workspace / "runs" / name
     if not run.exists():
-        layout = [f"precision={precision}", "precision.cpu_fallback=null", f"run.name={name}"]
-        overrides = [*harness.SMALL, *layout, "data.sources=[{paths: [corpus]}]"]
+        setting = [f"precision={precision}", "precision.cpu_fallback=null", f"run.name={name}", f"parallel.tp={tp}"]
+        overrides = [*harness.SMALL, *HEADS[heads], *setting, "data.sources=[{paths: [corpus]}]"]
         done = harness.train(workspace, overrides, processes)
         assert done.code == 0, done.output
     steps = harness.records(run)
@@ -55,43 +71,24 @@ def curve(workspace: Path, precision: str, processes: int) -> list[dict[str, Any
     return steps
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_fp32_data_parallel_equals_one_process(workspace: Path, processes: int) -> None:
-    one, many = curve(workspace, "fp32", 1), curve(workspace, "fp32", processes)
+@pytest.mark.parametrize(("heads", "layout"), FP32)
+def test_fp32_equals_one_process(workspace: Path, heads: str, layout: str) -> None:
+    one, many = curve(workspace, heads, "fp32", "one"), curve(workspace, heads, "fp32", layout)
     assert one[-1]["loss"] < 0.95 * one[0]["loss"], "the contract asks for a falling loss"
     targets = [step["target_tokens"] for step in one]
     assert targets == [step["target_tokens"] for step in many]
     assert len(set(targets)) > 5, "uneven documents and padding make the number of targets vary"
     assert max(targets) < 512
-    for a, b in zip(one, many, strict=True):
-        assert abs(a["loss"] - b["loss"]) <= 1e-5 * a["loss"], f"loss of step {a['step']}"
-        assert abs(a["grad_norm"] - b["grad_norm"]) <= 1e-4 * a["grad_norm"], f"norm of step {a['step']}"
+    harness.assert_same_curve(one, many)
+    worst = [harness.worst_difference(one, many, key) for key in ("loss", "grad_norm")]
+    print(f"{heads} {layout}: worst relative difference of the loss {worst[0]:.1e}, of the norm {worst[1]:.1e}")
 
 
 @pytest.mark.parametrize("precision", ["bf16_mixed", "bf16"])
-@pytest.mark.parametrize("processes", [2, 4])
-def test_bf16_data_parallel_follows_one_process(workspace: Path, precision: str, processes: int) -> None:
-    one, many = curve(workspace, precision, 1), curve(workspace, precision, processes)
-    assert abs(one[0]["loss"] - many[0]["loss"]) <= 2e-3 * one[0]["loss"]
-    assert abs(one[-1]["loss"] - many[-1]["loss"]) <= 5e-3 * one[-1]["loss"]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16_mixed"])
-def test_initial_parameters_are_bitwise_equal(tmp_path: Path, precision: str) -> None:
-    """Digests of every weight, master and rounded, on every rank of 1, 2 and 4 processes."""
-    digests: set[str] = set()
-    for processes in (1, 2, 4):
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        out = tmp_path / f"digests-{processes}"
-        out.mkdir()
-        subprocess.run(
-            [sys.executable, *launch, str(Path(__file__).with_name("digest_initial.py")), str(out), precision],
-            env={**harness.environment(), "PYTHONPATH": str(harness.ROOT)},
-            check=True,
-            timeout=120,
-        )
-        found = [json.loads(path.read_text()) for path in sorted(out.iterdir())]
-        assert len(found) == processes
-        digests |= {json.dumps(ranks, sort_keys=True) for ranks in found}
-    assert len(digests) == 1
-    assert len(json.loads(digests.pop())) == 2 * (2 + 2 * 9)
+@pytest.mark.parametrize(("heads", "layout"), BF16)
+def test_bf16_follows_one_process(workspace: Path, heads: str, precision: str, layout: str) -> None:
+    one, many = curve(workspace, heads, precision, "one"), curve(workspace, heads, precision, layout)
+    first, last = (abs(one[step]["loss"] - many[step]["loss"]) / one[step]["loss"] for step in (0, -1))
+    print(f"{heads} {precision} {layout}: relative difference of the loss {first:.1e} at step 1, {last:.1e} at step 20")
+    assert first <= 2e-3
+    assert last <= 5e-3

@@ -67,6 +67,16 @@ class HeadLayout:
         """The most ranks that hold one key-value head."""
         return -(-self.tp * self.slots_per_rank // self.heads.key_value)
 
+    def __str__(self) -> str:
+        copies = "1 copy" if self.copies == 1 else f"up to {self.copies} copies"
+        padding = (
+            f"{self.padded_queries} query heads over all ranks are padding" if self.padded_queries else "no padding"
+        )
+        return (
+            f"a rank computes {self.queries_per_rank} of {self.heads.query} query heads with {self.slots_per_rank} of"
+            f" {self.heads.key_value} key-value heads ({copies} of each, {padding})"
+        )
+
     def holders(self, key_value: int) -> tuple[int, ...]:
         """Tensor-parallel ranks that hold a key-value head, in order."""
         slots = range(key_value, self.tp * self.slots_per_rank, self.heads.key_value)

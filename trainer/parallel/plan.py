@@ -79,8 +79,8 @@ class Plan:
             try:
                 placed[name] = self._place(name, rule, shapes[name], tp, rank)
             except Uncuttable as error:
-                dim = f"dim {rule.dim} of shape {tuple(shapes[name])} under style {rule}: {error.rule}"
-                problems.append(Problem(name, shapes[name][rule.dim or 0], dim, error.remedy))
+                cutting = f"style {rule} cuts dim {rule.dim} over {tp} ranks: {error.rule}"
+                problems.append(Problem(name, tuple(shapes[name]), cutting, error.remedy))
         if problems:
             raise ConfigError(problems)
         return placed

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics
+from trainer.backends.native.groups import join
 from trainer.backends.native.optimizer import MakeOptimizer, Optimizer
 from trainer.backends.native.peak import measure_peak_flops
 from trainer.backends.native.replicas import SharedHead, add_copies, shared_heads
@@ -21,7 +22,7 @@ from trainer.backends.native.tensor_parallel import lower
 from trainer.batch import Batch
 from trainer.parallel.boxes import Placed, Store
 from trainer.parallel.heads import lay_out
-from trainer.parallel.mesh import AXES, Mesh
+from trainer.parallel.mesh import Mesh
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan
 from trainer.world import cpu_model
@@ -54,14 +55,8 @@ class NativeBackend:
 
     def setup(self) -> None:
         """Join the gloo process group, when there is more than one process, and one for each axis in use."""
-        if self.distributed and not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=self._timeout)
-        for axis in AXES:
-            if self.mesh.size(axis) > 1:
-                for ranks in self.mesh.groups(axis):  # all ranks make all groups, in the same order
-                    group = dist.new_group(ranks)
-                    if self.mesh.rank in ranks:
-                        self._groups[axis] = group
+        if self.distributed:
+            self._groups = join(self.mesh, self._timeout)
 
     def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
         """Build on meta, cut by the plan, allocate on the CPU; data parallelism leaves the model as it is."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from trainer.backends.native.groups import new_group
 from trainer.parallel.heads import HeadLayout
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.placement import Placement
@@ -32,7 +33,7 @@ def shared_heads(plan: Plan, layout: HeadLayout, placements: Mapping[str, Placem
         if len(holders) == 1:
             continue
         for group_of_rank in mesh.groups("tp"):
-            group = dist.new_group([group_of_rank[holder] for holder in holders])
+            group = new_group([group_of_rank[holder] for holder in holders])
             if mesh.rank in group_of_rank and head in local:
                 rows = slice(local.index(head) * layout.heads.size, (local.index(head) + 1) * layout.heads.size)
                 parts = tuple((name, (rows, *[slice(None)] * (len(placements[name].shape) - 1))) for name in names)

@@ -1,0 +1,49 @@
+"""Process groups over gloo: one for everybody, one for each axis in use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from trainer.parallel.mesh import AXES, Mesh
+
+
+def join(mesh: Mesh, timeout: timedelta) -> dict[str, dist.ProcessGroup]:
+    """Meet all ranks; this rank's group of each axis whose size is above 1. Collective."""
+    if not dist.is_initialized():
+        with _quiet_gloo():
+            dist.init_process_group("gloo", timeout=timeout)
+    groups = {}
+    for axis in AXES:
+        if mesh.size(axis) > 1:
+            for ranks in mesh.groups(axis):  # all ranks make all groups, in the same order
+                group = new_group(ranks)
+                if mesh.rank in ranks:
+                    groups[axis] = group
+    return groups
+
+
+def new_group(ranks: Sequence[int]) -> dist.ProcessGroup:
+    """A group of some ranks; every rank of the world has to call it."""
+    with _quiet_gloo():
+        group: dist.ProcessGroup = dist.new_group(list(ranks))
+    return group
+
+
+@contextmanager
+def _quiet_gloo() -> Iterator[None]:
+    """gloo prints a line per rank and group to standard output, and no setting turns it off; errors are exceptions."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
