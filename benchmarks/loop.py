@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from recipes.pretrain import make_backend
+from recipes._assembly import make_backend
 from trainer import frontdoor
 from trainer.batch import Batch
 from trainer.checkpoint.save import Saver

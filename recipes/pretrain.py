@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
-from torch import nn
-
+from recipes._assembly import make_backend, make_evaluator
 from trainer.backends.base import Backend
-from trainer.backends.native.backend import NativeBackend
 from trainer.checkpoint.save import Saver
 from trainer.config import Config
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.describe import compressor_references, describe
-from trainer.data.heldout import HeldoutWindows
 from trainer.data.loader import TrainLoader
 from trainer.data.order import Cursor
 from trainer.derive import Derived
 from trainer.errors import ExitCode
-from trainer.evaluation import Evaluator
 from trainer.loop import Trainer
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
 from trainer.observe.sinks import open_sinks
-from trainer.optim.mixed_precision import MixedPrecisionAdamW
-from trainer.parallel.boxes import Regions
-from trainer.parallel.mesh import Mesh
 from trainer.resume import resume_or_initialise
 from trainer.rundir import METRICS, RunDirectory, config_yaml, open_run, run_path
 from trainer.state import TrainState
-from trainer.together import on_rank_zero
+from trainer.together import on_every_rank, on_rank_zero
 from trainer.world import World
 
 
@@ -45,7 +37,8 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             if world.rank == 0:
                 print("\n".join(directory.describe()), flush=True)
             return ExitCode.DONE
-        corpus = prepare_corpus(config.data, config.model.vocab, partial(print, flush=True) if not world.rank else None)
+        say = partial(print, flush=True) if not world.rank else None
+        corpus = on_every_rank(backend, partial(prepare_corpus, config.data, config.model.vocab, say))
         backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
         initialise = Initialiser(config.model, config.seed)
         here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
@@ -57,16 +50,6 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
     finally:
         backend.close()
         directory.close()
-
-
-def make_backend(config: Config, derived: Derived, world: World) -> Backend:
-    """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
-    mesh = Mesh(world.rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
-
-    def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str, counted: Regions) -> MixedPrecisionAdamW:
-        return MixedPrecisionAdamW(parameters, config.optim, mode, counted)
-
-    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds)
 
 
 def train(
@@ -130,22 +113,3 @@ def train(
             f"stopped at step {trainer.state.step:,} of {derived.steps:,}, saved; the same command goes on", flush=True
         )
     return code
-
-
-def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:
-    """The held-out windows of this rank; None where nothing is held out or evaluation is off."""
-    if not config.evaluation.every_steps or not config.data.heldout_fraction:
-        return None
-    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
-    baseline = windows.zlib_bits_per_byte()
-    if baseline is None:
-        return None
-    return Evaluator(
-        config=config.evaluation,
-        batches=windows.batches(config.train.microbatch, dp_rank, dp),
-        target_bytes=windows.target_bytes,
-        zlib_bits_per_byte=baseline,
-        tokenizer=corpus.tokenizer,
-        seq_len=config.data.seq_len,
-        seed=config.seed,
-    )

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from trainer.redact import redact
+
 
 class ExitCode(IntEnum):
     """Exit code of a worker process. Documented in docs/exit_codes.md; schedulers branch on them."""
@@ -30,7 +32,8 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value!r}\n      rule:   {self.rule}\n      remedy: {self.remedy}"
+        shown = redact({self.key: self.value})[self.key]
+        return f"{self.key} = {shown!r}\n      rule:   {redact(self.rule)}\n      remedy: {redact(self.remedy)}"
 
 
 class RunError(Exception):
@@ -38,6 +41,8 @@ class RunError(Exception):
 
     code: ExitCode = ExitCode.CONFIG
     title = "cannot start"
+    rank = 0
+    """The rank that reports it in full: all ranks raise the same, unless trainer.together says otherwise."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
@@ -50,8 +55,9 @@ class RunError(Exception):
         return "\n".join([head, *(f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1))])
 
     def one_line(self) -> str:
-        """What the other ranks print: enough to find the cause, not enough to drown rank 0's report."""
-        return f"{self.title} (exit {int(self.code)}): {', '.join(p.key for p in self.problems)}; see rank 0"
+        """What the other ranks print: enough to find the cause, not enough to drown the report."""
+        keys = ", ".join(p.key for p in self.problems)
+        return f"{self.title} (exit {int(self.code)}): {keys}; see rank {self.rank}"
 
 
 class ConfigError(RunError):
@@ -83,14 +89,13 @@ class CheckpointError(RunError):
 
 
 class ElsewhereError(RunError):
-    """Rank 0 stopped for a reason that it has printed; this rank stops with it, under the same code."""
+    """Another rank stopped for a reason that it has printed; this rank stops with it, under the same code."""
 
-    title = "stopping with rank 0"
-
-    def __init__(self, code: int) -> None:
-        self.code = ExitCode(code)
+    def __init__(self, code: int, rank: int = 0) -> None:
+        self.code, self.rank = ExitCode(code), rank
+        self.title = f"stopping with rank {rank}"
         super().__init__(())
 
     def one_line(self) -> str:
-        """Rank 0 says the rest."""
+        """That rank says the rest."""
         return f"{self.title} (exit {int(self.code)})"

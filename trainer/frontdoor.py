@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer.config import Config
 from trainer.derive import Derived, derive, effective
 from trainer.diagnose import CONF, diagnose
-from trainer.errors import ConfigError, ExitCode, Problem, RunError
+from trainer.errors import ConfigError, ElsewhereError, ExitCode, Problem, RunError
+from trainer.exitfile import guess_directory, write_crash, write_exit
+from trainer.reliability.orphans import follow_launcher
+from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
 from trainer.validate import validate
 from trainer.world import World
@@ -34,6 +38,11 @@ VALUED_FLAGS = (
 """Hydra's flags that are followed by a value."""
 
 REPORT_SECONDS = 2.0
+
+ENDINGS = {
+    int(ExitCode.DONE): "done",
+    int(ExitCode.PREEMPTED): "stopped by a signal, saved; the same command goes on",
+}
 
 LoadRecipe = Callable[[str], Callable[[Config, Derived, World, list[str]], int]]
 
@@ -48,14 +57,17 @@ def register_schema() -> None:
 
 def enter(main: Callable[[], None]) -> int:
     """Run a ``@hydra.main`` function and return the exit code. Configuration errors are reported, never traced."""
+    overrides, flags = split(sys.argv[1:])
+    sys.argv[1:] = overrides + flags  # argparse takes overrides in one piece only; people mix them with flags
+    directory = guess_directory(overrides)
+    if not follow_launcher():
+        return int(ExitCode.PREEMPTED)
     try:
         world = World.from_environment()
     except RunError as error:
-        return report(error, World())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        return report(error, World(), directory)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, _interrupt)
-    overrides, flags = split(sys.argv[1:])
-    sys.argv[1:] = overrides + flags  # argparse takes overrides in one piece only; people mix them with flags
     if not flags and not any(override.startswith("recipe=") for override in overrides):
         if world.rank == 0:
             print(recipe_list(_search_path(flags)), file=sys.stderr)
@@ -68,10 +80,12 @@ def enter(main: Callable[[], None]) -> int:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if outcomes:  # a job had begun: this is no mistake of composition
             raise
-        return report(diagnose(overrides, error, _search_path(flags)), world)
+        return report(diagnose(overrides, error, _search_path(flags)), world, directory)
     except KeyboardInterrupt:
-        return interrupted(world)
+        return interrupted(world, directory)
     except SystemExit as error:  # argparse has printed what it does not understand
+        if error.code and world.rank == 0:
+            write_exit(directory, ExitCode.CONFIG, 0, f"flags that nobody knows: {' '.join(flags)}")
         return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
     return max(outcomes, default=int(ExitCode.DONE))
 
@@ -81,11 +95,12 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def interrupted(world: World) -> int:
+def interrupted(world: World, directory: Path | None) -> int:
     """Report a stop that did not wait for a step to end: before training, or asked for twice."""
     if world.rank == 0:
         text = "interrupted at once; the same command goes on from the last checkpoint, if there is one"
         print(text, file=sys.stderr, flush=True)
+        write_exit(directory, ExitCode.PREEMPTED, world.rank, text)
     return int(ExitCode.PREEMPTED)
 
 
@@ -105,25 +120,48 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
     load: finds the recipe of a task (recipes.load; the trainer does not import what stands on it).
     """
     world = World.from_environment()
+    with job(world) as directory:
+        config = configure(composed, world)
+        if guess_directory([f"run.name={config.run.name}"]) is not None:
+            directory.append(run_path(config))
+        validate(config, world)
+        outcomes[-1] = train(config, world, load)
+        if world.rank == 0 and outcomes[-1] in ENDINGS:
+            write_exit(directory[-1], outcomes[-1], 0, ENDINGS[outcomes[-1]])
+
+
+@contextmanager
+def job(world: World) -> Iterator[list[Path]]:
+    """Turns whatever ends the block into an exit code, a report and exit.json. Yields the run's directory, last in a
+    list: guessed at first, to be appended when it is known.
+    """
+    guess = guess_directory(HydraConfig.get().overrides.task)
+    directories = [guess] if guess is not None else []
     outcomes.append(ExitCode.DONE)
     try:
-        outcomes[-1] = train(composed, world, load)
+        yield directories
     except RunError as error:
-        outcomes[-1] = report(error, world)
+        outcomes[-1] = report(error, world, directories[-1] if directories else None)
     except KeyboardInterrupt:
-        outcomes[-1] = interrupted(world)
+        outcomes[-1] = interrupted(world, directories[-1] if directories else None)
+    except Exception as error:
+        write_crash(directories[-1] if directories else None, world.rank, error)
+        raise
 
 
-def train(composed: DictConfig, world: World, load: LoadRecipe) -> int:
-    """Validate, announce what was derived, and hand over to the recipe's assembly."""
+def configure(composed: DictConfig, world: World) -> Config:
+    """The frozen configuration, with the recipe and the run called by their names."""
     config = to_config(composed)
     if config.recipe is None and (chosen := HydraConfig.get().runtime.choices.get("recipe")) is not None:
         config = replace(config, recipe=chosen)
     if config.recipe is None:
-        print(recipe_list(), file=sys.stderr)
-        return ExitCode.CONFIG
+        raise ConfigError(Problem("recipe", None, "names a recipe", f"use one; {recipe_list()}"))
     config = _named(config, world)
-    validate(config, world)
+    return replace(config, run=replace(config.run, name=config.run.name or config.recipe))
+
+
+def train(config: Config, world: World, load: LoadRecipe) -> int:
+    """Announce what was derived, and hand a valid configuration over to the recipe's assembly."""
     derived = derive(config, world)
     config = effective(config, derived)
     if world.rank == 0:
@@ -149,13 +187,17 @@ def _named(config: Config, world: World) -> Config:
     return replace(config, run=replace(config.run, name=name))
 
 
-def report(error: RunError, world: World) -> int:
-    """Print the error, in full on rank 0 and as one line elsewhere; return its exit code.
+def report(error: RunError, world: World, directory: Path | None) -> int:
+    """Print the error, in full on the rank that reports it and as one line elsewhere; return its exit code.
 
-    Whoever ends first makes torchrun end the others: the other ranks wait, so that rank 0's report is never lost.
+    Whoever ends first makes torchrun end the others: the others wait, so that the report is never lost.
     """
-    print(error.report() if world.rank == 0 else f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
-    if world.rank != 0:
+    if world.rank == error.rank and not isinstance(error, ElsewhereError):
+        prefix = f"rank {world.rank}: " if world.rank else ""
+        print(prefix + error.report(), file=sys.stderr, flush=True)
+        write_exit(directory, int(error.code), world.rank, error.title, error)
+    else:
+        print(f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
         time.sleep(REPORT_SECONDS)
     return int(error.code)
 

@@ -24,6 +24,7 @@ from trainer.reliability.nonfinite import count_nonfinite
 from trainer.reliability.signals import StopRequest
 from trainer.state import TrainState
 from trainer.step import Agreement, agree, train_step
+from trainer.together import on_rank_zero
 
 
 class StepSource(Protocol):
@@ -62,13 +63,15 @@ class Trainer:
     pace: float = 0.0
     """Seconds a step, as a moving average: what the remaining time is worked out from."""
     in_flight: deque[InFlight] = field(default_factory=deque)
+    failure: ConfigError | None = None
+    """Why a record could not be written; all ranks stop for it after the next step, saved."""
 
     def run(self) -> ExitCode:
         """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
         with StopRequest() as stop:
             for agreed in self.steps(stop):
                 self.evaluate_when_due()
-                if agreed.stop and self.state.step < self.last_step:
+                if (agreed.stop or agreed.failed) and self.state.step < self.last_step:
                     self.save()
                     return ExitCode.PREEMPTED
                 self.save_when_due()
@@ -84,7 +87,7 @@ class Trainer:
             watch.charge_rest()
             batch = next(batches)
             watch.lap("data")
-            agreed = agree(self.backend, batch, stop is not None and stop.requested)
+            agreed = agree(self.backend, batch, stop is not None and stop.requested, self.failure is not None)
             lr = self.learning_rate()
             watch.charge_rest()  # waiting for other ranks is not compute
             metrics = train_step(self.backend, batch, agreed.target_tokens, lr)
@@ -193,12 +196,22 @@ class Trainer:
         self.state.rng = self.backend.rng_state()
         path = self.saver.save(self.backend.store(), self.state)
         self.write(SaveRecord(self.state.step, str(path), time.perf_counter() - start))
+        on_rank_zero(self.backend, self.raise_failure)
 
     def write(self, record: Record) -> None:
-        """To every sink; ranks other than 0 have none."""
+        """To every sink; ranks other than 0 have none.
+
+        A failure stops all ranks together, after the next step and a save: raised here, on rank 0 alone, it would leave
+        the others in a collective.
+        """
         try:
             write_all(self.sinks, record)
         except OSError as error:
             rule = f"takes the run's records ({error.strerror}); the checkpoints are untouched"
             remedy = "make room or restore access, then give the same command again"
-            raise ConfigError(Problem("run.root", self.config.run.root, rule, remedy)) from error
+            self.failure = ConfigError(Problem("run.root", self.config.run.root, rule, remedy))
+
+    def raise_failure(self) -> None:
+        """Raise what kept a record from being written."""
+        if self.failure is not None:
+            raise self.failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from trainer.checkpoint.load import load_checkpoint, topology_changes
 from trainer.errors import ConfigError, Problem
 from trainer.rundir import RunDirectory, trim_metrics
 from trainer.state import TrainState
-from trainer.together import on_rank_zero
+from trainer.together import on_every_rank, on_rank_zero
 
 
 def resume_or_initialise(
@@ -49,11 +50,11 @@ def resume_or_initialise(
         backend.load_initial(initialise)
         on_rank_zero(backend, lambda: _clear_the_way(directory, found))
         return TrainState(corpus=dict(corpus))
-    state = load_checkpoint(found, backend.store(), backend.host_group)
+    state = on_every_rank(backend, partial(load_checkpoint, found, backend.store(), backend.host_group))
     if state.step > steps:
         rule = f"at least the {state.step} steps that the run has trained already"
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
-    refuse_other_text(state.corpus, corpus, allowed)
+    on_every_rank(backend, partial(refuse_other_text, state.corpus, corpus, allowed))
     # Nothing on the disk has changed until here: a refused resume leaves the run as it was.
     on_rank_zero(backend, lambda: _clear_the_way(directory, found))
     state.corpus = dict(corpus)

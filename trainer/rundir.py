@@ -7,6 +7,7 @@ runs/NAME/
   metrics.jsonl      one line a step
   checkpoints/
   result.json        written when training is complete
+  exit.json          how the last launch ended (trainer/exitfile.py)
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ import yaml
 
 from trainer.config import OUTSIDE_TRAJECTORY, Config
 from trainer.errors import ConfigError, Problem
+from trainer.exitfile import LOCK, forget_exit
 from trainer.files import read_json, write_atomically, write_json
+from trainer.redact import redact
 from trainer.schema import flatten, to_config
 
 CONFIG, RESULT, METRICS = "config.yaml", "result.json", "metrics.jsonl"
@@ -66,10 +69,10 @@ class RunDirectory:
         """Record what the run goes on with, once its weights are in place. For rank 0 alone."""
         launch = environment()
         write_atomically(self.path / CONFIG, config_yaml(config, self.path))
-        write_json(self.path / "overrides.json", overrides)
+        write_json(self.path / "overrides.json", redact(overrides))
         write_json(self.path / "environment.json", launch)
         with open(self.path / "launches.jsonl", "a", encoding="utf-8") as launches:
-            launches.write(json.dumps({"overrides": overrides, **launch}) + "\n")
+            launches.write(json.dumps({"overrides": redact(overrides), **launch}) + "\n")
         (self.path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -113,6 +116,7 @@ def open_run(config: Config) -> RunDirectory:
             run.close()
             return done
         refuse_changes(path, config)
+        forget_exit(path)
     except OSError as error:
         run.close()
         raise ConfigError(
@@ -189,7 +193,7 @@ def _covered(key: str, parents: Any) -> bool:
 
 def _lock(path: Path) -> IO[str]:
     """An advisory lock that the kernel drops with the process, kill -9 included."""
-    lock = open(path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held until the run closes it
+    lock = open(path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - held until the run closes it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

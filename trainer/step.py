@@ -10,23 +10,26 @@ from trainer.batch import StepBatch
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the ranks agree on before a step, on the host: two integers, one exchange.
+    """What the ranks agree on before a step, on the host: three integers, one exchange.
 
-    target_tokens: labels to predict in the global batch. stop: whether any rank was asked to stop.
+    target_tokens: labels to predict in the global batch. stop: whether any rank was asked to stop. failed: whether any
+    has failed at something that can wait for the end of the step.
     """
 
     target_tokens: int
     stop: bool
+    failed: bool
 
 
-def agree(backend: Backend, batch: StepBatch, stop_requested: bool) -> Agreement:
+def agree(backend: Backend, batch: StepBatch, stop_requested: bool, failed: bool = False) -> Agreement:
     """Exchange counts over all ranks. A signal may have reached one rank only.
 
     The ranks that share one copy of the model (tp, cp, pp) see the same samples: one of them counts the targets.
     """
     counts = all(backend.mesh.coordinate(axis) == 0 for axis in ("tp", "cp", "pp"))
-    targets, stops = backend.host_sum([batch.target_tokens if counts else 0, int(stop_requested)])
-    return Agreement(targets, stops > 0)
+    mine = [batch.target_tokens if counts else 0, int(stop_requested), int(failed)]
+    targets, stops, failures = backend.host_sum(mine)
+    return Agreement(targets, stops > 0, failures > 0)
 
 
 def train_step(backend: Backend, batch: StepBatch, target_tokens: int, lr: float) -> StepMetrics:

@@ -1,9 +1,9 @@
-"""What one rank does for all, without leaving the others in a collective when it fails."""
+"""What one rank does for all, or all do for themselves, without leaving anybody in a collective when it fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from trainer.backends.base import Backend
 from trainer.errors import ElsewhereError, RunError
@@ -28,3 +28,25 @@ def on_rank_zero(backend: Backend, action: Callable[[], T]) -> T | None:
     if code:
         raise ElsewhereError(code)
     return result
+
+
+def on_every_rank(backend: Backend, action: Callable[[], T]) -> T:
+    """Run ``action`` on every rank and return its result. Collective.
+
+    When it raises a RunError on some, every rank raises: those their own error, the others ElsewhereError. The first
+    of the ranks that failed reports in full.
+    """
+    mesh, result, failure = backend.mesh, None, None
+    try:
+        result = action()
+    except RunError as error:
+        failure = error
+    mine = int(failure.code) if failure is not None else 0
+    codes = backend.host_sum([mine if rank == mesh.rank else 0 for rank in range(mesh.world)])
+    first = next((rank for rank, code in enumerate(codes) if code), None)
+    if failure is not None:
+        failure.rank = first or 0
+        raise failure
+    if first is not None:
+        raise ElsewhereError(codes[first], first)
+    return cast(T, result)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from trainer.arithmetic import head_dim
 from trainer.config import Config
 from trainer.derive import backend_name, model_parallel_size, total_steps
 from trainer.errors import ConfigError, Problem
-from trainer.schema import all_keys, nearest_key
+from trainer.redact import HIDDEN, redact
+from trainer.schema import all_keys, flatten, nearest_key
 from trainer.world import World
 
 CHOICES = {
@@ -63,6 +65,7 @@ POSITIVE = (
     "logging.every_steps",
     "backend.timeout_seconds",
     "reliability.nonfinite_limit",
+    "reliability.grace_seconds",
 )
 POSITIVE_WHEN_SET = ("train.tokens", "train.steps", "train.stop_after_steps", "model.head_dim")
 NOT_NEGATIVE = (
@@ -272,6 +275,14 @@ def recipe(config: Config, world: World) -> Iterator[Problem]:
             yield Problem("resume.allow", key, "keys of the configuration", f"did you mean {nearest_key(key)}?")
 
 
+def secrets(config: Config, world: World) -> Iterator[Problem]:
+    """No value is a secret: config.yaml and the trackers keep every value."""
+    for key, value in flatten(asdict(config)).items():
+        if redact({key: value}) != {key: value}:
+            rule = "holds no secret: the run's config.yaml and its trackers would keep it"
+            yield Problem(key, HIDDEN, rule, "take it out: libraries read their environment variables themselves")
+
+
 def sources(config: Config, world: World) -> Iterator[Problem]:
     """Sources are said completely. Whether they can be read is for trainer.data (exit 4)."""
     if not config.data.sources:
@@ -324,4 +335,4 @@ def tokenizer(config: Config, world: World) -> Iterator[Problem]:
             )
 
 
-RULES = (choices, ranges, model, length, batch, layout, tensor_parallel, backend, recipe, sources, tokenizer)
+RULES = (choices, ranges, model, length, batch, layout, tensor_parallel, backend, recipe, secrets, sources, tokenizer)

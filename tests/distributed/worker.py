@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from recipes.pretrain import make_backend
+from recipes._assembly import make_backend
 from trainer.backends.native.backend import NativeBackend
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver

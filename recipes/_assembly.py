@@ -1,0 +1,48 @@
+"""Parts that every kind of training puts together in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from trainer.backends.base import Backend
+from trainer.backends.native.backend import NativeBackend
+from trainer.config import Config
+from trainer.data.corpus import Corpus
+from trainer.data.heldout import HeldoutWindows
+from trainer.derive import Derived
+from trainer.evaluation import Evaluator
+from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.parallel.boxes import Regions
+from trainer.parallel.mesh import Mesh
+from trainer.world import World
+
+
+def make_backend(config: Config, derived: Derived, world: World) -> Backend:
+    """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
+    mesh = Mesh(world.rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
+
+    def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str, counted: Regions) -> MixedPrecisionAdamW:
+        return MixedPrecisionAdamW(parameters, config.optim, mode, counted)
+
+    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds)
+
+
+def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:
+    """The held-out windows of this rank; None where nothing is held out or evaluation is off."""
+    if not config.evaluation.every_steps or not config.data.heldout_fraction:
+        return None
+    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
+    baseline = windows.zlib_bits_per_byte()
+    if baseline is None:
+        return None
+    return Evaluator(
+        config=config.evaluation,
+        batches=windows.batches(config.train.microbatch, dp_rank, dp),
+        target_bytes=windows.target_bytes,
+        zlib_bits_per_byte=baseline,
+        tokenizer=corpus.tokenizer,
+        seq_len=config.data.seq_len,
+        seed=config.seed,
+    )

@@ -1,0 +1,13 @@
+"""torchrun that returns the workers' exit code and waits for them to save.
+
+python scripts/launch.py --standalone --nproc_per_node 2 scripts/train.py recipe=tiny
+"""
+
+from __future__ import annotations
+
+import sys
+
+from trainer.launch.launcher import launch
+
+if __name__ == "__main__":
+    sys.exit(launch(sys.argv[1:]))
