@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -28,7 +28,7 @@ from trainer.exitfile import guess_directory, write_crash, write_exit
 from trainer.reliability.orphans import follow_launcher
 from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
-from trainer.validate import validate
+from trainer.validate import ABOUT_THIS_LAUNCH, RULES, validate
 from trainer.world import World
 
 VALUED_FLAGS = (
@@ -55,11 +55,14 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=schema_node())
 
 
-def enter(main: Callable[[], None]) -> int:
-    """Run a ``@hydra.main`` function and return the exit code. Configuration errors are reported, never traced."""
+def enter(main: Callable[[], None], launch: bool = True) -> int:
+    """Run a ``@hydra.main`` function and return the exit code. Configuration errors are reported, never traced.
+
+    launch: whether this is a launch of a run, which leaves exit.json, or only looks at a configuration.
+    """
     overrides, flags = split(sys.argv[1:])
     sys.argv[1:] = overrides + flags  # argparse takes overrides in one piece only; people mix them with flags
-    directory = guess_directory(overrides)
+    directory = guess_directory(overrides) if launch else None
     if not follow_launcher():
         return int(ExitCode.PREEMPTED)
     try:
@@ -147,6 +150,20 @@ def job(world: World) -> Iterator[list[Path]]:
     except Exception as error:
         write_crash(directories[-1] if directories else None, world.rank, error)
         raise
+
+
+def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> None:
+    """Print something about a configuration without running it, on any machine."""
+    world = World.from_environment()
+    outcomes.append(ExitCode.DONE)
+    try:
+        config = configure(composed, world)
+        validate(config, world, [rule for rule in RULES if rule not in ABOUT_THIS_LAUNCH])
+        print("\n".join(show(config)), flush=True)
+    except RunError as error:
+        outcomes[-1] = report(error, world, None)
+    except BrokenPipeError:  # whoever read along, head or less, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def configure(composed: DictConfig, world: World) -> Config:

@@ -7,7 +7,7 @@ tests/unit/test_validate.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
@@ -32,6 +32,10 @@ CHOICES = {
     "backend.name": ("auto", "native", "neuron", "fake"),
     "reliability.nonfinite": ("stop", "skip"),
 }
+CORES_OF_A_NODE = 32
+CORES_OF_A_JOB = (1, 2, 8, 32)
+"""Numbers of NeuronCores of one trn1.32xlarge that a job can use; a job on several instances uses all of each (AWS
+Neuron documentation, neuronx-distributed; aws-neuron-sdk issue on init_metaring failing for 16)."""
 SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed")
 DOCUMENT_UNITS = ("file", "paragraph", "line")
 
@@ -85,9 +89,9 @@ SHARES = (
 )
 
 
-def validate(config: Config, world: World) -> None:
-    """Check every rule. Raises ConfigError with all problems at once."""
-    problems = [problem for rule in RULES for problem in rule(config, world)]
+def validate(config: Config, world: World, rules: Iterable[Rule] | None = None) -> None:
+    """Check every rule, or those given. Raises ConfigError with all problems at once."""
+    problems = [problem for rule in (RULES if rules is None else rules) for problem in rule(config, world)]
     if problems:
         raise ConfigError(problems)
 
@@ -209,17 +213,34 @@ def batch(config: Config, world: World) -> Iterator[Problem]:
 
 
 def layout(config: Config, world: World) -> Iterator[Problem]:
-    """The parallel axes against the number of processes."""
+    """The parallel axes against the number of processes, and the numbers of cores that the runtime can connect."""
     size = model_parallel_size(config)
     if size > 0 and world.size % size:
-        # A trn1.32xlarge has 32 cores, and a job on several of them must use all.
-        processes = 32 if backend_name(config, world) == "neuron" else size
         yield Problem(
             "parallel",
             f"tp {config.parallel.tp} x pp {config.parallel.pp} x cp {config.parallel.cp}",
             f"their product ({size}) divides the number of processes ({world.size})",
-            f"torchrun --nproc_per_node {processes} scripts/train.py recipe={config.recipe}",
+            command_line(config, world),
         )
+    elif backend_name(config, world) == "neuron" and world.size not in CORES_OF_A_JOB and world.size % CORES_OF_A_NODE:
+        rule = (
+            f"{', '.join(map(str, CORES_OF_A_JOB))} on one trn1.32xlarge, or all {CORES_OF_A_NODE} of each of several"
+        )
+        yield Problem("number of processes", world.size, rule, command_line(config, world))
+
+
+def command_line(config: Config, world: World) -> str:
+    """How to start this configuration with the smallest number of processes that fits it."""
+    size, recipe = model_parallel_size(config), f"scripts/train.py recipe={config.recipe}"
+    if backend_name(config, world) != "neuron":
+        return f"torchrun --standalone --nproc_per_node {size} {recipe} ... (and your overrides)"
+    nodes = -(-size // CORES_OF_A_NODE)
+    if nodes == 1:
+        return f"torchrun --nproc_per_node {CORES_OF_A_NODE} {recipe}"
+    return (
+        f"on each of {nodes} nodes or a multiple: torchrun --nnodes {nodes} --nproc_per_node {CORES_OF_A_NODE}"
+        f" --rdzv_backend c10d --rdzv_endpoint HOST:29500 {recipe}   (HOST: the first node's address)"
+    )
 
 
 def tensor_parallel(config: Config, world: World) -> Iterator[Problem]:
@@ -239,11 +260,17 @@ def backend(config: Config, world: World) -> Iterator[Problem]:
     """What this machine and this version can execute."""
     name = backend_name(config, world)
     if name == "neuron" and not world.trainium:
+        size = model_parallel_size(config)
+        nodes = max(1, -(-size // CORES_OF_A_NODE))
+        need = (
+            f"{nodes} trn1.32xlarge instance{'s' if nodes > 1 else ''} ({size} NeuronCores for one copy of the model)"
+        )
         yield Problem(
             "backend.name",
             "neuron",
-            "needs a Trainium instance, and this machine has no Neuron device",
-            "run it on trn1.32xlarge; to try the same code here: python scripts/train.py recipe=tiny",
+            f"needs Trainium, and this machine has no Neuron device; this recipe: {need}",
+            "run it there; to try the same code here: python scripts/train.py recipe=tiny; to see how it is cut:"
+            f" python scripts/plan.py recipe={config.recipe}",
         )
     elif name in ("neuron", "fake"):
         yield Problem(
@@ -335,4 +362,20 @@ def tokenizer(config: Config, world: World) -> Iterator[Problem]:
             )
 
 
-RULES = (choices, ranges, model, length, batch, layout, tensor_parallel, backend, recipe, secrets, sources, tokenizer)
+Rule = Callable[[Config, World], Iterator[Problem]]
+RULES: tuple[Rule, ...] = (
+    choices,
+    ranges,
+    model,
+    length,
+    batch,
+    layout,
+    tensor_parallel,
+    backend,
+    recipe,
+    secrets,
+    sources,
+    tokenizer,
+)
+ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, backend)
+"""Rules about the processes and the machine at hand, rather than the configuration alone."""

@@ -202,8 +202,15 @@ def test_parameters_and_flops_equal_an_independent_count() -> None:
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    # The totals of the published safetensors: HuggingFaceTB/SmolLM2-135M and deepseek-ai/deepseek-llm-7b-base.
-    [("smollm2_135m", 134_515_008), ("deepseek7b", 6_910_365_696)],
+    # Bytes of the published checkpoints' indices over 2 (BF16); LLaMA 65B: as counted by its quantisers.
+    [
+        ("smollm2_135m", 134_515_008),
+        ("deepseek7b", 6_910_365_696),
+        ("deepseek67b", 134_850_002_944 // 2),
+        ("llama65b", 65_285_660_672),
+        ("llama3_8b", 16_060_522_496 // 2),
+        ("llama3_70b", 141_107_412_992 // 2),
+    ],
 )
 def test_published_models_have_their_published_size(name: str, published: int) -> None:
     from omegaconf import OmegaConf

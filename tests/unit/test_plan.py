@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import harness
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
@@ -117,3 +122,23 @@ def test_deepseek_67b_has_its_local_shapes(tp: int) -> None:
         (box,) = placed[f"{layer}.self_attn.k_proj.weight"].boxes
         assert (box.offsets[0] // 128, box.copy) == (31 % 8, 31 // 8)
     assert math.prod(placed["lm_head.weight"].local_shape) * tp == 102400 * 8192
+
+
+def test_the_script_prints_deepseek_67b_in_under_ten_seconds(tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(harness.ROOT / "scripts" / "plan.py"), "recipe=deepseek67b", "--rank", "31"],
+        cwd=tmp_path,
+        env=harness.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert time.monotonic() - start < 10
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert sum(line[0].startswith(("model.", "lm_head")) for line in lines) == 95 * 9 + 3
+    k_proj = next(line for line in lines if line[0] == "model.layers.94.self_attn.k_proj.weight")
+    assert " ".join(k_proj[1:]) == "kv 1024 x 8192 128 x 8192 [896:1024, 0:8192] copy 3"
+    assert not list(tmp_path.iterdir())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
+
+from trainer.errors import ExitCode
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 """TERM: the scheduler takes the machine. INT: a person. USR1, USR2: its early warning. HUP: the terminal is gone."""
@@ -34,3 +37,10 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+def leave_when_asked() -> None:
+    """Until somebody else takes the signals over: end the process with exit code 10. There is nothing to save yet."""
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda _, __: os._exit(int(ExitCode.PREEMPTED)))
