@@ -14,6 +14,7 @@ from trainer.data.heldout import HeldoutWindows
 from trainer.derive import Derived
 from trainer.evaluation import Evaluator
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.optim.plugin import PluginOptimizer
 from trainer.parallel.boxes import Regions
 from trainer.parallel.mesh import Mesh
 from trainer.world import World
@@ -24,7 +25,8 @@ def make_backend(config: Config, derived: Derived, world: World) -> Backend:
     mesh = Mesh(world.rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
 
     def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str, counted: Regions) -> MixedPrecisionAdamW:
-        return MixedPrecisionAdamW(parameters, config.optim, mode, counted)
+        kind = PluginOptimizer if config.optim._target_ else MixedPrecisionAdamW
+        return kind(parameters, config.optim, mode, counted)
 
     return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds)
 

@@ -19,6 +19,7 @@ from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
 from trainer.observe.sinks import open_sinks
+from trainer.observe.wandb_sink import open_wandb
 from trainer.resume import resume_or_initialise
 from trainer.rundir import METRICS, RunDirectory, config_yaml, open_run, run_path
 from trainer.state import TrainState
@@ -89,6 +90,8 @@ def train(
     )
     metrics = directory.path / METRICS
     sinks = [] if world.rank else open_sinks(metrics, config.logging, derived.steps, state.step)
+    if not world.rank and (tracker := open_wandb(config, directory.path, world.wandb_account)) is not None:
+        sinks.append(tracker)
     trainer = Trainer(
         config=config,
         derived=derived,

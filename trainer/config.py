@@ -7,6 +7,7 @@ run and its resume; every other field alters the loss curve, and a silent change
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 OUTSIDE_TRAJECTORY = (
     "recipe",
@@ -102,7 +103,7 @@ class ModelConfig:
 @dataclass(frozen=True)
 class SourceConfig:
     kind: str = "files"
-    """files (text, JSONL or Parquet, by suffix) | python_stdlib | huggingface | indexed (.bin/.idx prefix)."""
+    """files (text, JSONL or Parquet, by suffix) | python_stdlib | huggingface | indexed (.bin/.idx prefix) | plugin."""
     name: str = "corpus"
     """For messages, the cache and the cursor; unique among the sources."""
     paths: list[str] = field(default_factory=list)
@@ -117,6 +118,10 @@ class SourceConfig:
     """huggingface: configuration of the data set."""
     split: str = "train"
     """huggingface: split to read."""
+    _target_: str | None = None
+    """plugin: dotted name of a callable of yours that returns an iterable of documents (str)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """plugin: its keyword arguments."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,10 @@ class ParallelConfig:
 class OptimConfig:
     name: str = "adamw"
     """adamw."""
+    _target_: str | None = None
+    """Dotted name of an optimizer class of yours, used instead: target(parameter groups, lr=lr, **options)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of _target_. It takes lr, weight_decay and clip_norm from here, and neither betas nor eps."""
     lr: float = 1e-3
     """Peak learning rate."""
     beta1: float = 0.9
@@ -226,11 +235,27 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class WandbConfig:
+    mode: str = "off"
+    """off | auto (online with an account, else offline) | online | offline (`wandb sync` sends it later)."""
+    project: str = "trainer"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team. Unset: the account's own."""
+    group: str | None = None
+    """W&B group of runs."""
+    tags: list[str] = field(default_factory=list)
+    """W&B tags."""
+
+
+@dataclass(frozen=True)
 class LoggingConfig:
     every_steps: int = 10
     """Print a line every so many steps; metrics.jsonl has every step."""
     progress: str = "auto"
     """auto (a bar on a terminal, plain lines elsewhere) | bar | lines | off."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases, beside metrics.jsonl."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def schema_node() -> DictConfig:
     """
     node: DictConfig = OmegaConf.structured(Config)
     _thaw(node)
+    OmegaConf.set_struct(node.optim.options, False)  # a plug-in's own names; Hydra closes everything else
     return node
 
 

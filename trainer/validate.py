@@ -17,6 +17,7 @@ from trainer.arithmetic import head_dim
 from trainer.config import Config
 from trainer.derive import backend_name, model_parallel_size, total_steps
 from trainer.errors import ConfigError, Problem
+from trainer.plugins import problem_of
 from trainer.redact import HIDDEN, redact
 from trainer.schema import all_keys, flatten, nearest_key
 from trainer.world import World
@@ -29,6 +30,7 @@ CHOICES = {
     "precision.mode": ("fp32", "bf16_mixed", "bf16"),
     "precision.cpu_fallback": (None, "fp32", "bf16_mixed", "bf16"),
     "logging.progress": ("auto", "bar", "lines", "off"),
+    "logging.wandb.mode": ("off", "auto", "online", "offline"),
     "backend.name": ("auto", "native", "neuron", "fake"),
     "reliability.nonfinite": ("stop", "skip"),
 }
@@ -36,7 +38,7 @@ CORES_OF_A_NODE = 32
 CORES_OF_A_JOB = (1, 2, 8, 32)
 """Numbers of NeuronCores of one trn1.32xlarge that a job can use; a job on several instances uses all of each (AWS
 Neuron documentation, neuronx-distributed; aws-neuron-sdk issue on init_metaring failing for 16)."""
-SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed")
+SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "plugin")
 DOCUMENT_UNITS = ("file", "paragraph", "line")
 
 POSITIVE = (
@@ -302,6 +304,30 @@ def recipe(config: Config, world: World) -> Iterator[Problem]:
             yield Problem("resume.allow", key, "keys of the configuration", f"did you mean {nearest_key(key)}?")
 
 
+def plugins(config: Config, world: World) -> Iterator[Problem]:
+    """A user's own code is named completely and can be found; importing it comes later."""
+    targets = {"optim._target_": config.optim._target_}
+    for source in config.data.sources:
+        key = f"data.sources[{source.name}]"
+        targets[f"{key}._target_"] = source._target_
+        if (source.kind == "plugin") != (source._target_ is not None):
+            rule = f"plugin if and only if _target_ is set (now {source._target_})"
+            yield Problem(f"{key}.kind", source.kind, rule, "{kind: plugin, _target_: package.module.callable}")
+    for key, target in targets.items():
+        if target is not None and (problem := problem_of(key, target)) is not None:
+            yield problem
+    if config.optim.options and config.optim._target_ is None:
+        remedy = "set optim._target_, or the values of optim itself"
+        yield Problem("optim.options", config.optim.options, "used only with optim._target_", remedy)
+
+
+def tracker(config: Config, world: World) -> Iterator[Problem]:
+    """W&B online needs an account."""
+    if config.logging.wandb.mode == "online" and not world.wandb_account:
+        rule = "needs an account: WANDB_API_KEY in the environment, or `wandb login` once"
+        yield Problem("logging.wandb.mode", "online", rule, "provide one, or logging.wandb.mode=auto (offline without)")
+
+
 def secrets(config: Config, world: World) -> Iterator[Problem]:
     """No value is a secret: config.yaml and the trackers keep every value."""
     for key, value in flatten(asdict(config)).items():
@@ -323,7 +349,7 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
         key = f"data.sources[{source.name}]"
         if source.kind not in SOURCE_KINDS:
             yield Problem(f"{key}.kind", source.kind, f"one of: {', '.join(SOURCE_KINDS)}", "set it to one of them")
-        elif source.kind != "python_stdlib" and not source.paths:
+        elif source.kind not in ("python_stdlib", "plugin") and not source.paths:
             yield Problem(f"{key}.paths", [], "names at least one file, glob or data set", "set paths: [...]")
         elif not all(path.strip() for path in source.paths):
             yield Problem(f"{key}.paths", source.paths, "no path is empty", "use . for this directory, if you mean it")
@@ -373,6 +399,8 @@ RULES: tuple[Rule, ...] = (
     tensor_parallel,
     backend,
     recipe,
+    plugins,
+    tracker,
     secrets,
     sources,
     tokenizer,

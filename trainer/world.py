@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import netrc
 import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlparse
 
 from trainer.errors import ConfigError, Problem
 
@@ -20,6 +22,8 @@ class World:
     """A Neuron device is present."""
     cpu_bf16: bool = False
     """The CPU multiplies BF16 matrices in hardware."""
+    wandb_account: bool = False
+    """Somebody has logged in to W&B here."""
 
     @classmethod
     def from_environment(cls) -> World:
@@ -33,6 +37,7 @@ class World:
             rank=rank,
             trainium=Path("/dev/neuron0").exists(),
             cpu_bf16=cpu_has_bf16(),
+            wandb_account=has_wandb_account(),
         )
 
 
@@ -43,6 +48,17 @@ def _count(variable: str, default: int) -> int:
             Problem(variable, text, "a number, set by torchrun", f"launch with torchrun, or unset {variable}")
         )
     return int(text)
+
+
+def has_wandb_account() -> bool:
+    """Whether W&B's client would find a key: in the environment, or where `wandb login` leaves it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def cpu_has_bf16() -> bool:

@@ -18,17 +18,36 @@ from trainer.models.loss import summed_cross_entropy
 
 LINEAR = RopeScalingConfig(kind="linear", factor=4.0)
 LLAMA3 = RopeScalingConfig(kind="llama3", factor=8.0, original_max_positions=32)
+HEADS = {"4 heads": (4, 4, None), "4 heads, 2 key-value": (4, 2, None), "9 heads of 16, 3 key-value": (9, 3, 16)}
+SCALINGS = {"no scaling": RopeScalingConfig(), "linear": LINEAR, "llama3": LLAMA3}
 VARIANTS = {
-    "multi-head, untied": ModelConfig(heads=4, kv_heads=4, tied=False),
-    "grouped, tied": ModelConfig(heads=4, kv_heads=2, tied=True),
-    "biased": ModelConfig(heads=4, kv_heads=1, qkv_bias=True),
-    "linear scaling": ModelConfig(rope_scaling=LINEAR),
-    "llama3 scaling": ModelConfig(rope_scaling=LLAMA3, rope_theta=500000.0),
-}
+    f"{heads}, {'tied' if tied else 'untied'}, {scaling}": ModelConfig(
+        heads=HEADS[heads][0],
+        kv_heads=HEADS[heads][1],
+        head_dim=HEADS[heads][2],
+        tied=tied,
+        rope_scaling=SCALINGS[scaling],
+        rope_theta=500000.0 if scaling == "llama3" else 10000.0,
+    )
+    for heads in HEADS
+    for tied in (False, True)
+    for scaling in SCALINGS
+} | {"biased": ModelConfig(heads=4, kv_heads=1, qkv_bias=True)}
+PLAIN = VARIANTS["4 heads, untied, no scaling"]
+GROUPED_TIED = VARIANTS["4 heads, 2 key-value, tied, no scaling"]
 
 
 def small(config: ModelConfig) -> ModelConfig:
-    return replace(config, hidden=64, layers=2, mlp=96, vocab=128, max_positions=256, loss_chunk_tokens=24)
+    # transformers wants the heads to divide the width, also where their size is given.
+    return replace(
+        config,
+        hidden=72 if config.heads == 9 else 64,
+        layers=2,
+        mlp=96,
+        vocab=128,
+        max_positions=256,
+        loss_chunk_tokens=24,
+    )
 
 
 def pair(config: ModelConfig) -> tuple[CausalLM, LlamaForCausalLM]:
@@ -53,6 +72,7 @@ def pair(config: ModelConfig) -> tuple[CausalLM, LlamaForCausalLM]:
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.kv_heads,
+            head_dim=config.head_dim or config.hidden // config.heads,
             rms_norm_eps=config.norm_eps,
             max_position_embeddings=config.max_positions,
             tie_word_embeddings=config.tied,
@@ -184,7 +204,7 @@ def test_parameters_and_flops_equal_an_independent_count() -> None:
         assert parameters(config) == sum(p.numel() for p in ours.parameters())
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = small(VARIANTS["multi-head, untied"])
+    config = small(PLAIN)
     model = CausalLM(config).bfloat16()  # the counter knows mm, and not the in-place addmm_ of the FP32 loss
     model.materialised()
     batch = documents(config)
@@ -225,7 +245,7 @@ def test_published_models_have_their_published_size(name: str, published: int) -
 
 
 def test_bf16_keeps_statistics_and_tables_in_fp32() -> None:
-    config = small(VARIANTS["grouped, tied"])
+    config = small(GROUPED_TIED)
     model = CausalLM(config).bfloat16()
     model.materialised()
     cosines, _ = model.model.rotary(torch.arange(8).unsqueeze(0))

@@ -13,7 +13,8 @@ from typing import Any
 
 from trainer.config import SourceConfig
 from trainer.data.paths import root_of, source_error, source_files
-from trainer.errors import DataError
+from trainer.errors import DataError, RunError
+from trainer.plugins import call
 
 SAMPLE_BY = {"file": "document", "paragraph": "paragraph", "line": "line"}
 """Our document_unit in the words of the datasets library."""
@@ -33,7 +34,7 @@ def documents(source: SourceConfig) -> Iterator[str]:
             if text:
                 found = True
                 yield text
-    except DataError:
+    except RunError:
         raise
     except Exception as error:  # the datasets library lets parsers, codecs and HTTP clients raise what they like
         raise _unreadable(source, error) from error
@@ -49,6 +50,10 @@ def fingerprint(source: SourceConfig) -> str:
     digest = hashlib.blake2b(digest_size=16)
     fields = [source.kind, source.text_field, source.document_unit, source.subset, source.split]
     digest.update(json.dumps(fields).encode())
+    if source.kind == "plugin":  # only its documents tell whether it is what it was
+        for text in documents(source):
+            digest.update(f"{len(text)}\0{text}".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
     try:
         files = source_files(source)
         root = root_of(files) if files else Path()
@@ -75,6 +80,9 @@ def size_in_bytes(source: SourceConfig) -> int | None:
 
 
 def _texts(source: SourceConfig) -> Iterator[str]:
+    if source.kind == "plugin":
+        yield from _plugin(source)
+        return
     if source.kind == "huggingface":
         source_files(source)  # complains about paths
         for path in source.paths:
@@ -92,6 +100,16 @@ def _texts(source: SourceConfig) -> Iterator[str]:
             if builder == "text" and source.kind == "files":
                 _check_encoding(source, chosen)
             yield from _files(source, builder, chosen)
+
+
+def _plugin(source: SourceConfig) -> Iterator[str]:
+    """Documents of the user's own callable."""
+    target = source._target_ or ""
+    for text in call(f"data.sources[{source.name}]._target_", target, options=source.options):
+        if not isinstance(text, str):
+            rule = f"yields documents (str), not {type(text).__name__}"
+            raise source_error(source, "_target_", target, rule, "yield the text of one document at a time")
+        yield text
 
 
 def _check_encoding(source: SourceConfig, files: list[Path]) -> None:
@@ -199,6 +217,8 @@ def _unreadable(source: SourceConfig, error: Exception) -> DataError:
     cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if source.kind == "huggingface":
         remedy = "give a directory made by save_to_disk, or check the name, subset, split and the network"
+    elif source.kind == "plugin":
+        remedy = f"mend {source._target_}"
     else:
         remedy = "repair or leave out the file; text must be UTF-8, JSONL one object per line"
     return source_error(source, "paths", source.paths, f"cannot be read: {cause}", remedy)

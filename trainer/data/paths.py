@@ -27,6 +27,8 @@ def source_files(source: SourceConfig) -> list[Path]:
     """
     if source.kind == "python_stdlib":
         return _standard_library()
+    if source.kind == "plugin":
+        return []
     if source.kind not in KINDS:
         raise source_error(source, "kind", source.kind, "unknown kind of source", f"use one of {', '.join(KINDS)}")
     if not source.paths:

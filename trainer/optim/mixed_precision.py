@@ -49,8 +49,12 @@ class MixedPrecisionAdamW:
             name: p.detach().float().requires_grad_() if mode == "bf16_mixed" else p for name, p in parameters.items()
         }
         self._allocate_gradients(counted)
+        self.make_inner(config)
+
+    def make_inner(self, config: OptimConfig) -> None:
+        """The optimizer over the masters, with its state allocated."""
         self.adamw = MaskedAdamW(
-            _groups(self.masters, config.weight_decay),
+            parameter_groups(self.masters, config.weight_decay),
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
@@ -108,6 +112,13 @@ class MixedPrecisionAdamW:
         Returns whether the norm was finite (bool scalar). If not, weights, masters, moments and the step count are
         untouched.
         """
+        finite = self.apply(lr, norm)
+        self.publish()
+        self.gradients.zero_()
+        return finite
+
+    def apply(self, lr: float, norm: torch.Tensor) -> torch.Tensor:
+        """Clip and step, masked."""
         finite = torch.isfinite(norm)
         # The reciprocal of torch.nn.utils.clip_grad_norm_'s factor min(1, clip / (norm + 1e-6)).
         self.adamw.grad_scale.copy_(((norm + 1e-6) / self.clip_norm).clamp(min=1.0))
@@ -115,8 +126,6 @@ class MixedPrecisionAdamW:
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
-        self.publish()
-        self.gradients.zero_()
         return finite
 
     @torch.no_grad()
@@ -156,7 +165,7 @@ def _is_whole(tensor: torch.Tensor, parts: Sequence[tuple[slice, ...]]) -> bool:
     return len(parts) == 1 and tensor[parts[0]].numel() == tensor.numel()
 
 
-def _groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> list[dict[str, object]]:
     """Matrices decay; norms and biases do not. By name, not by shape: a shard of a matrix may be flat."""
     decayed = [p for name, p in masters.items() if not name.endswith(("norm.weight", ".bias"))]
     others = [p for name, p in masters.items() if name.endswith(("norm.weight", ".bias"))]

@@ -1,0 +1,49 @@
+"""Run under torchrun: SmolLM2's loss on given tokens, cut over the processes. smollm2_loss.py FOLDER TP"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from recipes._assembly import make_backend
+from tests import harness
+from trainer import frontdoor
+from trainer.batch import Batch
+from trainer.derive import derive
+from trainer.models.decoder import CausalLM
+from trainer.models.sharding import sharding_plan
+from trainer.parallel.boxes import Box
+from trainer.schema import to_config
+from trainer.world import World
+
+folder, tp = Path(sys.argv[1]), int(sys.argv[2])
+frontdoor.register_schema()
+with initialize_config_dir(str(harness.ROOT / "conf"), version_base="1.3"):
+    config = to_config(compose("train", overrides=["recipe=smollm2_135m", "backend=native", f"parallel.tp={tp}"]))
+world = World.from_environment()
+backend = make_backend(config, derive(config, world), world)
+backend.setup()
+config = replace(config, precision=replace(config.precision, mode="fp32"))
+backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), "fp32")
+weights, batch = load_file(folder / "weights.safetensors"), load_file(folder / "batch.safetensors")
+
+
+def value(box: Box) -> torch.Tensor:
+    """The box's part of the real weight."""
+    assert tuple(weights[box.name].shape) == box.shape
+    return weights[box.name][tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))]
+
+
+backend.load_initial(value)
+tokens, labels = batch["tokens"], batch["labels"]
+positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+total, targets = backend.evaluate([Batch(tokens, labels, positions, torch.zeros_like(tokens))])
+if world.rank == 0:
+    (folder / f"loss-{tp}.json").write_text(json.dumps(total / targets))
+backend.close()

@@ -1,0 +1,164 @@
+"""A user's own source and optimizer, and W&B, through the real entry point."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import harness
+
+pytestmark = pytest.mark.slow
+
+MINE = '''
+import torch
+from pydoc_data.topics import topics
+
+
+def documents(count, length=300):
+    return [text[:length] for _, text in sorted(topics.items())[:count]]
+
+
+def broken():
+    return [b"bytes"]
+
+
+class Lion(torch.optim.Optimizer):
+    """arXiv:2302.06675, algorithm 2."""
+
+    def __init__(self, params, lr, beta1=0.9, beta2=0.99):
+        super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("exp_avg", torch.zeros_like(p))
+                update = (group["beta1"] * m + (1 - group["beta1"]) * p.grad).sign()
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
+                m.mul_(group["beta2"]).add_(p.grad, alpha=1 - group["beta2"])
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    harness.write_corpus(tmp_path / "corpus")
+    return tmp_path
+
+
+SOURCE = "data.sources=[{kind: plugin, _target_: mine.documents, options: {count: 40}}]"
+OPTIMIZERS: dict[str, list[str]] = {
+    "lion": ["optim._target_=mine.Lion", "optim.options={beta1: 0.95}", "optim.lr=1e-4"],
+    "sgd": ["optim._target_=torch.optim.SGD", "optim.options={momentum: 0.9}", "optim.lr=0.1"],
+    "adam": ["optim._target_=torch.optim.AdamW", "optim.options={betas: [0.9, 0.95]}"],
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_plugged_in_optimizer_learns_and_resumes_bitwise(mine: Path, optimizer: str) -> None:
+    common = [*harness.SMALL, SOURCE, *OPTIMIZERS[optimizer], "precision=bf16_mixed", "precision.cpu_fallback=null"]
+    assert harness.train(mine, [*common, "run.name=straight"]).code == 0
+    done = harness.train(mine, [*common, "run.name=cut", "train.stop_after_steps=9"])
+    assert done.code == 0, done.output
+    done = harness.train(mine, [*common, "run.name=cut"])
+    assert "resuming cut from step 9" in done.output
+    straight, cut = (harness.records(mine / "runs" / name) for name in ("straight", "cut"))
+    assert straight[-1]["loss"] < 0.97 * straight[0]["loss"]
+    assert [(s["loss"], s["grad_norm"]) for s in straight] == [(s["loss"], s["grad_norm"]) for s in cut]
+    harness.assert_same_checkpoint(
+        *(mine / "runs" / name / "checkpoints" / "step-00000020" for name in ("straight", "cut"))
+    )
+
+
+def test_torchs_adamw_as_a_plug_in_gives_our_curve(mine: Path) -> None:
+    """The same formula by another road: clipping, decay by name and bias correction agree."""
+    plug = [*OPTIMIZERS["adam"], "run.name=plug"]
+    for more in (["run.name=ours"], plug):
+        done = harness.train(mine, [*harness.SMALL, SOURCE, "precision=fp32", *more])
+        assert done.code == 0, done.output
+    harness.assert_same_curve(harness.records(mine / "runs" / "ours"), harness.records(mine / "runs" / "plug"))
+
+
+def test_a_plugged_in_source_is_known_by_its_documents(mine: Path) -> None:
+    common = [*harness.SMALL, SOURCE, "precision=fp32"]
+    assert harness.train(mine, [*common, "train.stop_after_steps=2"]).code == 0
+    (mine / "mine.py").write_text(MINE.replace("[:count]", "[1:count]"))
+    done = harness.train(mine, common)
+    assert done.code == 3
+    assert "trained on other content" in done.output
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "words"),
+    [
+        (["optim._target_=mine.Lyon"], 3, "Lyon"),
+        (["optim._target_=nowhere.Lion"], 3, "PYTHONPATH"),
+        (["optim._target_=Lion"], 3, "dotted name"),
+        (["optim._target_=mine.Lion", "optim.options={nope: 1}"], 3, "takes its options"),
+        (["optim._target_=torch.optim.NAdam"], 3, "element-wise"),
+        (["optim.options={beta: 1}"], 3, "optim._target_"),
+        (["data.sources=[{kind: plugin, _target_: mine.broken}]"], 4, "yields documents"),
+        (["data.sources=[{kind: plugin}]"], 3, "_target_"),
+        (["data.sources=[{kind: plugin, _target_: mine.documents}]"], 3, "takes its options"),
+    ],
+)
+def test_mistakes_of_a_plug_in_are_explained(mine: Path, overrides: list[str], code: int, words: str) -> None:
+    done = harness.train(mine, [*harness.SMALL, SOURCE, *overrides])
+    assert done.code == code, done.output
+    assert words in done.output
+    assert "Traceback" not in done.output
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """What W&B's own reader finds in the offline files of a run, oldest first."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    rows = []
+    for file in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
+        store = DataStore()
+        store.open_for_scan(str(file))
+        while (data := store.scan_data()) is not None:
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.WhichOneof("record_type") == "history":
+                items = {(item.key or "/".join(item.nested_key)): item.value_json for item in record.history.item}
+                rows.append({key: value for key, value in items.items() if not key.startswith("_")})
+    return rows
+
+
+def test_wandb_offline_goes_on_as_one_run_and_keeps_no_secret(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"WANDB_API_KEY": "wk" * 20, "HF_TOKEN": "hf_secretsecret", "AWS_SECRET_ACCESS_KEY": "awssecretkey123"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    common = [*harness.SMALL, SOURCE, "precision=fp32", "logging=wandb", "logging.wandb.mode=offline"]
+    common += ["evaluation.every_steps=10"]
+    run = mine / "runs" / "tiny"
+    ids = []
+    for stop in (8, 20):
+        done = harness.train(mine, [*common, f"train.stop_after_steps={stop}"])
+        assert done.code == 0, done.output
+        ids.append((run / "wandb.json").read_text())
+    assert ids[0] == ids[1]
+    logged = [row for row in history(run) if "loss" in row]
+    expected = harness.records(run)
+    assert [(int(row["step"]), float(row["loss"])) for row in logged] == [(s["step"], s["loss"]) for s in expected]
+    assert [int(row["step"]) for row in history(run) if "evaluation/heldout_loss" in row] == [10, 20]
+    files = [path for path in (mine / "runs").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert not any(value.encode() in content for value in secrets.values()), path
+
+
+def test_without_wandb_training_is_the_same(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B that cannot be imported costs one line."""
+    (mine / "wandb.py").write_text("raise RuntimeError('no network, no nothing')\n")
+    done = harness.train(mine, [*harness.SMALL, SOURCE, "precision=fp32", "logging.wandb.mode=offline"])
+    assert done.code == 0, done.output
+    assert done.output.count("W&B is left out") == 1
+    assert "is complete" in done.output

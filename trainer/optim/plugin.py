@@ -1,0 +1,85 @@
+"""A user's optimizer (optim._target_) under the one mixed-precision contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainer.config import OptimConfig
+from trainer.errors import ConfigError, Problem
+from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
+from trainer.plugins import call
+
+KEY = "optim._target_"
+
+
+class PluginOptimizer(MixedPrecisionAdamW):
+    """Any class with torch.optim.Optimizer's interface whose state is element-wise, besides a count of steps.
+
+    It is called as target(parameter groups, lr=..., **options) on the masters. The update is masked by a branch on the
+    host, which the native backend can afford; the flag is the same on every rank.
+    """
+
+    def make_inner(self, config: OptimConfig) -> None:
+        """Make it, and let it allocate its state by a step on zeros: a checkpoint is loaded into what exists."""
+        assert config._target_ is not None
+        self._updates = 0
+        groups = parameter_groups(self.masters, config.weight_decay)
+        self.inner: torch.optim.Optimizer = call(
+            KEY, config._target_, groups, options={"lr": config.lr, **config.options}
+        )
+        with torch.no_grad():
+            for master in self.masters.values():
+                master.zero_()
+        self.inner.step()
+        self._check_state(config._target_)
+        self.updates = 0
+
+    def _check_state(self, target: str) -> None:
+        for name, master in self.masters.items():
+            for key, value in self.inner.state[master].items():
+                elementwise = isinstance(value, torch.Tensor) and value.shape == master.shape
+                if not (elementwise or key == "step"):
+                    rule = f"its state is element-wise, besides step; {key!r} of {name} is {_kind(value)}"
+                    remedy = "use an optimizer whose state a checkpoint of any layout can hold"
+                    raise ConfigError(Problem(KEY, target, rule, remedy))
+
+    def apply(self, lr: float, norm: torch.Tensor) -> torch.Tensor:
+        """Clip and step, where the norm is finite."""
+        finite = torch.isfinite(norm)
+        if bool(finite):
+            # torch.nn.utils.clip_grad_norm_'s factor.
+            self.gradients.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            for group in self.inner.param_groups:
+                group["lr"] = lr
+            self.inner.step()
+            self._updates += 1
+        return finite
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """The state by stored name: ``<key>.<parameter>``."""
+        return {
+            f"{key}.{name}": value
+            for name, master in self.masters.items()
+            for key, value in self.inner.state[master].items()
+            if key != "step"
+        }
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far."""
+        return self._updates
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        self._updates = count
+        for state in self.inner.state.values():
+            if isinstance(step := state.get("step"), torch.Tensor):
+                step.fill_(count)
+            elif step is not None:
+                state["step"] = count
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__

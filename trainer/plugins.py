@@ -1,0 +1,39 @@
+"""A user's own code, named by ``_target_`` in the configuration: the only place where names become code."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trainer.errors import ConfigError, Problem
+
+REMEDY = "check its spelling, and that PYTHONPATH leads to it (PYTHONPATH=. for the current directory)"
+
+
+def problem_of(key: str, target: str) -> Problem | None:
+    """What is wrong with a target as far as can be told without importing it."""
+    package, _, rest = target.partition(".")
+    if not rest or not all(part.isidentifier() for part in target.split(".")):
+        return Problem(key, target, "a dotted name: package.module.name", "write it in full, as an import would")
+    if importlib.util.find_spec(package) is None:
+        return Problem(key, target, f"Python finds the module {package}", REMEDY)
+    return None
+
+
+def call(key: str, target: str, *arguments: Any, options: Mapping[str, Any]) -> Any:
+    """Import ``target`` and call it. Raises ConfigError when it cannot be imported or does not take the options."""
+    if (problem := problem_of(key, target)) is not None:
+        raise ConfigError(problem)
+    module, _, name = target.rpartition(".")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the user's module does when it is imported
+        rule = f"can be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise ConfigError(Problem(key, target, rule, REMEDY)) from error
+    try:
+        return function(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        rule = f"takes its options {dict(options)} ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise ConfigError(Problem(key, target, rule, "correct the options, or the plug-in")) from error
