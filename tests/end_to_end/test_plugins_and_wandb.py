@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SOURCE = "data.sources=[{kind: plugin, _target_: mine.documents, options: {count: 40}}]"
 OPTIMIZERS: dict[str, list[str]] = {
-    "lion": ["optim._target_=mine.Lion", "optim.options={beta1: 0.95}", "optim.lr=1e-4"],
+    "lion": ["optim._target_=mine.Lion", "optim.options={beta1: 0.95}", "optim.lr=3e-4"],
     "sgd": ["optim._target_=torch.optim.SGD", "optim.options={momentum: 0.9}", "optim.lr=0.1"],
     "adam": ["optim._target_=torch.optim.AdamW", "optim.options={betas: [0.9, 0.95]}"],
 }
@@ -113,18 +115,30 @@ def test_mistakes_of_a_plug_in_are_explained(mine: Path, overrides: list[str], c
     assert "Traceback" not in done.output
 
 
+def payloads(file: Path) -> Iterator[bytes]:
+    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB; crc, length, type) after 7 bytes."""
+    data, place, record = file.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
 def history(run: Path) -> list[dict[str, Any]]:
-    """What W&B's own reader finds in the offline files of a run, oldest first."""
+    """What a run logged, out of W&B's offline files, oldest first."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     rows = []
-    for file in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while (data := store.scan_data()) is not None:
+    for file in sorted((run / "wandb").rglob("*.wandb")):
+        for payload in payloads(file):
             record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
+            record.ParseFromString(payload)
             if record.WhichOneof("record_type") == "history":
                 items = {(item.key or "/".join(item.nested_key)): item.value_json for item in record.history.item}
                 rows.append({key: value for key, value in items.items() if not key.startswith("_")})
