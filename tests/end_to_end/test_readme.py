@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -22,7 +23,7 @@ def commands(page: str) -> list[str]:
     """The shell commands of a page's bash blocks, without their comments."""
     blocks = re.findall(r"```bash\n(.*?)```", (harness.ROOT / page).read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [line.split("  #")[0].strip() for line in lines if line.startswith(("python ", "torchrun "))]
+    return [line.split("  #")[0].strip() for line in lines if line.startswith(("python ", "torchrun ", "PYTHONPATH="))]
 
 
 README = commands("README.md")
@@ -40,11 +41,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(cwd: Path, command: str, *more: str) -> str:
     words = shlex.split(command.replace("$PWD", str(cwd)))
+    path = [words.pop(0).partition("=")[2]] if words[0].startswith("PYTHONPATH=") else []
     launcher = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "torch.distributed.run"]
     done = subprocess.run(
         [*launcher, *words[1:], *more],
         cwd=cwd,
-        env=harness.environment(),
+        env={**harness.environment(), "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -55,19 +57,44 @@ def run(cwd: Path, command: str, *more: str) -> str:
     return done.stdout
 
 
-def test_there_are_ten_examples() -> None:
-    assert len(README) == 10
+def test_there_are_a_dozen_examples() -> None:
+    assert len(README) == 12
 
 
 @pytest.mark.parametrize("command", README)
 def test_readme_command(clone: Path, command: str) -> None:
     output = run(clone, command, *SHORT)
-    assert "optim" in output if "--cfg" in command else "step      1/" in output
+    expected = "optim" if "--cfg" in command else "boxes of this rank" if "plan.py" in command else "step      1/"
+    assert expected in output
 
 
 def test_saved_configuration_of_docs(clone: Path) -> None:
     """docs/runs.md: a run is changed on purpose, and its saved configuration runs again."""
-    resume, again = commands("docs/runs.md")
+    resume, again, _ = commands("docs/runs.md")
     run(clone, "python scripts/train.py recipe=tiny", *SHORT)
     assert "step      2/" in run(clone, resume, *SHORT[1:], "train.stop_after_steps=2")
     assert "step      1/" in run(clone, again, *SHORT)
+
+
+EXTENDING = (harness.ROOT / "docs" / "extending.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def extended(clone: Path) -> Path:
+    """The clone with the files that docs/extending.md shows."""
+    for block in re.findall(r"```(?:yaml|python)\n(.*?)```", EXTENDING, re.DOTALL):
+        first, _, rest = block.partition("\n")
+        path = clone / first.removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(rest)
+    return clone
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*commands("docs/extending.md"), *commands("docs/parallel.md"), *commands("docs/exit_codes.md"),
+     commands("docs/runs.md")[-1]],
+)  # fmt: skip
+def test_command_of_a_page(extended: Path, command: str) -> None:
+    output = run(extended, command, *SHORT)
+    assert ("boxes of this rank" if "plan.py" in command else "step      1/") in output
