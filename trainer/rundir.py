@@ -35,6 +35,8 @@ from trainer.redact import redact
 from trainer.schema import flatten, to_config
 
 CONFIG, RESULT, METRICS = "config.yaml", "result.json", "metrics.jsonl"
+UNCHANGEABLE = ("data.seq_len",)
+"""Trajectory keys that resume.allow cannot free."""
 
 _HEADER = """\
 # Written by the run. Runs again as it is:
@@ -156,6 +158,12 @@ def refuse_changes(path: Path, config: Config) -> None:
         return
     changed = [change for change in differences(path, config) if not _covered(change[0], config.resume.allow)]
     every = ",".join([*config.resume.allow, *(key for key, _, _ in changed)])
+    fixed = [change for change in differences(path, config) if change[0] in UNCHANGEABLE]
+    if fixed:
+        rule = "as the run was started with: the data's position is counted in samples of that length"
+        raise ConfigError(
+            [Problem(key, now, f"{before!r}, {rule}", "run.name=<another> for a new run") for key, before, now in fixed]
+        )
     problems = [
         Problem(
             key,

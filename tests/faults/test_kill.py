@@ -94,3 +94,20 @@ def test_a_disk_that_fails_on_rank_zero_stops_every_rank_at_once(tmp_path: Path)
     assert done.output.count("exitcode  : 3") + done.output.count("exitcode: 3") >= 1, done.output
     assert "stopping with rank 0 (exit 3)" in done.output
     assert "recipes/pretrain.py" not in done.output, "no traceback of ours"
+
+
+def test_records_that_rank_zero_cannot_write_stop_every_rank_saved(tmp_path: Path) -> None:
+    """The step is saved first; then all ranks end together, under one code."""
+    harness.write_corpus(tmp_path / "corpus")
+    run = tmp_path / "runs" / "run"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").symlink_to("/dev/full")
+    start = time.monotonic()
+    overrides = ["precision=fp32", "data.sources=[{paths: [corpus]}]", "run.name=run"]
+    done = harness.train(tmp_path, [*harness.SMALL, *overrides], processes=2)
+    assert time.monotonic() - start < 60, "long before any collective's timeout"
+    assert "takes the run's records (No space left on device)" in done.output
+    assert "stopping with rank 0 (exit 3)" in done.output
+    assert [fault(path) for path in checkpoints(run / "checkpoints")] == [None]
+    record = json.loads((run / "exit.json").read_text())
+    assert (record["code"], record["newest_checkpoint_step"]) == (3, 2)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -37,8 +38,9 @@ class JsonLines:
         self._file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. What it could not take has been said by ``write``."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class Lines:

@@ -16,7 +16,8 @@ def follow_launcher() -> bool:
 
     Without scripts/launch.py, behind a wrapper of the user's, or on another system than Linux, nothing happens.
     """
-    launcher = int(os.environ.get(LAUNCHER, "0"))
+    text = os.environ.get(LAUNCHER, "")
+    launcher = int(text) if text.isdecimal() else 0
     if launcher and os.getppid() == launcher:
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
