@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.config import RunConfig
 from trainer.errors import ExitCode, RunError
-from trainer.files import write_json
+from trainer.files import is_directory_name, write_json
 from trainer.redact import redact
 
 EXIT, REFUSED = "exit.json", "exit.refused.json"
@@ -27,8 +27,7 @@ def guess_directory(overrides: Sequence[str]) -> Path | None:
     given = dict(re.findall(r"^\+{0,2}(run\.root|run\.name|recipe)=(.*)$", "\n".join(overrides), re.MULTILINE))
     given = {key: value.strip("'\"") for key, value in given.items()}
     name = given.get("run.name") or given.get("recipe") or ""
-    plain = re.fullmatch(r"[\w][\w .=,+-]{0,199}", name)
-    return Path(given.get("run.root") or RunConfig.root) / name if plain else None
+    return Path(given.get("run.root") or RunConfig.root) / name if is_directory_name(name) else None
 
 
 def write_exit(directory: Path | None, code: int, rank: int, title: str, error: RunError | None = None) -> None:

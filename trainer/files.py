@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 
+def is_directory_name(name: str) -> bool:
+    """Whether a name can be a directory's, inside another and nowhere else."""
+    plain = name not in ("", ".", "..") and "/" not in name and "\0" not in name and name == name.strip()
+    return plain and len(name.encode()) <= 200
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a temporary neighbour, fsync it, rename it over ``path``, fsync the directory."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

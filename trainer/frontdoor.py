@@ -25,6 +25,7 @@ from trainer.derive import Derived, derive, effective
 from trainer.diagnose import CONF, diagnose
 from trainer.errors import ConfigError, ElsewhereError, ExitCode, Problem, RunError
 from trainer.exitfile import guess_directory, write_crash, write_exit
+from trainer.files import is_directory_name
 from trainer.reliability.orphans import follow_launcher
 from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
@@ -125,7 +126,7 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
     world = World.from_environment()
     with job(world) as directory:
         config = configure(composed, world)
-        if guess_directory([f"run.name={config.run.name}"]) is not None:
+        if is_directory_name(config.run.name or ""):
             directory.append(run_path(config))
         validate(config, world)
         outcomes[-1] = train(config, world, load)

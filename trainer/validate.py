@@ -17,6 +17,7 @@ from trainer.arithmetic import head_dim
 from trainer.config import Config
 from trainer.derive import backend_name, model_parallel_size, total_steps
 from trainer.errors import ConfigError, Problem
+from trainer.files import is_directory_name
 from trainer.plugins import problem_of
 from trainer.redact import HIDDEN, redact
 from trainer.schema import all_keys, flatten, nearest_key
@@ -291,8 +292,7 @@ def recipe(config: Config, world: World) -> Iterator[Problem]:
     if config.task not in tasks:
         yield Problem("task", config.task, f"a module of recipes/: {', '.join(tasks)}", "set task to one of them")
     name = config.run.name
-    plain = name is None or (name not in ("", ".", "..") and "/" not in name and name == name.strip())
-    if not plain or len((name or "").encode()) > 200:
+    if name is not None and not is_directory_name(name):
         yield Problem("run.name", name, "a plain directory name of at most 200 bytes", "set a short run.name")
     if not 0 <= config.seed < 2**63:
         yield Problem("seed", config.seed, "0 <= seed < 2**63", "use a smaller number")

@@ -84,8 +84,7 @@ def test_fp32_equals_one_process(workspace: Path, heads: str, layout: str) -> No
     print(f"{heads} {layout}: worst relative difference of the loss {worst[0]:.1e}, of the norm {worst[1]:.1e}")
 
 
-@pytest.mark.parametrize("precision", ["bf16_mixed", "bf16"])
-@pytest.mark.parametrize(("heads", "layout"), BF16)
+@pytest.mark.parametrize(("heads", "precision", "layout"), BF16)
 def test_bf16_follows_one_process(workspace: Path, heads: str, precision: str, layout: str) -> None:
     one, many = curve(workspace, heads, precision, "one"), curve(workspace, heads, precision, layout)
     first, last = (abs(one[step]["loss"] - many[step]["loss"]) / one[step]["loss"] for step in (0, -1))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,19 +138,24 @@ def test_a_configuration_error_is_not_restarted_but_a_killed_worker_is(corpus: P
 
 
 def test_nobody_is_left_behind_in_twenty_trials(corpus: Path) -> None:
-    """Stopped at random moments, from the first import to training, by each signal and by kill -9."""
+    """Stopped at random moments, from the first import to training, by each signal and by kill -9; four at a time."""
     chance = random.Random(5)
     ways = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGKILL]
-    for trial in range(20):
-        mark, number = f"trial-{os.getpid()}-{trial}", ways[trial % 4]
-        launcher = start(corpus, [*FOREVER, "run.name=trial"], mark=mark)
-        time.sleep(chance.uniform(0.5, 6.0))
+    trials = [(trial, ways[trial % 4], chance.uniform(0.5, 10.0)) for trial in range(20)]
+
+    def stop(trial: int, number: signal.Signals, seconds: float) -> None:
+        mark = f"trial-{os.getpid()}-{trial}"
+        launcher = start(corpus, [*FOREVER, f"run.name=trial-{trial}"], mark=mark)
+        time.sleep(seconds)
         launcher.send_signal(number)
-        output, _ = launcher.communicate(timeout=60)
-        deadline = time.monotonic() + 30  # after kill -9, the workers save before they end
+        output, _ = launcher.communicate(timeout=90)
+        deadline = time.monotonic() + 60  # after kill -9, the workers save before they end
         while (left := marked(mark)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not left, (trial, number, output)
         if number != signal.SIGKILL:
             assert launcher.returncode == 10, (trial, number, output)
             assert "Traceback" not in output, (trial, number, output)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(lambda trial: stop(*trial), trials))) == 20
