@@ -24,9 +24,9 @@ train: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
 
-# make test-slow   several processes, kills, whole runs: some minutes
+# make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 # make check   lint, types and import contracts
 check: $(READY)
