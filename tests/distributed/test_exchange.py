@@ -68,7 +68,7 @@ def test_initial_parameters_are_bitwise_equal(workspace: Path, precision: str) -
         config.write_text(text)
     (alone,) = work(workspace, "initial", config, "one").glob("*.safetensors")
     one = {key.partition("@")[0]: values for key, values in load_file(alone).items()}
-    for layout in ("dp2", "tp2", "tp4", "dp2-tp2"):
+    for layout in ("tp2", "tp4", "dp2-tp2") if precision == "fp32" else ("tp4",):
         ranks = sorted(work(workspace, "initial", config, layout).glob("*.safetensors"))
         assert len(ranks) == LAYOUTS[layout][0]
         for rank in ranks:
