@@ -21,7 +21,7 @@ HEADS = {
 }
 LAYOUTS = {"one": (1, 1), "dp2": (2, 1), "dp4": (4, 1), "tp2": (2, 2), "tp4": (4, 4), "dp2-tp2": (4, 2)}
 """Processes and tensor-parallel size."""
-FP32 = [("4/2", "dp4"), ("4/2", "tp2"), *PADDED]
+FP32 = [("4/2", "dp4"), ("4/2", "tp2"), ("9/3", "tp2"), ("9/3", "tp4"), ("9/3", "dp2-tp2")]
 BF16 = [
     ("4/2", "bf16_mixed", "dp4"),
     ("9/3", "bf16_mixed", "tp4"),
