@@ -82,6 +82,22 @@ def train(cwd: Path, overrides: list[str], processes: int = 1, timeout: float = 
     return Finished(done.returncode, done.stdout)
 
 
+def work(script: Path, arguments: list[str], processes: int, cwd: Path) -> None:
+    """Run a test's own script on the backend, under torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    done = subprocess.run(
+        [*launch, str(script), *arguments],
+        cwd=cwd,
+        env={**environment(), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def train_and_kill(cwd: Path, overrides: list[str], processes: int, metrics: Path, at_step: int) -> int:
     """Start a run, kill -9 every rank as soon as ``at_step`` is in its metrics; return the step it had reached."""
     train_and_kill_when(cwd, overrides, processes, lambda: last_step(metrics) >= at_step)

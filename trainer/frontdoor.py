@@ -173,7 +173,8 @@ def configure(composed: DictConfig, world: World) -> Config:
     if config.recipe is None and (chosen := HydraConfig.get().runtime.choices.get("recipe")) is not None:
         config = replace(config, recipe=chosen)
     if config.recipe is None:
-        raise ConfigError(Problem("recipe", None, "names a recipe", f"use one; {recipe_list()}"))
+        known = recipe_list(_search_path(split(sys.argv[1:])[1]))
+        raise ConfigError(Problem("recipe", None, "names a recipe", f"use one; {known}"))
     config = _named(config, world)
     return replace(config, run=replace(config.run, name=config.run.name or config.recipe))
 

@@ -11,6 +11,19 @@ from urllib.parse import urlparse
 
 from trainer.errors import ConfigError, Problem
 
+ATTEMPT = "TRAINER_ATTEMPT"
+"""Environment variable in which scripts/launch.py names one attempt, of the several that --max-restarts allows."""
+
+
+def attempt() -> str:
+    """A name that all workers of one attempt share, and those of the attempt before do not.
+
+    torch keeps one store over all attempts, so that workers could meet at the addresses of those that died. Plain
+    torchrun only counts attempts, and on several nodes the counts may differ: there it is left to torch.
+    """
+    counted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE") == "1" else "0"
+    return os.environ.get(ATTEMPT, f"attempt-{counted}")
+
 
 @dataclass(frozen=True)
 class World:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,19 +39,8 @@ def work(cwd: Path, job: str, config: Path, layout: str, *more: str) -> Path:
     processes, tp = LAYOUTS[layout]
     out = cwd / f"{job}-{config.parent.name}-{layout}"
     out.mkdir()
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    script = str(Path(__file__).with_name("worker.py"))
-    done = subprocess.run(
-        [sys.executable, *launch, script, job, str(config), str(tp), str(out), *more],
-        cwd=cwd,
-        env={**harness.environment(), "PYTHONPATH": str(harness.ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    arguments = [job, str(config), str(tp), str(out), *more]
+    harness.work(Path(__file__).with_name("worker.py"), arguments, processes, cwd)
     return out
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -43,17 +41,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 @pytest.mark.parametrize("tp", [1, 2, 3])
 def test_the_loss_is_transformers(reference: tuple[Path, float], tp: int) -> None:
     folder, expected = reference
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(tp)]
-    done = subprocess.run(
-        [sys.executable, *launch, str(Path(__file__).with_name("smollm2_loss.py")), str(folder), str(tp)],
-        env={**harness.environment(), "PYTHONPATH": str(harness.ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    harness.work(Path(__file__).with_name("smollm2_loss.py"), [str(folder), str(tp)], tp, folder)
     loss = json.loads((folder / f"loss-{tp}.json").read_text())
     print(f"tensor parallel {tp}: loss {loss:.7f}, transformers {expected:.7f}")
     assert 0.5 < expected < 4, "a pretrained model knows this text"

@@ -33,6 +33,8 @@ def start(cwd: Path, overrides: list[str], *arguments: str, mark: str = "") -> s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A test that runs in a shell's background inherits an ignored SIGINT, which the launcher would respect.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing import LogsSpecs
 
 from trainer.errors import ExitCode
+from trainer.world import ATTEMPT
 
 FINAL = {
     ExitCode.CONFIG, ExitCode.DATA, ExitCode.PREEMPTED, ExitCode.NONFINITE, ExitCode.NO_CHECKPOINT, ExitCode.GATE,
@@ -54,11 +56,20 @@ class PatientAgent(LocalElasticAgent):
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:
         self.started = True
+        self._name_attempt(worker_group)
         pids: dict[int, int] = super()._start_workers(worker_group)
         self._failed_at = 0.0
         if self.stopped_by is not None:  # it came while they were being started
             send(self.stopped_by, self.pids())
         return pids
+
+    def _name_attempt(self, worker_group: WorkerGroup) -> None:
+        """Agree with the other nodes' agents on a name for this attempt; the workers meet under it."""
+        store = worker_group.store
+        assert store is not None  # of this round of the rendezvous
+        if worker_group.group_rank == 0:
+            store.set(ATTEMPT, uuid.uuid4().hex)
+        os.environ[ATTEMPT] = store.get(ATTEMPT).decode()
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         """torch would end all workers as soon as one has failed; here the others get time to end by themselves."""

@@ -9,15 +9,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from trainer.parallel.mesh import AXES, Mesh
+from trainer.world import attempt
 
 
 def join(mesh: Mesh, timeout: timedelta) -> dict[str, dist.ProcessGroup]:
     """Meet all ranks; this rank's group of each axis whose size is above 1. Collective."""
     if not dist.is_initialized():
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store = dist.PrefixStore(attempt(), store)
         with _quiet_gloo():
-            dist.init_process_group("gloo", timeout=timeout)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
     groups = {}
     for axis in AXES:
         if mesh.size(axis) > 1:
