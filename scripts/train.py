@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from trainer.reliability.signals import leave_when_asked
+
+leave_when_asked()  # from the first import on: the others take seconds
+
 import hydra
 from omegaconf import DictConfig
 

@@ -70,8 +70,6 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
         world = World.from_environment()
     except RunError as error:
         return report(error, World(), directory)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, _interrupt)
     if not flags and not any(override.startswith("recipe=") for override in overrides):
         if world.rank == 0:
             print(recipe_list(_search_path(flags)), file=sys.stderr)
@@ -80,6 +78,8 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
     register_schema()
     outcomes.clear()
     try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, _interrupt)
         main()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if outcomes:  # a job had begun: this is no mistake of composition

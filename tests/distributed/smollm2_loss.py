@@ -24,8 +24,9 @@ from trainer.world import World
 
 folder, tp = Path(sys.argv[1]), int(sys.argv[2])
 frontdoor.register_schema()
+# The model alone: recipe=smollm2_135m pretrains it, on shorter contexts with another rotary base.
 with initialize_config_dir(str(harness.ROOT / "conf"), version_base="1.3"):
-    config = to_config(compose("train", overrides=["recipe=smollm2_135m", "backend=native", f"parallel.tp={tp}"]))
+    config = to_config(compose("train", overrides=["recipe=tiny", "model=smollm2_135m", f"parallel.tp={tp}"]))
 world = World.from_environment()
 backend = make_backend(config, derive(config, world), world)
 backend.setup()

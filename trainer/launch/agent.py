@@ -49,8 +49,12 @@ class PatientAgent(LocalElasticAgent):
         return [handler.proc for handler in context.subprocess_handlers.values()] if context is not None else []
 
     def stop(self, number: int) -> None:
-        """Hand a signal on to every worker; the first one starts the clock of their grace."""
+        """Hand a signal on to every worker; the first one starts the clock of their grace.
+
+        The first SIGINT goes on as SIGTERM: a worker whose Python is still starting would answer it with a traceback.
+        """
         if self.stopped_by is None:
+            number = signal.SIGTERM if number == signal.SIGINT else number
             self.stopped_by, self._stopped_at = number, time.monotonic()
         send(number, self.pids())
 
