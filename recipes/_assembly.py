@@ -28,7 +28,7 @@ def make_backend(config: Config, derived: Derived, world: World) -> Backend:
         kind = PluginOptimizer if config.optim._target_ else MixedPrecisionAdamW
         return kind(parameters, config.optim, mode, counted)
 
-    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds)
+    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, derived.stages)
 
 
 def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from trainer.models.rotary import rotate
 class Context(NamedTuple):
     """What every layer's attention needs to know about the samples; built once a forward pass by ``build_context``.
 
-    cosines, sines: FP32 [batch, 1, seq, head_dim / 2]. mask: bool [batch, 1, seq, seq], True where attention may look.
+    cosines, sines: FP32 [batch, 1, seq, head_dim / 2]. mask: bool [batch, 1, seq, keys], True where attention may look.
     positions, document_ids: int64 [batch, seq], for a lowering whose attention works without a dense mask.
     """
 
@@ -27,11 +28,21 @@ class Context(NamedTuple):
     document_ids: torch.Tensor
 
 
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Context], torch.Tensor]
+"""(q [batch, heads, seq, head_dim], k and v with as many heads or fewer, context) -> the shape of q."""
+
+
 class Attention(nn.Module):
-    """Multi-head attention (arXiv:1706.03762) or grouped-query attention (arXiv:2305.13245)."""
+    """Multi-head attention (arXiv:1706.03762) or grouped-query attention (arXiv:2305.13245).
+
+    A lowering that cuts the sequence replaces ``attend``.
+    """
+
+    attend: Attend
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.attend = attend
         self.head_dim = head_dim(config)
         query, key_value = config.heads * self.head_dim, config.kv_heads * self.head_dim
         self.q_proj = nn.Linear(config.hidden, query, bias=config.qkv_bias)
@@ -50,7 +61,7 @@ class Attention(nn.Module):
         q = rotate(self.q_proj(x).view(split).transpose(1, 2), context.cosines, context.sines)
         k = rotate(self.k_proj(x).view(split).transpose(1, 2), context.cosines, context.sines)
         v = self.v_proj(x).view(split).transpose(1, 2)
-        out = attend(q, k, v, context)
+        out = self.attend(q, k, v, context)
         return self.o_proj(out.transpose(1, 2).reshape(batch, seq, -1))
 
 

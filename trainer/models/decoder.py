@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -33,8 +35,10 @@ class DecoderLayer(nn.Module):
 
 class Decoder(nn.Module):
     """Embedding, layers, final norm. A pipeline stage keeps some of the layers under their global names and may
-    lack the embedding or the norm, which are None there.
+    lack the embedding or the norm, which are None there. A lowering that cuts the sequence replaces ``mask``.
     """
+
+    mask: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -43,11 +47,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleDict({str(i): DecoderLayer(config) for i in range(config.layers)})
         self.norm: RMSNorm | None = RMSNorm(config.hidden, config.norm_eps)
         self.rotary = Rotary.of(config, head_dim(config))
+        self.mask = document_mask
 
     def context(self, positions: torch.Tensor, document_ids: torch.Tensor) -> Context:
         """What attention needs, worked out once for all layers."""
         cosines, sines = self.rotary(positions)
-        return Context(cosines, sines, document_mask(document_ids), positions, document_ids)
+        return Context(cosines, sines, self.mask(document_ids), positions, document_ids)
 
     def forward(self, x: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
         """Tokens [batch, seq] (or a previous stage's [batch, seq, hidden]) -> [batch, seq, hidden]."""
@@ -60,7 +65,11 @@ class Decoder(nn.Module):
 
 
 class CausalLM(nn.Module):
-    """A decoder with its head and its loss: the loss is inside, so that a pipeline's last stage owns it."""
+    """A decoder with its head and its loss: the loss is inside, so that a pipeline's last stage owns it.
+
+    A pipeline stage (``keep_stage``) takes and gives activations [batch, seq, hidden] where it lacks the embedding or
+    the head.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -74,6 +83,23 @@ class CausalLM(nn.Module):
         if self.config.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 
+    def keep_stage(self, layers: range) -> None:
+        """Drop everything but these layers, the embedding before the first and the norm and head after the last."""
+        for index in range(self.config.layers):
+            if index not in layers:
+                del self.model.layers[str(index)]
+        if layers.start > 0:
+            self.model.embed_tokens = None
+        if layers.stop < self.config.layers:
+            self.model.norm = self.lm_head = None
+
+    def canonical_names(self) -> dict[str, str]:
+        """Canonical name of each parameter by its name here: a tied head without its embedding goes by the latter's."""
+        names = {name: name for name, _ in self.named_parameters()}
+        if self.config.tied and "lm_head.weight" in names:
+            names["lm_head.weight"] = "model.embed_tokens.weight"
+        return names
+
     def materialised(self) -> None:
         """To be called when the module left the meta device: leaving it unties weights and empties buffers."""
         self._tie()
@@ -84,15 +110,13 @@ class CausalLM(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The fields of a Batch -> sum of the targets' cross-entropy (FP32 scalar, nats), their number (int64 scalar).
 
-        Plain tensors, not a Batch: pipelines cut a batch along its tensors.
+        Without a head, the activations stand in the loss's place. Plain tensors, not a Batch: pipelines cut a batch
+        along its tensors.
         """
-        assert self.lm_head is not None
-        hidden = self.model(tokens, positions, document_ids)
-        return self.loss(hidden, self.lm_head, labels), (labels != IGNORED_LABEL).sum()
+        hidden, count = self.model(tokens, positions, document_ids), (labels != IGNORED_LABEL).sum()
+        return (hidden if self.lm_head is None else self.loss(hidden, self.lm_head, labels)), count
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
-        """FP32 [batch, seq, vocab]. For sampling and tests: training never builds this tensor."""
-        assert self.lm_head is not None
-        hidden = self.model(tokens, positions, document_ids)
-        logits: torch.Tensor = self.lm_head(hidden).float()
-        return logits
+        """FP32 [batch, seq, vocab], or activations without a head. For sampling and tests: training never builds it."""
+        hidden: torch.Tensor = self.model(tokens, positions, document_ids)
+        return hidden if self.lm_head is None else self.lm_head(hidden).float()

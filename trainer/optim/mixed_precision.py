@@ -94,6 +94,14 @@ class MixedPrecisionAdamW:
         assert gradient is not None
         return gradient
 
+    def collect(self) -> None:
+        """Add up gradients that autograd has left on the BF16 parameters without calling their hooks."""
+        if self.mode == "bf16_mixed":
+            for name, parameter in self.parameters.items():
+                if parameter.grad is not None:
+                    self.gradient(name).add_(parameter.grad)
+                    parameter.grad = None
+
     def squared_norm(self) -> torch.Tensor:
         """Sum of the squares of the gradients that this rank counts, FP32 scalar.
 

@@ -6,10 +6,12 @@ Rank order is neuronx-distributed's, fastest first: tp, cp, dp, pp.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 AXES = ("tp", "cp", "dp", "pp")
 """Fastest-varying axis first."""
+DATA = ("cp", "dp")
+"""The axes whose ranks hold the same weights and see other tokens: gradients are summed over them."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Mesh:
     @property
     def world(self) -> int:
         """Number of ranks."""
-        return math.prod(self.size(axis) for axis in AXES)
+        return self.size(*AXES)
 
-    def size(self, axis: str) -> int:
-        """Number of ranks along an axis."""
-        return int(getattr(self, axis))
+    def size(self, *axes: str) -> int:
+        """Number of ranks along an axis, or along several together."""
+        return math.prod(int(getattr(self, axis)) for axis in axes)
 
     def coordinate(self, axis: str, rank: int | None = None) -> int:
         """Position of a rank (this one by default) along an axis."""
@@ -40,16 +42,19 @@ class Mesh:
             stride *= self.size(name)
         raise KeyError(axis)
 
-    def group(self, axis: str) -> tuple[int, ...]:
-        """Ranks that differ from this one along the axis only, in order, this one included."""
-        others = [name for name in AXES if name != axis]
-        return tuple(
-            rank
-            for rank in range(self.world)
-            if all(self.coordinate(name, rank) == self.coordinate(name) for name in others)
-        )
+    def position(self, *axes: str) -> int:
+        """Position of this rank in its group along the axes."""
+        return self.group(*axes).index(self.rank)
 
-    def groups(self, axis: str) -> list[tuple[int, ...]]:
-        """All groups of an axis, each in order; every rank is in one of them. The same list on every rank."""
-        groups = {replace(self, rank=rank).group(axis) for rank in range(self.world)}
-        return sorted(groups)
+    def group(self, *axes: str) -> tuple[int, ...]:
+        """Ranks that differ from this one along the axes only, in order, this one included."""
+        (mine,) = (ranks for ranks in self.groups(*axes) if self.rank in ranks)
+        return mine
+
+    def groups(self, *axes: str) -> list[tuple[int, ...]]:
+        """All groups along the axes, each in order; every rank is in one of them. The same list on every rank."""
+        others = [name for name in AXES if name not in axes]
+        found: dict[tuple[int, ...], list[int]] = {}
+        for rank in range(self.world):
+            found.setdefault(tuple(self.coordinate(name, rank) for name in others), []).append(rank)
+        return sorted(tuple(ranks) for ranks in found.values())

@@ -44,12 +44,17 @@ class Rule:
 class Plan:
     """A model's rules by glob over canonical parameter names, and what else a lowering must know of the model.
 
-    loss: path of the module that computes head and loss; a vocabulary-parallel lowering replaces its ``chunk_loss``.
+    Paths of modules: loss computes head and loss (a vocabulary-parallel lowering replaces its ``chunk_loss``); decoder
+    makes the attention mask (context parallelism replaces its ``mask``); layers holds the layers by their numbers.
     """
 
     rules: Mapping[str, Rule]
     heads: Heads
     loss: str = "loss"
+    head: str = "lm_head"
+    decoder: str = "model"
+    embedding: str = "model.embed_tokens"
+    layers: str = "model.layers"
 
     def match(self, names: Iterable[str]) -> dict[str, Rule]:
         """The one rule of each parameter. Raises ConfigError naming every parameter that has none or several."""

@@ -1,4 +1,4 @@
-"""The native backend: PyTorch on CPU, data and tensor parallel over gloo."""
+"""The native backend: PyTorch on CPU over gloo, in any product of data, tensor, context and pipeline parallelism."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ import torch.distributed as dist
 from torch import nn
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics
+from trainer.backends.native.context_parallel import Share
+from trainer.backends.native.fully_sharded import local, take_gradients
 from trainer.backends.native.groups import join
+from trainer.backends.native.lowering import Stage, lower
 from trainer.backends.native.optimizer import MakeOptimizer, Optimizer
 from trainer.backends.native.peak import measure_peak_flops
-from trainer.backends.native.replicas import SharedHead, add_copies, shared_heads
-from trainer.backends.native.tensor_parallel import lower
+from trainer.backends.native.pipeline import Pipeline
+from trainer.backends.native.reduction import Reduction
 from trainer.batch import Batch
+from trainer.config import ParallelConfig
 from trainer.parallel.boxes import Placed, Store
-from trainer.parallel.heads import lay_out
-from trainer.parallel.mesh import Mesh
+from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan
 from trainer.world import cpu_model
@@ -32,26 +35,42 @@ class NativeBackend:
     """Implements trainer.backends.base.Backend.
 
     With one process there is no process group, no wrapper and no collective. Gradients and the loss are summed over
-    the data-parallel ranks once a step, after the last microbatch; tensor-parallel ranks meet in every layer
-    (tensor_parallel.py) and agree on everything that is not cut.
+    the data axes once a step, after the last microbatch (ZeRO 2 and 3: every microbatch); tensor-parallel ranks meet in
+    every layer and agree on everything that is not cut; pipeline ranks hand activations on.
     """
 
-    model: Any
-    """The lowered model: callable on a Batch, with ``logits`` and ``materialised``."""
-    _optimizer: Optimizer
-    _placements: Mapping[str, Placement]
     host_group: dist.ProcessGroup | None = None
     fetch_delay = 0
+    _stages: list[Stage]
+    _pipeline: Pipeline | None = None
+    _optimizer: Optimizer
+    _reduction: Reduction
+    _placements: dict[str, Placement]
 
-    def __init__(self, mesh: Mesh, make_optimizer: MakeOptimizer, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        make_optimizer: MakeOptimizer,
+        timeout_seconds: float,
+        parallel: ParallelConfig | None = None,
+        stages: Sequence[range] = (),
+    ) -> None:
+        """stages: the layers of each pipeline stage, first to last; empty without pipeline."""
         self._make_optimizer = make_optimizer
         self.mesh = mesh
         self.distributed = mesh.world > 1
+        self.parallel = parallel or ParallelConfig(tp=mesh.tp, pp=mesh.pp, cp=mesh.cp)
+        self._layers_of_stages = stages
         self._timeout = timedelta(seconds=timeout_seconds)
         self._groups: dict[str, dist.ProcessGroup] = {}
-        self._shared_heads: list[SharedHead] = []
+        self._share = Share(mesh.coordinate("cp"), mesh.cp)
         self._loss = torch.zeros((), dtype=torch.float32)
         self._facts: Facts | None = None
+
+    @property
+    def model(self) -> Any:
+        """The lowered model, or this rank's first pipeline stage."""
+        return self._stages[0].model
 
     def setup(self) -> None:
         """Join the gloo process group, when there is more than one process, and one for each axis in use."""
@@ -59,25 +78,59 @@ class NativeBackend:
             self._groups = join(self.mesh, self._timeout)
 
     def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
-        """Build on meta, cut by the plan, allocate on the CPU; data parallelism leaves the model as it is."""
-        with torch.device("meta"):
-            model: nn.Module = build()
+        """Build on meta, cut by the plan, allocate on the CPU, make the optimizer over what this rank updates."""
         self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-        # A tied parameter appears once, under its first name.
-        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        tp, rank = self.mesh.tp, self.mesh.coordinate("tp")
-        self._placements = plan.place(shapes, tp, rank)
-        if tp > 1:
-            lower(model, plan, self._placements, self._groups["tp"])
-            self._shared_heads = shared_heads(plan, lay_out(plan.heads, tp), self._placements, self.mesh)
-        self.model = model.to(self.dtype).to_empty(device="cpu")
-        self.model.materialised()
-        parameters = dict(self.model.named_parameters())
+        self._stages = lower(build, plan, self.mesh, self._groups, self.parallel, self._layers_of_stages, precision)
+        self._placements = {name: p for stage in self._stages for name, p in stage.placements.items()}
+        self._sharded = any(stage.sharded is not None for stage in self._stages)
+        for stage in self._stages:
+            self._materialise(stage)
+        self._parameters = {
+            stage.names[name]: parameter for stage in self._stages for name, parameter in stage.model.named_parameters()
+        }
         counted = {
             name: [box.local for box in placement.boxes if box.copy == 0]
             for name, placement in self._placements.items()
         }
-        self._optimizer = self._make_optimizer(parameters, precision, counted)
+        self._optimizer = self._make_optimizer(*self._updated(precision), counted)
+        tied = self._stages[0].tied
+        self._reduction = Reduction(
+            self.mesh, self._groups, plan, self._placements, self._sharded, self.parallel.sp, tied
+        )
+        if self._layers_of_stages:
+            self._pipeline = self._make_pipeline(plan)
+
+    def _materialise(self, stage: Stage) -> None:
+        if stage.sharded is None:
+            stage.model.to(self.dtype)
+        stage.model.to_empty(device="cpu")
+        stage.model.materialised()
+        if stage.sharded is not None:
+            stage.sharded.materialised()
+
+    def _updated(self, precision: str) -> tuple[dict[str, nn.Parameter], str]:
+        """What the optimizer updates, and the precision as it sees it: FSDP2's shards are masters already."""
+        if not self._sharded:
+            return self._parameters, precision
+        shards = {name: nn.Parameter(local(parameter)) for name, parameter in self._parameters.items()}
+        return shards, "fp32" if precision == "bf16_mixed" else precision
+
+    def _make_pipeline(self, plan: Plan) -> Pipeline:
+        hidden = self._hidden(plan)
+        parts = self.mesh.tp if self.parallel.sp else 1
+        return Pipeline(
+            {stage.number: stage.model for stage in self._stages},
+            len(self._layers_of_stages),
+            self.parallel.pipeline.schedule,
+            self._groups["pp"],
+            lambda batch, seq: (batch, seq // parts, hidden),
+            self.dtype,
+            self._optimizer.collect,
+        )
+
+    def _hidden(self, plan: Plan) -> int:
+        norm = next(name for name, rule in plan.match(self._placements).items() if rule.style == "norm")
+        return self._placements[norm].shape[0]
 
     @torch.no_grad()
     def load_initial(self, initialise: Initialise) -> None:
@@ -87,43 +140,57 @@ class NativeBackend:
                 placed.tensor.zero_()
             for box in placed.boxes:
                 box.of(placed.tensor).copy_(initialise(box))
-        self._optimizer.publish()
+        self._publish()
 
     def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
         """Accumulate gradients of scale * summed loss."""
         self._loss.zero_()
-        for microbatch in microbatches:
+        microbatches = [self._mine(microbatch) for microbatch in microbatches]
+        if self._pipeline is not None:
+            self._before_backward(last=False)
+            self._loss += self._pipeline.train(microbatches, scale)
+            for stage in self._stages:
+                if stage.sharded is not None:
+                    stage.sharded.reduce()
+            return
+        for index, microbatch in enumerate(microbatches):
+            self._before_backward(index == len(microbatches) - 1)
             loss, _ = self.model(*microbatch)
             loss = loss * scale
             loss.backward()
             self._loss += loss.detach()
 
+    def _before_backward(self, last: bool) -> None:
+        for stage in self._stages:
+            if stage.sharded is not None:
+                stage.sharded.before_backward(last)
+
+    def _mine(self, batch: Batch) -> Batch:
+        """This rank's positions of a microbatch."""
+        return self._share.of(batch) if self.mesh.cp > 1 else batch
+
     @torch.no_grad()
     def clip_and_apply(self, lr: float) -> StepMetrics:
         """Sum gradients and loss over the ranks that share them, then clip by the norm over all ranks and update."""
         loss = self._loss.clone()
-        self._clear_padding()
-        gradients = {name: self._optimizer.gradient(name) for name in self._placements} if self._shared_heads else {}
-        add_copies(self._shared_heads, gradients)
-        if "dp" in self._groups:
-            dist.all_reduce(self._optimizer.gradients, group=self._groups["dp"])
-            dist.all_reduce(loss, group=self._groups["dp"])
-        squared = self._optimizer.squared_norm()
-        if "tp" in self._groups:
-            dist.all_reduce(squared, group=self._groups["tp"])
-        norm = squared.sqrt()
+        if self._sharded:
+            take_gradients(self._parameters, self._optimizer.gradient)
+        self._reduction(self._optimizer)
+        self._reduction.loss(loss)
+        norm = self._reduction.norm(self._optimizer)
         finite = self._optimizer.update(lr, norm)
+        self._forget_gathered()
         return StepMetrics(loss, norm, finite)
 
-    def _clear_padding(self) -> None:
-        """The output projection's columns of padded heads get a gradient, though nothing may come of it."""
-        for name, placement in self._placements.items():
-            if placement.padded:
-                gradient = self._optimizer.gradient(name)
-                kept = [box.of(gradient).clone() for box in placement.boxes]
-                gradient.zero_()
-                for box, values in zip(placement.boxes, kept, strict=True):
-                    box.of(gradient).copy_(values)
+    def _publish(self) -> None:
+        """The masters have changed: so must what the model computes with."""
+        self._optimizer.publish()
+        self._forget_gathered()
+
+    def _forget_gathered(self) -> None:
+        for stage in self._stages:
+            if stage.sharded is not None:
+                stage.sharded.forget_gathered()
 
     def step_end(self) -> None:
         """Nothing to cut: PyTorch ran eagerly."""
@@ -133,12 +200,13 @@ class NativeBackend:
         """Sum losses in FP64 on the host: thousands of windows add up."""
         total, targets = 0.0, 0
         for microbatch in microbatches:
-            loss, count = self.model(*microbatch)
+            mine = self._mine(microbatch)
+            loss, count = self.model(*mine) if self._pipeline is None else self._pipeline.loss(mine)
             total, targets = total + loss.item(), targets + int(count.item())
-        if "dp" not in self._groups:
+        if "data" not in self._groups:
             return total, targets
         sums = torch.tensor([total, float(targets)], dtype=torch.float64)
-        dist.all_reduce(sums, group=self._groups["dp"])
+        dist.all_reduce(sums, group=self._groups["data"])
         return sums[0].item(), int(sums[1].item())
 
     @torch.no_grad()
@@ -147,15 +215,21 @@ class NativeBackend:
         window = list(tokens[-length:])
         padded = torch.tensor([window + [0] * (length - len(window))])
         positions = torch.arange(length).unsqueeze(0)
-        logits: torch.Tensor = self.model.logits(padded, positions, torch.zeros_like(positions))
-        return logits[0, len(window) - 1]
+        documents = torch.zeros_like(positions)
+        batch = self._mine(Batch(padded, padded, positions, documents))
+        logits = self.model.logits if self._pipeline is None else self._pipeline.logits
+        rows: torch.Tensor = logits(batch.tokens, batch.positions, batch.document_ids)[0]
+        row = rows[batch.positions[0] == len(window) - 1].sum(dim=0)  # one row; none where another rank has it
+        if "cp" in self._groups:
+            dist.all_reduce(row, group=self._groups["cp"])
+        return row
 
     def fetch(self, metrics: StepMetrics) -> tuple[float, float, bool]:
         """Read the scalars: on CPU they are here already."""
         return metrics.loss_sum.item(), metrics.grad_norm.item(), bool(metrics.finite.item())
 
     def store(self) -> Store:
-        """By the plan's boxes; the data-parallel ranks take turns at being the writer."""
+        """By the plan's boxes; ranks that hold the same take turns at being the writer."""
         moments = self._optimizer.moments()
         # A moment is called <moment>.<parameter>, and lies where its parameter does.
         return Store(
@@ -165,8 +239,9 @@ class NativeBackend:
 
     def _placed(self, tensors: Mapping[str, tuple[str, torch.Tensor]]) -> dict[str, Placed]:
         placed = {}
+        rank, ranks = (0, 1) if self._sharded else (self.mesh.position(*DATA), self.mesh.size(*DATA))
         for index, (name, (parameter, tensor)) in enumerate(tensors.items()):
-            turn = index % self.mesh.dp == self.mesh.coordinate("dp")
+            turn = index % ranks == rank
             placement = self._placements[parameter]
             boxes = tuple(replace(box, writer=turn and box.copy == 0) for box in placement.boxes)
             placed[name] = Placed(tensor.detach(), boxes, placement.shape)
@@ -174,7 +249,7 @@ class NativeBackend:
 
     def loaded(self, updates: int) -> None:
         """Round the loaded masters into the model and set the optimizer's step count."""
-        self._optimizer.publish()
+        self._publish()
         self._optimizer.updates = updates
 
     def rng_state(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,23 +10,22 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.backends.native.collectives import leave
 from trainer.batch import IGNORED_LABEL
 
 
 class VocabularyEmbedding(nn.Module):
     """An embedding of which this rank holds the rows from ``first``: it looks up its own tokens, and the ranks add."""
 
-    def __init__(self, weight: torch.Tensor, first: int, group: dist.ProcessGroup) -> None:
+    def __init__(self, weight: torch.Tensor, first: int, leave: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.weight, self.first, self.group = weight, first, group
+        self.weight, self.first, self.leave = weight, first, leave
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """int64 [batch, seq] -> [batch, seq, hidden], the same on every rank of the group."""
+        """int64 [batch, seq] -> [batch, seq, hidden], or this rank's part of the sequence."""
         local = tokens - self.first
         here = (local >= 0) & (local < self.weight.shape[0])
         rows = F.embedding(local.where(here, 0), self.weight)
-        return leave(rows * here.unsqueeze(-1).to(rows.dtype), self.group)
+        return self.leave(rows * here.unsqueeze(-1).to(rows.dtype))
 
 
 @dataclass(frozen=True)
