@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from trainer.arithmetic import head_dim, parameters
 from trainer.config import Config
 from trainer.parallel.heads import Heads, lay_out
+from trainer.parallel.stages import cut_layers, stage_costs
 from trainer.world import World
 
 
@@ -22,6 +23,8 @@ class Derived:
     accumulation: int
     steps: int
     warmup_steps: int
+    stages: tuple[range, ...]
+    """Layers of each pipeline stage, first to last; empty without pipeline."""
     reasons: tuple[str, ...]
     """One line per value, for people: name, value, why."""
 
@@ -85,7 +88,39 @@ def derive(config: Config, world: World) -> Derived:
     if config.parallel.tp > 1:
         layout = lay_out(Heads(config.model.heads, config.model.kv_heads, head_dim(config.model)), config.parallel.tp)
         reasons = (*reasons, f"heads          {f'tp {config.parallel.tp}':<12} {layout}")
-    return Derived(backend, precision, dp, samples, accumulation, steps, warmup, reasons)
+    stages = pipeline_stages(config)
+    reasons = (*reasons, *_layout_reasons(config, dp, accumulation, stages))
+    return Derived(backend, precision, dp, samples, accumulation, steps, warmup, stages, reasons)
+
+
+def pipeline_stages(config: Config) -> tuple[range, ...]:
+    """Layers of each pipeline stage, first to last; empty without pipeline."""
+    pp, pipeline = config.parallel.pp, config.parallel.pipeline
+    if pp == 1:
+        return ()
+    return cut_layers(config.model, config.data.seq_len, pp * pipeline.virtual_stages, pipeline.cuts)
+
+
+def _layout_reasons(config: Config, dp: int, accumulation: int, stages: tuple[range, ...]) -> list[str]:
+    """Lines about pipeline, ZeRO and recomputation, where they are in use."""
+    parallel, lines = config.parallel, []
+    if stages:
+        counts, pipe = ",".join(str(len(stage)) for stage in stages), parallel.pipeline
+        why = "parallel.pipeline.cuts" if pipe.cuts else "balanced by cost, the head's included"
+        dearest = max(stage_costs(config.model, config.data.seq_len, stages))
+        lines.append(f"stage layers   {counts:<12} {why}; the dearest costs {dearest:.3f} x the mean")
+        bubble = (parallel.pp - 1) / (pipe.virtual_stages * accumulation + parallel.pp - 1)
+        share = f"{bubble:.1%}"
+        lines.append(f"bubble         {share:<12} (pp - 1) / (virtual_stages x microbatches + pp - 1); {pipe.schedule}")
+    if parallel.zero:
+        ranks = dp * parallel.cp
+        idle = "" if ranks > 1 else ": nothing to cut"
+        lines.append(f"zero           {parallel.zero:<12} over {ranks:,} ranks (dp x cp){idle}")
+    if parallel.recompute != "none":
+        lines.append(
+            f"recompute      {parallel.recompute:<12} in every {parallel.recompute_every}. layer (recompute_every)"
+        )
+    return lines
 
 
 def effective(config: Config, derived: Derived) -> Config:

@@ -18,6 +18,7 @@ from trainer.config import Config
 from trainer.derive import backend_name, model_parallel_size, total_steps
 from trainer.errors import ConfigError, Problem
 from trainer.files import is_directory_name
+from trainer.layouts import layouts
 from trainer.plugins import problem_of
 from trainer.redact import HIDDEN, redact
 from trainer.schema import all_keys, flatten, nearest_key
@@ -64,6 +65,8 @@ POSITIVE = (
     "parallel.tp",
     "parallel.pp",
     "parallel.cp",
+    "parallel.recompute_every",
+    "parallel.pipeline.virtual_stages",
     "optim.lr",
     "optim.eps",
     "optim.clip_norm",
@@ -279,11 +282,6 @@ def backend(config: Config, world: World) -> Iterator[Problem]:
         yield Problem(
             "backend.name", name, "this version executes on the native backend only", "set backend.name=native"
         )
-    elif name == "native":
-        for axis in ("pp", "cp"):
-            if (size := getattr(config.parallel, axis)) > 1:
-                rule = "1: the native backend of this version is data and tensor parallel only"
-                yield Problem(f"parallel.{axis}", size, rule, f"parallel.{axis}=1, or a larger parallel.tp")
 
 
 def recipe(config: Config, world: World) -> Iterator[Problem]:
@@ -397,6 +395,7 @@ RULES: tuple[Rule, ...] = (
     batch,
     layout,
     tensor_parallel,
+    layouts,
     backend,
     recipe,
     plugins,

@@ -1,8 +1,8 @@
-"""Context parallelism: each rank has some positions of every sample, and all keys and values are gathered for attention.
+"""Context parallelism: each rank has some positions of every sample; keys and values are gathered for attention.
 
-A rank holds one chunk from the front of a sample and its mirror image from the back, so that causal attention costs every
-rank the same (Brandon et al. 2023, arXiv:2311.09431, balance a ring that way; Llama 3, arXiv:2407.21783, section 3.3.2,
-gathers).
+A rank holds one chunk from the front of a sample and its mirror image from the back, so that causal attention costs
+every rank the same (Brandon et al. 2023, arXiv:2311.09431, balance a ring in a like manner; Llama 3, arXiv:2407.21783,
+section 3.3.2, cuts and gathers so).
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Share:
         """int64 [seq / ranks]: the positions that a rank (this one by default) holds, in order."""
         chunk = seq // (2 * self.ranks)
         mine = self.rank if rank is None else rank
-        return torch.cat([torch.arange(first * chunk, (first + 1) * chunk) for first in (mine, 2 * self.ranks - 1 - mine)])
+        return torch.cat(
+            [torch.arange(first * chunk, (first + 1) * chunk) for first in (mine, 2 * self.ranks - 1 - mine)]
+        )
 
     def gathered(self, seq: int) -> torch.Tensor:
         """int64 [seq]: the positions of all ranks, in the order in which gathering puts them."""
@@ -66,6 +68,6 @@ def lower(model: nn.Module, plan: Plan, share: Share, group: dist.ProcessGroup) 
     """Replace the decoder's mask and every attention, in place."""
     decoder: Any = model.get_submodule(plan.decoder)
     decoder.mask = share.mask
-    for module in model.modules():
-        if hasattr(module, "attend"):
-            module.attend = GatheredAttention(module.attend, group)
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "attend")]
+    for module in modules:
+        module.attend = GatheredAttention(module.attend, group)

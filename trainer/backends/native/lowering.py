@@ -1,5 +1,4 @@
-"""From the plain model to what one rank holds of it: stages, tensor and context parallel, recomputation, ZeRO; in this order.
-"""
+"""From the plain model to what a rank holds of it: stages, then tensor and context parallel, recomputation, ZeRO."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def lower(model: nn.Module, plan: Plan, mode: str, every: int) -> None:
     for number, layer in model.get_submodule(plan.layers).named_children():
         if int(number) % every == 0:
             # Not a wrapper module: parameters keep their names, and other hooks stay around it.
-            layer.forward = partial(  # type: ignore[method-assign]
+            layer.forward = partial(
                 checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, context_fn=_contexts(mode)
             )
 

@@ -83,7 +83,9 @@ def cut_parameters(model: nn.Module, placements: Mapping[str, Placement]) -> Non
 
 def _cut_vocabulary(model: nn.Module, plan: Plan, placements: Mapping[str, Placement], seam: Seam) -> None:
     """The embedding looks up its own rows; the loss meets over them; logits, wanted for sampling only, are gathered."""
-    first_rows = [placements[name].boxes[0].offsets[0] for name, rule in plan.match(placements).items() if rule.style == "vocab"]
+    first_rows = [
+        placements[name].boxes[0].offsets[0] for name, rule in plan.match(placements).items() if rule.style == "vocab"
+    ]
     embedding, head = submodule(model, plan.embedding), submodule(model, plan.head)
     if embedding is not None:
         parent, _, name = plan.embedding.rpartition(".")
