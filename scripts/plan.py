@@ -1,6 +1,6 @@
-"""How a recipe's model is cut: every parameter, its style, local shape and boxes.
+"""How a recipe's model is cut: pipeline stages, and every parameter of a rank with its style, local shape and boxes.
 
-python scripts/plan.py recipe=deepseek67b [--rank 31] [overrides]      --rank: of the tensor-parallel axis, default 0
+python scripts/plan.py recipe=deepseek67b [--rank 127] [overrides]      --rank: of one copy of the model, default 0
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from trainer import frontdoor
 from trainer.config import Config
+from trainer.derive import model_parallel_size
 from trainer.errors import ConfigError, Problem
 
 parser = argparse.ArgumentParser(add_help=False)
@@ -24,9 +25,9 @@ def show(config: Config) -> Iterator[str]:
     """The plan's lines; torch is imported only now."""
     from trainer.planning import describe_plan
 
-    if not 0 <= options.rank < config.parallel.tp:
-        rule = f"a rank of the tensor-parallel axis: 0 to {config.parallel.tp - 1}"
-        raise ConfigError(Problem("--rank", options.rank, rule, "choose one of them, or a larger parallel.tp"))
+    if not 0 <= options.rank < (ranks := model_parallel_size(config)):
+        rule = f"a rank of one copy of the model (tp x cp x pp): 0 to {ranks - 1}"
+        raise ConfigError(Problem("--rank", options.rank, rule, "choose one of them"))
     return describe_plan(config, options.rank)
 
 

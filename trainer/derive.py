@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from trainer.arithmetic import head_dim, parameters
 from trainer.config import Config
+from trainer.parallel.bubble import idle_share
 from trainer.parallel.heads import Heads, lay_out
 from trainer.parallel.stages import cut_layers, stage_costs
 from trainer.world import World
@@ -109,9 +110,8 @@ def _layout_reasons(config: Config, dp: int, accumulation: int, stages: tuple[ra
         why = "parallel.pipeline.cuts" if pipe.cuts else "balanced by cost, the head's included"
         dearest = max(stage_costs(config.model, config.data.seq_len, stages))
         lines.append(f"stage layers   {counts:<12} {why}; the dearest costs {dearest:.3f} x the mean")
-        bubble = (parallel.pp - 1) / (pipe.virtual_stages * accumulation + parallel.pp - 1)
-        share = f"{bubble:.1%}"
-        lines.append(f"bubble         {share:<12} (pp - 1) / (virtual_stages x microbatches + pp - 1); {pipe.schedule}")
+        share = f"{idle_share(pipe.schedule, parallel.pp, pipe.virtual_stages, accumulation):.1%}"
+        lines.append(f"idle           {share:<12} of a step, by the published formula of {pipe.schedule}")
     if parallel.zero:
         ranks = dp * parallel.cp
         idle = "" if ranks > 1 else ": nothing to cut"

@@ -146,18 +146,20 @@ def nearest(config: Config, world: World) -> str | None:
     """The legal layout with the fewest and smallest changes, as overrides; None where no change of layout helps."""
     p = config.parallel
     best: tuple[float, str] | None = None
-    sizes = [n for n in range(1, world.size + 1) if world.size % n == 0]
+    ranks = max(world.size, model_parallel_size(config))  # a plan is looked at on one process
+    sizes = [n for n in range(1, ranks + 1) if ranks % n == 0]
     schedules = {(p.pipeline.schedule, p.pipeline.virtual_stages), ("1f1b", 1), ("interleaved_1f1b", 2)}
     choices = product(sizes, sizes, sizes, {p.sp, False}, range(p.zero + 1 if 0 <= p.zero <= 3 else 2), schedules)
     for tp, pp, cp, sp, stage, (schedule, virtual) in choices:
-        if world.size % (tp * pp * cp) or config.model.mlp % tp or config.model.vocab % tp:
+        if ranks % (tp * pp * cp) or config.model.mlp % tp or config.model.vocab % tp:
             continue
         pipe = replace(p.pipeline, schedule=schedule, virtual_stages=virtual, cuts=[])
         candidate = replace(p, tp=tp, pp=pp, cp=cp, sp=sp, zero=stage, pipeline=pipe)
         distance = _distance(p, candidate)
         if best is not None and distance >= best[0]:
             continue
-        if not any(problem for rule in RULES for problem in rule(replace(config, parallel=candidate), world)):
+        changed = replace(config, parallel=candidate)
+        if not any(problem for rule in RULES for problem in rule(changed, replace(world, size=ranks))):
             best = (distance, _changes(p, candidate))
     return best[1] if best is not None and best[1] else None
 
@@ -167,7 +169,7 @@ def _distance(a: ParallelConfig, b: ParallelConfig) -> float:
     pipe = 0.5 * (a.pipeline.schedule != b.pipeline.schedule) + 0.5 * (
         a.pipeline.virtual_stages != b.pipeline.virtual_stages
     )
-    return 2 * axes + (a.sp != b.sp) + abs(a.zero - b.zero) + pipe
+    return 4 * axes + (a.sp != b.sp) + abs(a.zero - b.zero) + pipe
 
 
 def _changes(a: ParallelConfig, b: ParallelConfig) -> str:

@@ -1,41 +1,85 @@
-"""What a recipe's sharding plan comes to, for people: every parameter with its style, local shape and boxes."""
+"""What a recipe's layout and sharding plan come to, for people: stages, and a rank's parameters with their boxes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from trainer.config import Config
+from trainer.derive import pipeline_stages
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.boxes import Box
 from trainer.parallel.heads import lay_out
+from trainer.parallel.mesh import Mesh
 from trainer.parallel.placement import Placement
+from trainer.parallel.stages import local_stages, stage_costs
 
 
 def describe_plan(config: Config, rank: int) -> Iterator[str]:
-    """Lines about what tensor-parallel rank ``rank`` holds; pipeline stages are not told apart.
+    """Lines about the layout and about what ``rank`` holds of one copy of the model (dp 1), before ZeRO cuts it again.
 
     Raises ConfigError when the plan does not fit the model or the layout.
     """
-    model, tp = config.model, config.parallel.tp
-    with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in CausalLM(model).named_parameters()}
-    plan = sharding_plan(model)
-    rules, placed = plan.match(shapes), plan.place(shapes, tp, rank)
-    total = sum(math.prod(shape) for shape in shapes.values())
+    model, parallel = config.model, config.parallel
+    mesh = Mesh(rank, tp=parallel.tp, cp=parallel.cp, pp=parallel.pp)
+    stages, plan = pipeline_stages(config), sharding_plan(model)
+    whole = _shapes(config, None)
+    total = sum(math.prod(shape) for shape in whole.values())
+    yield f"{model.name}: {total:,} parameters over tp {parallel.tp} x cp {parallel.cp} x pp {parallel.pp}"
+    yield from _layout(config, stages)
+    mine = local_stages(mesh.coordinate("pp"), parallel.pp, parallel.pipeline.virtual_stages) if stages else (0,)
+    placed: dict[str, Placement] = {}
+    for stage in mine:
+        shapes = _shapes(config, stages[stage]) if stages else whole
+        placed |= plan.place(shapes, parallel.tp, mesh.coordinate("tp"))
     local = sum(math.prod(placement.local_shape) for placement in placed.values())
-    yield f"{model.name}: {total:,} parameters over tensor parallel {tp}; rank {rank} holds {local:,}"
-    yield f"  that is {local * tp / total:.4f} x the even share: norms are replicated, and {lay_out(plan.heads, tp)}"
+    where = f"tensor-parallel rank {mesh.coordinate('tp')}"
+    where += f", stage {', '.join(map(str, mine))} of {len(stages)}" if stages else ""
+    yield f"rank {rank} ({where}) holds {local:,}; {lay_out(plan.heads, parallel.tp)}"
+    rules = plan.match(placed)
     rows = [("parameter", "style", "shape", "local shape", "boxes of this rank")]
     for name, placement in placed.items():
         shape, local_shape = times(placement.shape), times(placement.local_shape)
         rows.append((name, str(rules[name]), shape, local_shape, boxes(placement)))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    yield from _table(rows)
+
+
+def _shapes(config: Config, layers: range | None) -> Mapping[str, tuple[int, ...]]:
+    """Global shapes by canonical name: of the whole model, or of a stage with these layers."""
+    with torch.device("meta"):
+        model = CausalLM(config.model)
+    if layers is not None:
+        model.keep_stage(layers)
+    names = model.canonical_names()
+    return {names[name]: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _layout(config: Config, stages: tuple[range, ...]) -> Iterator[str]:
+    """Options of the layout, and a row for each pipeline stage."""
+    parallel, pipe = config.parallel, config.parallel.pipeline
+    again = f"{parallel.recompute}, every {parallel.recompute_every}. layer" if parallel.recompute != "none" else "none"
+    yield f"  sequence parallel {'yes' if parallel.sp else 'no'}, ZeRO {parallel.zero} over dp x cp, recompute {again}"
+    if not stages:
+        return
+    yield f"  pipeline {pipe.schedule}, {pipe.virtual_stages} stage(s) a rank; cost: FLOPs over the mean of the stages"
+    rows = [("  stage", "pp rank", "layers", "cost", "parameters of a tp rank")]
+    costs, plan = stage_costs(config.model, config.data.seq_len, stages), sharding_plan(config.model)
+    for number, layers in enumerate(stages):
+        placed = plan.place(_shapes(config, layers), parallel.tp, 0)
+        count = sum(math.prod(placement.local_shape) for placement in placed.values())
+        span = f"{layers.start}-{layers.stop - 1} ({len(layers)})"
+        rows.append((f"  {number}", str(number % parallel.pp), span, f"{costs[number]:.3f}", f"{count:,}"))
+    yield from _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Rows in columns; the last one is as wide as it likes."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
-        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]])
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
 
 
 def times(shape: tuple[int, ...]) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import GradientEdge, _engine_run_backward
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.stage import InputInfo, _RecvInfo, _RootArgPlaceholder
 
@@ -108,13 +110,47 @@ class Stage(PipelineStage):
         self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: bool = False
     ) -> None:
         """Let go of the microbatch's buffers; autograd keeps what the weights' gradients still need."""
+        # torch lets go of the outputs' graph, and a node of Python's is owned by the nodes that lead to it alone.
+        roots = [tensor.grad_fn for tensor in self.fwd_cache[bwd_chunk_id][0]]
         super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
         self.args_recv_info[bwd_chunk_id] = self._input()
         self.grad_recv_info[bwd_chunk_id] = self._create_grad_recv_info(self.act_send_info)
         if not full_backward and not self.is_first:
             # torch keeps inputs, outputs and both their gradients until the weights' turn, and then needs only this.
-            groups = self.backward_state[bwd_chunk_id][1]
+            groups = self._settle_fused(self.backward_state[bwd_chunk_id][1])
             self.backward_state[bwd_chunk_id] = ((), groups, (), None)
+        del roots
+
+    def _settle_fused(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Accumulate at once the gradients of weights that a Python autograd.Function reads; the other groups remain.
+
+        torch.autograd.grad does not take such a function as a place to start from, and torch's own step for the
+        weights fails there. The head is such a weight: its gradient was made together with the loss, so nothing is
+        left to do later, and a [vocab, hidden] tensor need not wait.
+        """
+        later = []
+        for group in groups:
+            if not any(isinstance(node, BackwardCFunction) for node in group["intermediates"]):
+                later.append(group)
+                continue
+            starts = [
+                (GradientEdge(node, output), gradient)
+                for node, gradients in zip(group["intermediates"], group["grads"], strict=True)
+                for output, gradient in enumerate(gradients)
+                if gradient is not None
+            ]
+            _engine_run_backward(
+                tuple(edge for edge, _ in starts),
+                tuple(gradient for _, gradient in starts),
+                False,  # retain_graph: frees what the function saved
+                False,  # create_graph
+                tuple(node.variable for node in group["params"]),
+                allow_unreachable=False,
+                accumulate_grad=True,
+            )
+            group.clear()  # breaks the cycle between the group and the hooks of its nodes, as torch does
+            self._after_weights()
+        return later
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
         """Tell the optimizer wrapper that gradients appeared without a hook."""
