@@ -84,15 +84,17 @@ class CausalLM(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The fields of a Batch -> sum of the targets' cross-entropy (FP32 scalar, nats), their number (int64 scalar).
 
-        Plain tensors, not a Batch: pipelines cut a batch along its tensors.
+        Plain tensors, not a Batch: pipelines cut a batch along its tensors. A pipeline stage without the head returns
+        its activations in the place of the loss; one without the embedding reads activations in the place of tokens.
         """
-        assert self.lm_head is not None
         hidden = self.model(tokens, positions, document_ids)
-        return self.loss(hidden, self.lm_head, labels), (labels != IGNORED_LABEL).sum()
+        count = (labels != IGNORED_LABEL).sum()
+        return (hidden if self.lm_head is None else self.loss(hidden, self.lm_head, labels)), count
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
-        """FP32 [batch, seq, vocab]. For sampling and tests: training never builds this tensor."""
-        assert self.lm_head is not None
-        hidden = self.model(tokens, positions, document_ids)
-        logits: torch.Tensor = self.lm_head(hidden).float()
-        return logits
+        """FP32 [batch, seq, vocab]; a pipeline stage without the head returns its activations.
+
+        For sampling and tests: training never builds this tensor.
+        """
+        hidden: torch.Tensor = self.model(tokens, positions, document_ids)
+        return hidden if self.lm_head is None else self.lm_head(hidden).float()
