@@ -74,6 +74,16 @@ class CausalLM(nn.Module):
         if self.config.tied and self.lm_head is not None and self.model.embed_tokens is not None:
             self.lm_head.weight = self.model.embed_tokens.weight
 
+    def keep(self, layers: range) -> None:
+        """Become a pipeline stage: keep some of the layers, the embedding with the first and norm and head with the
+        last of them. Names stay global.
+        """
+        if layers.start > 0:
+            self.model.embed_tokens = None
+        if layers.stop < self.config.layers:
+            self.model.norm = self.lm_head = None
+        self.model.layers = nn.ModuleDict({str(i): self.model.layers[str(i)] for i in layers})
+
     def materialised(self) -> None:
         """To be called when the module left the meta device: leaving it unties weights and empties buffers."""
         self._tie()
