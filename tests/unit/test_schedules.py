@@ -99,17 +99,18 @@ def test_zero_bubble_idles_as_published(pp: int, microbatches: int, virtual_stag
     assert idle_share("interleaved_zero_bubble", pp, virtual_stages, microbatches) == pytest.approx(share)
 
 
-def test_in_step_with_the_neighbours_interleaved_1f1b_waits_longer() -> None:
-    """torch's runtime exchanges after each place of the lists. The zero bubble loses nothing by that; 1F1B does where
-    a forward (1) stands beside a backward (2): by hand, two ranks wait one backward each at either end of the steady
-    state more than the ideal 3.
+@pytest.mark.parametrize(("pp", "microbatches"), SIZES)
+def test_in_step_with_the_neighbours(pp: int, microbatches: int) -> None:
+    """torch's runtime exchanges after each place of the lists. The zero bubble loses nothing by that, because its
+    actions take equally long; interleaved 1F1B, with backwards of 2 beside forwards of 1, waits one unit more than the
+    published 3 (p - 1): measured, and no paper's.
     """
-    for pp, virtual_stages, m in ((2, 2, 4), (4, 2, 8), (8, 1, 16)):
-        orders = interleaved("interleaved_zero_bubble", pp, virtual_stages, m)
-        stages = pp * virtual_stages
-        assert in_step(orders, stages).idle_share == pytest.approx(replay(orders, stages).idle_share)
-    orders = interleaved("interleaved_1f1b", 2, 2, 4)
-    assert in_step(orders, 4).idle_share > replay(orders, 4).idle_share
+    orders = interleaved("interleaved_zero_bubble", pp, 2, microbatches)
+    found = in_step(orders, 2 * pp)
+    assert found.makespan - found.busy[0] == pp - 1
+    orders = interleaved("interleaved_1f1b", pp, 2, microbatches)
+    found = in_step(orders, 2 * pp)
+    assert found.makespan - found.busy[0] == 3 * (pp - 1) + 1
 
 
 def test_no_schedule_that_we_allow_reads_what_has_not_arrived() -> None:
