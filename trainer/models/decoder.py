@@ -85,9 +85,7 @@ class CausalLM(nn.Module):
 
     def keep_stage(self, layers: range) -> None:
         """Drop everything but these layers, the embedding before the first and the norm and head after the last."""
-        for index in range(self.config.layers):
-            if index not in layers:
-                del self.model.layers[str(index)]
+        self.model.layers = nn.ModuleDict({str(i): self.model.layers[str(i)] for i in layers})
         if layers.start > 0:
             self.model.embed_tokens = None
         if layers.stop < self.config.layers:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import GradientEdge, _engine_run_backward
+from torch.autograd.graph import GradientEdge
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.stage import InputInfo, _RecvInfo, _RootArgPlaceholder
 
@@ -124,9 +124,9 @@ class Stage(PipelineStage):
     def _settle_fused(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Accumulate at once the gradients of weights that a Python autograd.Function reads; the other groups remain.
 
-        torch.autograd.grad does not take such a function as a place to start from, and torch's own step for the
-        weights fails there. The head is such a weight: its gradient was made together with the loss, so nothing is
-        left to do later, and a [vocab, hidden] tensor need not wait.
+        torch would start from such a function later, when the graph that it lives in is gone. The head is such a
+        weight: its gradient was made together with the loss, so nothing is left to do later, and a [vocab, hidden]
+        tensor need not wait.
         """
         later = []
         for group in groups:
@@ -139,17 +139,9 @@ class Stage(PipelineStage):
                 for output, gradient in enumerate(gradients)
                 if gradient is not None
             ]
-            _engine_run_backward(
-                tuple(edge for edge, _ in starts),
-                tuple(gradient for _, gradient in starts),
-                False,  # retain_graph: frees what the function saved
-                False,  # create_graph
-                tuple(node.variable for node in group["params"]),
-                allow_unreachable=False,
-                accumulate_grad=True,
-            )
+            weights = [node.variable for node in group["params"]]
+            torch.autograd.backward([edge for edge, _ in starts], [given for _, given in starts], inputs=weights)
             group.clear()  # breaks the cycle between the group and the hooks of its nodes, as torch does
-            self._after_weights()
         return later
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
