@@ -3,8 +3,8 @@
     python benchmarks/pipeline.py [--schedule 1f1b] [--microbatches 4 8] [--steps 20]
 
 Idle share of a rank: 1 - time inside forward and backward / time of the step; of the pipeline: the mean over its ranks.
-1f1b is (p - 1) / (m + p - 1) by Narayanan et al. 2021 (arXiv:2104.04473); "in step" is what torch's runtime of the
-interleaved schedules gives with unit costs. Wants two idle cores: another job's load shows as waiting.
+Formula, p ranks and m microbatches: (p - 1) / (m + p - 1) for 1f1b (Narayanan et al. 2021, arXiv:2104.04473); those of
+the other schedules stand in trainer/parallel/bubble.py. Wants two idle cores: other jobs disturb it either way.
 """
 
 from __future__ import annotations
@@ -129,5 +129,5 @@ if __name__ == "__main__":
     parser.add_argument("--schedule", default="1f1b", choices=["1f1b", "interleaved_1f1b", "interleaved_zero_bubble"])
     parser.add_argument("--microbatches", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--seq", type=int, default=256)
+    parser.add_argument("--seq", type=int, default=128)
     measure(parser.parse_args())

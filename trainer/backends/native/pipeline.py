@@ -1,4 +1,9 @@
-"""Pipeline parallelism over torch.distributed.pipelining: one training step, and a plain pass for evaluation."""
+"""Pipeline parallelism over torch.distributed.pipelining: one training step, and a plain pass for evaluation.
+
+interleaved_zero_bubble takes the weights' gradients one autograd call at a time, after the inputs'. With recomputation
+that makes a layer's forward again in every call (about ten times, where 1f1b does so once), and weights that FSDP2
+re-shards after forward (ZeRO 3) are no longer those of the graph: their gradients are wrong or missing.
+"""
 
 from __future__ import annotations
 
