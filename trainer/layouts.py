@@ -131,6 +131,11 @@ def recompute(config: Config, world: World) -> Iterator[Problem]:
         yield Problem(
             "parallel.recompute", p.recompute, f"one of: {', '.join(RECOMPUTE)}", "parallel.recompute=selective"
         )
+    if p.recompute in ("selective", "full") and p.pp > 1 and p.pipeline.schedule == "interleaved_zero_bubble":
+        rule = "none with interleaved_zero_bubble: its split backward pass would make a layer's activations many times"
+        yield Problem(
+            "parallel.recompute", p.recompute, rule, "parallel.recompute=none, or parallel.pipeline.schedule=1f1b"
+        )
     if p.recompute_every > config.model.layers:
         rule = f"at most the {config.model.layers} layers of the model"
         yield Problem(

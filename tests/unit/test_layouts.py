@@ -55,6 +55,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "parallel.pp",
         "16 stages",
     ),
+    (
+        {"pp": 2, "pipeline__schedule": "interleaved_zero_bubble", "pipeline__virtual_stages": 2, "recompute": "full"},
+        "parallel.recompute",
+        "many times",
+    ),
     ({"recompute": "some"}, "parallel.recompute", "selective"),
     ({"recompute_every": 9}, "parallel.recompute_every", "8 layers"),
     ({"recompute_every": 0}, "parallel.recompute_every", "above 0"),
