@@ -22,6 +22,7 @@ OUTSIDE_TRAJECTORY = (
     "train.microbatch",
     "train.stop_after_steps",
     "model.loss_chunk_tokens",
+    "model.published_parameters",
     "data.cache_dir",
     "data.prefetch",
 )
@@ -98,6 +99,8 @@ class ModelConfig:
     """Standard deviation of the initial weights."""
     loss_chunk_tokens: int = 1024
     """Tokens whose logits exist at the same time in the loss. Memory only."""
+    published_parameters: int | None = None
+    """Parameters of the published checkpoint, where its index tells: to check the dimensions against."""
 
 
 @dataclass(frozen=True)

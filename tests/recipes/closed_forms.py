@@ -1,0 +1,161 @@
+"""What a rank of a full-size recipe computes and sends in a step, from papers' formulas and the recipe's numbers alone.
+
+Written for what the recipes use: even cuts, a stage for each pipeline rank, ZeRO 0 or 1, no context parallelism, no
+recompute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+from trainer.config import Config
+
+Traffic = dict[tuple[str, str, str], tuple[int, int]]
+"""(phase, axis, kind) -> number of collectives, bytes of the largest buffer that the rank has in each."""
+
+Add = Callable[[str, str, str, int, int], None]
+
+BF16, FP32 = 2, 4
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A tensor-parallel rank of a pipeline stage. data: ranks that hold the same weights. microbatches: of a step."""
+
+    config: Config
+    layers: int
+    first: bool
+    last: bool
+    data: int
+    microbatches: int
+
+    @property
+    def heads(self) -> tuple[int, int, int]:
+        """Query heads and key-value heads of a rank, and ranks that hold each of the latter."""
+        model, tp = self.config.model, self.config.parallel.tp
+        assert model.heads % tp == 0
+        return model.heads // tp, max(1, model.kv_heads // tp), max(1, tp // model.kv_heads)
+
+    @property
+    def head_size(self) -> int:
+        return self.config.model.hidden // self.config.model.heads
+
+    def layer(self) -> list[tuple[int, int]]:
+        """Shapes of a layer's matrices on this rank."""
+        model, tp = self.config.model, self.config.parallel.tp
+        query, key_value = self.heads[0] * self.head_size, self.heads[1] * self.head_size
+        wide = model.mlp // tp
+        attention = [(query, model.hidden), (key_value, model.hidden), (key_value, model.hidden), (model.hidden, query)]
+        return [*attention, (wide, model.hidden), (wide, model.hidden), (model.hidden, wide)]
+
+    def ends(self) -> list[tuple[int, int]]:
+        """Shapes of embedding and head, where the rank has them; a tied head on the same rank is one with it."""
+        model = self.config.model
+        table = (model.vocab // self.config.parallel.tp, model.hidden)
+        return [table] * (1 if model.tied and self.first else self.first + self.last)
+
+    def norms(self) -> int:
+        """RMSNorm weights on this rank: two a layer and the final one."""
+        return 2 * self.layers + self.last
+
+    @property
+    def tokens(self) -> int:
+        """Of a microbatch."""
+        return self.config.train.microbatch * self.config.data.seq_len
+
+    def parameters(self) -> int:
+        """Elements on this rank before ZeRO."""
+        matrices = self.layers * sum(a * b for a, b in self.layer()) + sum(a * b for a, b in self.ends())
+        return matrices + self.norms() * self.config.model.hidden
+
+    def matmul_flops(self) -> int:
+        """6 a matrix element and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); the look-up is none."""
+        model = self.config.model
+        head = model.vocab // self.config.parallel.tp * model.hidden if self.last else 0
+        elements = self.layers * sum(a * b for a, b in self.layer()) + head
+        return 6 * elements * self.tokens * self.microbatches
+
+    def attention_flops(self) -> int:
+        """12 x heads x head size x positions a token (PaLM, arXiv:2204.02311, appendix B), over the full square."""
+        a_token = 12 * self.heads[0] * self.head_size * self.config.data.seq_len
+        return self.layers * a_token * self.tokens * self.microbatches
+
+    def recomputed_flops(self) -> int:
+        """The scores, once more, in the attention kernel's backward pass: one of its six products."""
+        return self.attention_flops() // 6
+
+    def traffic(self) -> Traffic:
+        """Every collective of a step."""
+        found: Traffic = {}
+
+        def add(phase: str, axis: str, kind: str, count: int, size: int) -> None:
+            if count:
+                before = found.get((phase, axis, kind), (0, 0))
+                found[phase, axis, kind] = (before[0] + count, before[1] + count * size)
+
+        if self.config.parallel.tp > 1:
+            self._tensor(add)
+        if self.config.parallel.pp > 1:
+            self._pipeline(add)
+        if self.data > 1:
+            self._data(add)
+        return found
+
+    def _tensor(self, add: Add) -> None:
+        """Two seams a block each way (Shoeybi et al. 2019, section 3); under sequence parallelism a sum becomes a
+        gathering and a reduce-scatter of the same buffer (Korthikanti et al. 2022, section 4.2.2).
+        """
+        parallel, model, m = self.config.parallel, self.config.model, self.microbatches
+        size = self.tokens * model.hidden * BF16
+        phase = "forward_backward"
+        if parallel.sp:
+            seams = 4 * self.layers + self.first + self.last
+            add(phase, "tp", "all_gather", m * seams, size)
+            add(phase, "tp", "reduce_scatter", m * seams, size)
+            rows = ceil(model.hidden / self._shards())
+            add("update", "tp", "all_reduce", 1, self.norms() * rows * FP32)
+        else:
+            add(phase, "tp", "all_reduce", m * (4 * self.layers + self.first + self.last), size)
+        if self.last:  # the largest logit, then the sum of powers and the target's logit: three numbers a token
+            chunks = ceil(self.tokens / model.loss_chunk_tokens)
+            assert self.tokens % chunks == 0
+            add(phase, "tp", "all_reduce", m * chunks, self.tokens // chunks * FP32)
+            add(phase, "tp", "all_reduce", m * chunks, self.tokens // chunks * 2 * FP32)
+        if self.heads[2] > 1:  # copies of key-value heads: k and v of every layer, one collective for each head
+            rows = ceil(self.heads[1] * self.head_size / self._shards())
+            add("update", "tp", "all_reduce", self.heads[1], 2 * self.layers * rows * model.hidden * FP32)
+        add("update", "tp", "all_reduce", 1, FP32)  # the squared norm
+
+    def _pipeline(self, add: Add) -> None:
+        """Activations go forward and their gradients back."""
+        parallel, m = self.config.parallel, self.microbatches
+        parts = parallel.tp if parallel.sp else 1
+        size = self.tokens * self.config.model.hidden * BF16 // parts
+        for kind in ("send", "recv"):
+            add("forward_backward", "pp", kind, m * ((not self.last) + (not self.first)), size)
+        add("update", "pp", "all_reduce", 2, FP32)  # the loss, the squared norm
+
+    def _data(self, add: Add) -> None:
+        """ZeRO 1 gathers weights and reduces gradients once a step, for each layer and for the rest together."""
+        axis = "dp"
+        if not self.config.parallel.zero:
+            elements = ceil(self.parameters() / 16384) * 16384  # the flat gradient is padded to whole rows
+            add("update", axis, "all_reduce", 1, elements * FP32)
+            add("update", axis, "all_reduce", 1, FP32)  # the loss
+            return
+        hidden = self.config.model.hidden
+        layer = sum(self._padded(rows) * width for rows, width in self.layer()) + 2 * self._padded(hidden)
+        rest = sum(self._padded(rows) * width for rows, width in self.ends()) + self.last * self._padded(hidden)
+        for count, elements in ((self.layers, layer), (1 if rest else 0, rest)):
+            add("forward_backward", axis, "all_gather", count, elements * BF16)
+            add("forward_backward", axis, "reduce_scatter", count, elements * FP32)
+        add("update", axis, "all_reduce", 2, FP32)  # the loss, the squared norm
+
+    def _shards(self) -> int:
+        return self.data if self.config.parallel.zero else 1
+
+    def _padded(self, rows: int) -> int:
+        """Rows after padding to a multiple of the ranks."""
+        return ceil(rows / self.data) * self.data

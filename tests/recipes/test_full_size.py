@@ -1,0 +1,86 @@
+"""Every full-size recipe takes a whole step at its intended world size, on fake tensors, and does what its formulas say."""
+
+from __future__ import annotations
+
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from recipes._rehearsal import piece_of, ranks_of
+from tests.recipes.closed_forms import Rank
+from trainer.arithmetic import parameters
+from trainer.backends.fake.rehearsal import rehearse
+from trainer.backends.fake.report import describe
+from trainer.config import Config
+from trainer.derive import derive, effective, pretended
+from trainer.diagnose import CONF
+from trainer.frontdoor import register_schema
+from trainer.models.decoder import CausalLM
+from trainer.schema import to_config
+from trainer.validate import validate
+from trainer.world import World
+
+IN_CI = ["deepseek7b", "llama65b", "deepseek67b", "smollm2_135m"]
+"""Each proves something of its own: tensor parallel; a pipeline; copied heads and uneven stages; neither."""
+ALL = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml") if path.stem != "tiny")
+RECIPES = [pytest.param(name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.recipes) for name in ALL]
+
+
+def configured(recipe: str) -> Config:
+    register_schema()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        return to_config(compose("train", [f"recipe={recipe}", "backend=fake"]))
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_the_published_number_of_parameters(recipe: str) -> None:
+    model = configured(recipe).model
+    with torch.device("meta"):
+        counted = sum(p.numel() for p in CausalLM(model).parameters())
+    assert counted == parameters(model)
+    assert model.published_parameters in (None, counted)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_step_is_what_the_formulas_say(recipe: str) -> None:
+    config = configured(recipe)
+    world = pretended(config, World(cpu_bf16=True))
+    assert world.size == config.backend.world
+    validate(config, world)
+    derived = derive(config, world)
+    config = effective(config, derived)
+    reports = rehearse(piece_of(config, derived), ranks_of(config, derived))
+    layers = [len(stage) for stage in derived.stages] or [config.model.layers]
+    seen = set()
+    for report in reports:
+        print("\n".join(describe(report)))
+        stage = report.mesh.coordinate("pp")
+        seen.add(layers[stage])
+        ends = (stage == 0, stage == config.parallel.pp - 1)
+        expected = Rank(config, layers[stage], *ends, derived.dp, derived.accumulation)
+        assert report.parameters == expected.parameters()
+        flops = report.totals.flops
+        assert flops.matmul == pytest.approx(expected.matmul_flops(), rel=0.01)
+        assert flops.attention == pytest.approx(expected.attention_flops(), rel=0.01)
+        assert flops.recomputed == pytest.approx(expected.recomputed_flops(), rel=0.01)
+        counted = {tuple(key): (entry.count, entry.bytes) for key, entry in report.totals.traffic.items()}
+        assert counted == expected.traffic()
+        assert report.steady, "peak memory does not grow with the number of microbatches"
+        assert report.verdict.fits, str(report.verdict)
+    assert seen == set(layers), "every kind of stage was rehearsed"
+
+
+def test_the_stages_together_are_the_model() -> None:
+    """Closed form against closed form: what the ranks hold adds up, copies of key-value heads and norms apart."""
+    config = configured("deepseek67b")
+    derived = derive(config, pretended(config, World(cpu_bf16=True)))
+    tp, last = config.parallel.tp, config.parallel.pp - 1
+    held = sum(
+        Rank(config, len(stage), n == 0, n == last, derived.dp, 1).parameters() * tp
+        for n, stage in enumerate(derived.stages)
+    )
+    model = config.model
+    copies = (tp // model.kv_heads - 1) * 2 * model.layers * model.kv_heads * 128 * model.hidden
+    norms = (tp - 1) * (2 * model.layers + 1) * model.hidden
+    assert held - copies - norms == parameters(model)
