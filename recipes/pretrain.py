@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from recipes._assembly import make_backend, make_evaluator
+from recipes._rehearsal import rehearse_run
 from trainer.backends.base import Backend
 from trainer.checkpoint.save import Saver
 from trainer.config import Config
@@ -29,6 +30,8 @@ from trainer.world import World
 
 def run(config: Config, derived: Derived, world: World, overrides: list[str]) -> ExitCode:
     """Run to the end, or resume, or say that it is done. Collective over the ranks of this launch."""
+    if derived.backend == "fake":
+        return rehearse_run(config, derived)
     backend = make_backend(config, derived, world)
     backend.setup()
     directory = RunDirectory(run_path(config), result=None)
