@@ -25,13 +25,18 @@ class LiveBytes:
         if isinstance(result, torch.Tensor):
             storage = result.untyped_storage()
             if storage._cdata not in self._known:
-                self._add(storage)
+                self._add(storage, storage.nbytes())
         elif isinstance(result, (list, tuple)):
             for part in result:
                 self.see(part)
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
+        """These exist already and are somebody else's: they count nothing, and neither do views of them."""
+        for tensor in tensors:
+            self._add(tensor.untyped_storage(), 0)
+
+    def _add(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
         self._known[key] = (weakref.ref(storage, self._forgetter(key)), size)
         self._grow(size)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainer.backends.base import Backend, BuildModel
 from trainer.backends.fake.collectives import Ledger
@@ -110,11 +109,11 @@ def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
         optimizers: list[Optimizer] = []
         backend = piece.make_backend(mesh, _collecting(piece.make_optimizer, optimizers))
         backend.setup()
-        watch = Watch(Ledger(mesh), FlopCounter(piece.recomputing), LiveBytes())
-        with _both(fake, watch):
+        watch = Watch(fake, Ledger(mesh), FlopCounter(piece.recomputing), LiveBytes())
+        with _both(watch):
             backend.shard(piece.build, piece.plan, piece.precision)
         simulated = counts(piece.microbatches, mesh.pp, piece.virtual_stages)
-        runs = [(count, _step(piece, backend, fake, watch, count)) for count in simulated]
+        runs = [(count, _step(piece, backend, watch, count)) for count in simulated]
         static = _static(backend, optimizers, watch.memory.live)
         parameters = _local_parameters(backend, piece.plan, mesh)
         backend.close()
@@ -132,11 +131,13 @@ def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
     )
 
 
-def _step(piece: Piece, backend: Backend, fake: FakeTensorMode, watch: Watch, count: int) -> Totals:
-    with fake:  # unwatched: a step's tokens are the loader's, there before it begins
+def _step(piece: Piece, backend: Backend, watch: Watch, count: int) -> Totals:
+    with watch.fake:
         batches = [_batch(piece) for _ in range(count)]
+    for batch in batches:
+        watch.memory.ignore(batch)  # a step's tokens are the loader's, there before it begins
     resting, peaks = watch.memory.restart(), {}
-    with _both(fake, watch):
+    with _both(watch):
         watch.ledger.phase = "forward_backward"
         backend.forward_backward(batches, 1.0 / (count * piece.samples * piece.seq_len))
         peaks["forward_backward"] = watch.memory.peak - resting
@@ -155,8 +156,8 @@ def _batch(piece: Piece) -> Batch:
 
 
 @contextmanager
-def _both(fake: FakeTensorMode, watch: Watch) -> Iterator[None]:
-    with fake, watch:
+def _both(watch: Watch) -> Iterator[None]:
+    with watch.fake, watch:
         yield
 
 

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.backends.fake import shortcut
 from trainer.backends.fake.collectives import Ledger
 from trainer.backends.fake.flops import FlopCounter
 from trainer.backends.fake.memory import LiveBytes
@@ -19,10 +21,11 @@ Record = Callable[[Any, Any], None]
 
 
 class Watch(TorchDispatchMode):
-    """Enter it inside the fake tensors' mode, so that it sees operators first."""
+    """Enter it inside ``fake``, so that it sees operators first."""
 
-    def __init__(self, ledger: Ledger, flops: FlopCounter, memory: LiveBytes) -> None:
+    def __init__(self, fake: FakeTensorMode, ledger: Ledger, flops: FlopCounter, memory: LiveBytes) -> None:
         super().__init__()
+        self.fake = fake
         self.ledger, self.flops, self.memory = ledger, flops, memory
         self._records: dict[Any, Record | None] = {}
         self._stack = ExitStack()
@@ -39,7 +42,11 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE:  # autograd asks for it twice an operator, and the way through the mode below is long
             return args[0].fake_device
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if shortcut.applies(func, args, kwargs):
+            result = shortcut.call(self.fake, func, args, kwargs)
+        else:
+            result = func(*args, **kwargs)
         try:
             record = self._records[func]
         except KeyError:
