@@ -10,10 +10,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.backends.fake import shortcut
 from trainer.backends.fake.collectives import Ledger
 from trainer.backends.fake.flops import FlopCounter
 from trainer.backends.fake.memory import LiveBytes
+from trainer.backends.fake.shortcut import Shortcut
 
 _DEVICE = torch.ops.prim.device.default
 
@@ -25,7 +25,7 @@ class Watch(TorchDispatchMode):
 
     def __init__(self, fake: FakeTensorMode, ledger: Ledger, flops: FlopCounter, memory: LiveBytes) -> None:
         super().__init__()
-        self.fake = fake
+        self.fake, self._shortcut = fake, Shortcut(fake)
         self.ledger, self.flops, self.memory = ledger, flops, memory
         self._records: dict[Any, Record | None] = {}
         self._stack = ExitStack()
@@ -42,11 +42,7 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE:  # autograd asks for it twice an operator, and the way through the mode below is long
             return args[0].fake_device
-        kwargs = kwargs or {}
-        if shortcut.applies(func, args, kwargs):
-            result = shortcut.call(self.fake, func, args, kwargs)
-        else:
-            result = func(*args, **kwargs)
+        result = self._shortcut(func, args, kwargs or {})
         try:
             record = self._records[func]
         except KeyError:
