@@ -292,7 +292,9 @@ def rehearsal(config: Config, world: World) -> Iterator[Problem]:
     """backend=fake: one process pretends to be a rank of a world. Called with that world."""
     if (world.launched or 1) > 1:
         rule = f"one process pretends all of them, and there are {world.launched}"
-        yield Problem("backend.name", "fake", rule, f"leave out torchrun: python scripts/train.py recipe={config.recipe} ...")
+        yield Problem(
+            "backend.name", "fake", rule, f"leave out torchrun: python scripts/train.py recipe={config.recipe} ..."
+        )
     rank = config.backend.rank
     if rank is not None and not 0 <= rank < world.size:
         rule = f"a rank of the pretended world: 0 to {world.size - 1}"

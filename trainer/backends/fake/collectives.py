@@ -12,7 +12,9 @@ from torch._C._distributed_c10d import ProcessGroup, _resolve_process_group
 
 from trainer.parallel.mesh import AXES, Mesh
 
-JOINED = {("cp", "dp"): "data", ("cp", "dp", "tp", "pp"): "world"}
+DATA = ("cp", "dp")
+
+JOINED = {DATA: "data", AXES: "world"}
 """Names of axes that go together: the ranks that hold the same weights, and all."""
 
 

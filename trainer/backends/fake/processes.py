@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from trainer.errors import RunError
 
@@ -36,8 +36,8 @@ def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
             index, process = running.pop(ready)
             outcome = ready.recv()
             process.join()
-            if isinstance(outcome, BaseException):
-                raise outcome
+            if isinstance(outcome, _Failure):
+                raise outcome.kind(outcome.contents)
             results[index] = outcome
     return [results[index] for index in range(len(tasks))]
 
@@ -47,10 +47,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+class _Failure(NamedTuple):
+    """An exception on its way: its class and what to make it from, since a copy by pickling would take its text apart."""
+
+    kind: type[Exception]
+    contents: Any
+
+
 def _work(task: Callable[[], T], sending: Connection) -> None:
     try:
         sending.send(task())
-    except BaseException as error:
-        sending.send(error)
-        if not isinstance(error, RunError):  # ours, and where it happened is lost on the way
-            raise
+    except RunError as error:
+        sending.send(_Failure(type(error), error.problems))
+    except Exception as error:
+        sending.send(_Failure(RuntimeError, f"{type(error).__name__}: {error}"))
+        raise  # the traceback would be lost on the way
