@@ -8,10 +8,11 @@ from torch import nn
 
 from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
+from trainer.backends.native.optimizer import MakeOptimizer
 from trainer.config import Config
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
-from trainer.derive import Derived
+from trainer.derive import Derived, pipeline_stages
 from trainer.evaluation import Evaluator
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
 from trainer.optim.plugin import PluginOptimizer
@@ -20,15 +21,29 @@ from trainer.parallel.mesh import Mesh
 from trainer.world import World
 
 
-def make_backend(config: Config, derived: Derived, world: World) -> Backend:
-    """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
-    mesh = Mesh(world.rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
+def optimizer_maker(config: Config) -> MakeOptimizer:
+    """Makes the optimizer that this configuration names."""
 
     def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str, counted: Regions) -> MixedPrecisionAdamW:
         kind = PluginOptimizer if config.optim._target_ else MixedPrecisionAdamW
         return kind(parameters, config.optim, mode, counted)
 
-    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, derived.stages)
+    return make_optimizer
+
+
+def make_mesh(config: Config, derived: Derived, rank: int) -> Mesh:
+    """The axes of this configuration, and a rank's place on them."""
+    return Mesh(rank, tp=config.parallel.tp, cp=config.parallel.cp, dp=derived.dp, pp=config.parallel.pp)
+
+
+def make_backend(config: Config, derived: Derived, world: World) -> Backend:
+    """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
+    return lower_natively(config, make_mesh(config, derived, world.rank), optimizer_maker(config))
+
+
+def lower_natively(config: Config, mesh: Mesh, make_optimizer: MakeOptimizer) -> NativeBackend:
+    """The native backend, of a world that may be pretended."""
+    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, pipeline_stages(config))
 
 
 def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:

@@ -29,6 +29,11 @@ from trainer.world import World
 
 def run(config: Config, derived: Derived, world: World, overrides: list[str]) -> ExitCode:
     """Run to the end, or resume, or say that it is done. Collective over the ranks of this launch."""
+    if derived.backend == "fake":
+        # Not imported by an ordinary run: it brings private parts of torch.
+        from recipes._rehearsal import rehearse_run
+
+        return rehearse_run(config, derived)
     backend = make_backend(config, derived, world)
     backend.setup()
     directory = RunDirectory(run_path(config), result=None)

@@ -51,6 +51,28 @@ def model_parallel_size(config: Config) -> int:
     return config.parallel.tp * config.parallel.pp * config.parallel.cp
 
 
+CORES_OF_A_NODE = 32
+"""NeuronCores of a trn1.32xlarge."""
+
+
+def pretended(config: Config, world: World) -> World:
+    """The world that backend=fake pretends, seen from this process, which reports as rank 0; any other as it is.
+
+    backend.world; unset: one copy of the model on whole nodes, or on its own ranks alone where the step's samples do not
+    divide among the copies on a node.
+    """
+    if backend_name(config, world) != "fake":
+        return world
+    size = config.backend.world
+    if size is None or size <= 0:
+        copy = max(1, model_parallel_size(config))
+        nodes = math.lcm(copy, CORES_OF_A_NODE) if copy > 1 else 1
+        samples = config.train.tokens_per_step // max(1, config.data.seq_len)
+        fits = samples % (max(1, config.train.microbatch) * (nodes // copy)) == 0
+        size = nodes if fits else copy
+    return replace(world, size=size, rank=0, launched=world.size)
+
+
 def total_steps(config: Config) -> int:
     """Length of training in steps: train.steps, or train.tokens over the tokens of a step, rounded up."""
     if config.train.steps is not None:

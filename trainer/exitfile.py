@@ -23,7 +23,12 @@ CRASH = 1
 
 
 def guess_directory(overrides: Sequence[str]) -> Path | None:
-    """The run's directory as far as the command line tells, for a configuration that does not compose."""
+    """The run's directory as far as the command line tells, for a configuration that does not compose.
+
+    None for a rehearsal (backend=fake): it is no launch of the run.
+    """
+    if {"backend=fake", "backend.name=fake"} & set(overrides):
+        return None
     given = dict(re.findall(r"^\+{0,2}(run\.root|run\.name|recipe)=(.*)$", "\n".join(overrides), re.MULTILINE))
     given = {key: value.strip("'\"") for key, value in given.items()}
     name = given.get("run.name") or given.get("recipe") or ""

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import Config
-from trainer.derive import Derived, derive, effective
+from trainer.derive import Derived, derive, effective, pretended
 from trainer.diagnose import CONF, diagnose
 from trainer.errors import ConfigError, ElsewhereError, ExitCode, Problem, RunError
 from trainer.exitfile import guess_directory, write_crash, write_exit
@@ -126,11 +126,14 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
     world = World.from_environment()
     with job(world) as directory:
         config = configure(composed, world)
-        if is_directory_name(config.run.name or ""):
+        world = pretended(config, world)
+        if world.launched is not None:
+            directory.clear()  # a rehearsal is no launch of the run, and leaves nothing
+        elif is_directory_name(config.run.name or ""):
             directory.append(run_path(config))
         validate(config, world)
         outcomes[-1] = train(config, world, load)
-        if world.rank == 0 and outcomes[-1] in ENDINGS:
+        if directory and world.rank == 0 and outcomes[-1] in ENDINGS:
             write_exit(directory[-1], outcomes[-1], 0, ENDINGS[outcomes[-1]])
 
 
@@ -184,7 +187,8 @@ def train(config: Config, world: World, load: LoadRecipe) -> int:
     derived = derive(config, world)
     config = effective(config, derived)
     if world.rank == 0:
-        print(f"run {config.run.name}: recipe={config.recipe}, {config.model.name} on {world.size} process(es)")
+        what = "run" if world.launched is None else "rehearsal of"
+        print(f"{what} {config.run.name}: recipe={config.recipe}, {config.model.name} on {world.size} process(es)")
         print("\n".join(f"  {line}" for line in derived.reasons), flush=True)
     return int(load(config.task)(config, derived, world, list(HydraConfig.get().overrides.task)))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from trainer.arithmetic import head_dim
 from trainer.config import Config
-from trainer.derive import backend_name, model_parallel_size, total_steps
+from trainer.derive import CORES_OF_A_NODE, backend_name, model_parallel_size, total_steps
 from trainer.errors import ConfigError, Problem
 from trainer.files import is_directory_name
 from trainer.layouts import layouts
@@ -36,7 +36,6 @@ CHOICES = {
     "backend.name": ("auto", "native", "neuron", "fake"),
     "reliability.nonfinite": ("stop", "skip"),
 }
-CORES_OF_A_NODE = 32
 CORES_OF_A_JOB = (1, 2, 8, 32)
 """Numbers of NeuronCores of one trn1.32xlarge that a job can use; a job on several instances uses all of each (AWS
 Neuron documentation, neuronx-distributed; aws-neuron-sdk issue on init_metaring failing for 16)."""
@@ -77,7 +76,7 @@ POSITIVE = (
     "reliability.nonfinite_limit",
     "reliability.grace_seconds",
 )
-POSITIVE_WHEN_SET = ("train.tokens", "train.steps", "train.stop_after_steps", "model.head_dim")
+POSITIVE_WHEN_SET = ("train.tokens", "train.steps", "train.stop_after_steps", "model.head_dim", "backend.world")
 NOT_NEGATIVE = (
     "optim.weight_decay",
     "checkpoint.every_steps",
@@ -238,6 +237,8 @@ def layout(config: Config, world: World) -> Iterator[Problem]:
 def command_line(config: Config, world: World) -> str:
     """How to start this configuration with the smallest number of processes that fits it."""
     size, recipe = model_parallel_size(config), f"scripts/train.py recipe={config.recipe}"
+    if backend_name(config, world) == "fake":
+        return f"backend.world={max(size, world.size // size * size)}, or another multiple of {size}"
     if backend_name(config, world) != "neuron":
         return f"torchrun --standalone --nproc_per_node {size} {recipe} ... (and your overrides)"
     nodes = -(-size // CORES_OF_A_NODE)
@@ -278,10 +279,25 @@ def backend(config: Config, world: World) -> Iterator[Problem]:
             "run it there; to try the same code here: python scripts/train.py recipe=tiny; to see how it is cut:"
             f" python scripts/plan.py recipe={config.recipe}",
         )
-    elif name in ("neuron", "fake"):
+    elif name == "neuron":
         yield Problem(
             "backend.name", name, "this version executes on the native backend only", "set backend.name=native"
         )
+    elif name == "fake":
+        yield from rehearsal(config, world)
+
+
+def rehearsal(config: Config, world: World) -> Iterator[Problem]:
+    """backend=fake: one process pretends to be a rank of a world. Called with that world."""
+    if (world.launched or 1) > 1:
+        rule = f"one process pretends all of them, and there are {world.launched}"
+        yield Problem(
+            "backend.name", "fake", rule, f"leave out torchrun: python scripts/train.py recipe={config.recipe} ..."
+        )
+    rank = config.backend.rank
+    if rank is not None and not 0 <= rank < world.size:
+        rule = f"a rank of the pretended world: 0 to {world.size - 1}"
+        yield Problem("backend.rank", rank, rule, "choose one of them, a larger backend.world, or leave it out")
 
 
 def recipe(config: Config, world: World) -> Iterator[Problem]:

@@ -37,6 +37,8 @@ class World:
     """The CPU multiplies BF16 matrices in hardware."""
     wandb_account: bool = False
     """Somebody has logged in to W&B here."""
+    launched: int | None = None
+    """Processes that there really are, where ``size`` is only pretended (trainer.derive.pretended)."""
 
     @classmethod
     def from_environment(cls) -> World:

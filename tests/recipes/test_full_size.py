@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from recipes._rehearsal import piece_of, ranks_of
-from trainer.backends.fake.rehearsal import rehearse
-from trainer.backends.fake.report import describe
 
+from recipes._rehearsal import piece_of, ranks_of
 from tests.recipes.closed_forms import Rank
 from trainer.arithmetic import parameters
+from trainer.backends.fake.rehearsal import rehearse
+from trainer.backends.fake.report import describe
 from trainer.config import Config
 from trainer.derive import derive, effective, pretended
 from trainer.diagnose import CONF

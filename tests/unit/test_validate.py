@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trainer.config import Config, DataConfig, RopeScalingConfig, SourceConfig, TokenizerConfig, TrainConfig
-from trainer.derive import derive
+from trainer.derive import derive, pretended
 from trainer.errors import ConfigError
 from trainer.validate import validate
 from trainer.world import World
@@ -42,7 +42,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("precision.mode", "fp8", "precision.mode", "bf16_mixed"),
     ("backend.name", "cuda", "backend.name", "native"),
     ("backend.name", "neuron", "backend.name", "Trainium"),
-    ("backend.name", "fake", "backend.name", "native"),
+    ("backend.world", 0, "backend.world", "above 0"),
     ("model.heads", 3, "model.heads", "divides model.hidden"),
     ("model.kv_heads", 3, "model.kv_heads", "[1, 2, 4]"),
     ("model.head_dim", 33, "model.head_dim", "even"),
@@ -150,3 +150,55 @@ def test_trainium_is_used_where_it_is() -> None:
     with pytest.raises(ConfigError, match="native backend only"):
         validate(VALID, replace(ONE, trainium=True))
     validate(changed(VALID, "backend.name", "native"), replace(ONE, trainium=True))
+
+
+def fake(**changes: Any) -> tuple[Config, World]:
+    """The valid configuration as a rehearsal, and the world that it pretends."""
+    config = changed(VALID, "backend.name", "fake")
+    for key, value in changes.items():
+        config = changed(config, key.replace("_", ".", 1), value)
+    return config, pretended(config, replace(ONE, cpu_bf16=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "dp"),
+    [
+        ({}, 1, 1),
+        ({"backend_world": 4}, 4, 4),
+        # 16 samples in microbatches of 4 do not divide among the 16 copies on a node, in microbatches of 1 they do.
+        ({"parallel_tp": 2}, 2, 1),
+        ({"parallel_tp": 2, "train_microbatch": 1}, 32, 16),
+        ({"parallel_tp": 8}, 32, 4),
+        ({"parallel_tp": 64}, 64, 1),
+        ({"parallel_tp": 16, "backend_world": 64, "train_microbatch": 4}, 64, 4),
+    ],
+)
+def test_a_rehearsal_is_judged_in_the_world_it_pretends(changes: dict[str, Any], size: int, dp: int) -> None:
+    config, world = fake(**changes)
+    assert (world.size, world.rank, world.launched) == (size, 0, 1)
+    validate(config, world)
+    derived = derive(config, world)
+    assert (derived.backend, derived.dp, derived.precision) == ("fake", dp, "bf16_mixed"), "nothing falls back"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named", "words"),
+    [
+        ({"backend_rank": 4, "backend_world": 4}, "backend.rank", "0 to 3"),
+        ({"backend_rank": -1}, "backend.rank", "0 to 0"),
+        ({"backend_world": 7}, "train.microbatch", "divides the 16 samples"),
+        ({"backend_world": 6, "parallel_tp": 4}, "parallel", "backend.world=4"),
+    ],
+)
+def test_a_rehearsal_that_cannot_be_says_why(changes: dict[str, Any], named: str, words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validate(*fake(**changes))
+    (problem,) = raised.value.problems
+    assert problem.key == named
+    assert words in problem.rule + problem.remedy
+
+
+def test_a_rehearsal_needs_one_process() -> None:
+    config, _ = fake()
+    with pytest.raises(ConfigError, match="one process pretends all"):
+        validate(config, pretended(config, replace(ONE, size=2, rank=1)))

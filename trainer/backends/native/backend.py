@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics
 from trainer.backends.native.context_parallel import Share
-from trainer.backends.native.fully_sharded import local, take_gradients
+from trainer.backends.native.fully_sharded import data_mesh, local, take_gradients
 from trainer.backends.native.groups import join
 from trainer.backends.native.lowering import Stage, lower
 from trainer.backends.native.optimizer import MakeOptimizer, Optimizer
@@ -43,6 +44,7 @@ class NativeBackend:
     fetch_delay = 0
     _stages: list[Stage]
     _pipeline: Pipeline | None = None
+    _data_mesh: DeviceMesh | None = None
     _optimizer: Optimizer
     _reduction: Reduction
     _placements: dict[str, Placement]
@@ -76,11 +78,15 @@ class NativeBackend:
         """Join the gloo process group, when there is more than one process, and one for each axis in use."""
         if self.distributed:
             self._groups = join(self.mesh, self._timeout)
+        if self.parallel.zero and "data" in self._groups:
+            self._data_mesh = data_mesh(self._groups["data"])
 
     def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
         """Build on meta, cut by the plan, allocate on the CPU, make the optimizer over what this rank updates."""
         self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-        self._stages = lower(build, plan, self.mesh, self._groups, self.parallel, self._layers_of_stages, precision)
+        self._stages = lower(
+            build, plan, self.mesh, self._groups, self._data_mesh, self.parallel, self._layers_of_stages, precision
+        )
         self._placements = {name: p for stage in self._stages for name, p in stage.placements.items()}
         self._sharded = any(stage.sharded is not None for stage in self._stages)
         for stage in self._stages:

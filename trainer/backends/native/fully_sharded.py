@@ -29,8 +29,8 @@ from trainer.parallel.plan import Plan
 class FullySharded:
     """One model (a pipeline stage, or all of it) whose parameters, already cut by the other axes, FSDP2 cuts again."""
 
-    def __init__(self, model: nn.Module, plan: Plan, stage: int, group: dist.ProcessGroup, precision: str) -> None:
-        mesh = DeviceMesh.from_group(group, "cpu")
+    def __init__(self, model: nn.Module, plan: Plan, stage: int, mesh: DeviceMesh, precision: str) -> None:
+        """mesh: the one axis over which FSDP2 cuts, from ``data_mesh``."""
         mixed = precision == "bf16_mixed"
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if mixed else None,
@@ -79,6 +79,11 @@ class FullySharded:
         """The shards have changed: gathered copies are stale."""
         for module in self._modules():
             module.reshard()
+
+
+def data_mesh(group: dist.ProcessGroup) -> DeviceMesh:
+    """The ranks of a group as FSDP2 wants them. Made in setup: it reads values, which fake tensors have none of."""
+    return DeviceMesh.from_group(group, "cpu")
 
 
 def local(parameter: nn.Parameter) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel
 from trainer.backends.native import context_parallel, recompute, tensor_parallel
@@ -41,18 +42,20 @@ def lower(
     plan: Plan,
     mesh: Mesh,
     groups: Mapping[str, dist.ProcessGroup],
+    data: DeviceMesh | None,
     parallel: ParallelConfig,
     stages: Sequence[range],
     precision: str,
 ) -> list[Stage]:
-    """This rank's stages, first to last. stages: the layers of every stage of the model; empty without pipeline.
+    """This rank's stages, first to last.
 
+    data: the ranks over which ZeRO cuts; None without. stages: the layers of every stage; empty without pipeline.
     Raises ConfigError when the plan does not fit the model or the layout.
     """
     if not stages:
-        return [_lower_stage(build, plan, mesh, groups, parallel, 0, None, precision)]
+        return [_lower_stage(build, plan, mesh, groups, data, parallel, 0, None, precision)]
     mine = range(mesh.coordinate("pp"), len(stages), mesh.pp)
-    return [_lower_stage(build, plan, mesh, groups, parallel, n, stages[n], precision) for n in mine]
+    return [_lower_stage(build, plan, mesh, groups, data, parallel, n, stages[n], precision) for n in mine]
 
 
 def _lower_stage(
@@ -60,6 +63,7 @@ def _lower_stage(
     plan: Plan,
     mesh: Mesh,
     groups: Mapping[str, dist.ProcessGroup],
+    data: DeviceMesh | None,
     parallel: ParallelConfig,
     number: int,
     layers: range | None,
@@ -82,11 +86,11 @@ def _lower_stage(
     for name, canonical in names.items():
         if name != canonical:  # a tied head far from its embedding: a copy, which neither counts nor is written
             placements[canonical] = _as_copy(placements[canonical])
-    if not parallel.zero or "data" not in groups:
+    if data is None:
         return Stage(number, model, tied, names, placements, None)
     if precision == "bf16":
         model = model.to(torch.bfloat16)
-    sharded = FullySharded(model, plan, parallel.zero, groups["data"], precision)
+    sharded = FullySharded(model, plan, parallel.zero, data, precision)
     rank, ranks = mesh.position(*DATA), mesh.size(*DATA)
     cut = {name: rows_of(placement, rank, ranks) for name, placement in placements.items()}
     return Stage(number, model, tied, names, cut, sharded)

@@ -14,9 +14,11 @@ from trainer.parallel.boxes import Regions
 class Optimizer(Protocol):
     """Masters and accumulated gradients, with the update split so that the backend owns every collective.
 
-    gradients: one flat tensor, complete after the last microbatch; the backend reduces it in place.
+    parameters: what the model computes with, as given. gradients: one flat tensor, complete after the last microbatch;
+    the backend reduces it in place.
     """
 
+    parameters: dict[str, nn.Parameter]
     masters: dict[str, torch.Tensor]
     gradients: torch.Tensor
 

@@ -1,0 +1,48 @@
+"""backend=fake: rehearse a step of the run instead of running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from recipes._assembly import lower_natively, make_mesh, optimizer_maker
+from trainer.backends.fake.rehearsal import Piece, rank_classes, rehearse
+from trainer.backends.fake.report import describe
+from trainer.backends.native.recompute import recomputing
+from trainer.config import Config
+from trainer.derive import Derived
+from trainer.errors import ExitCode
+from trainer.models.decoder import CausalLM
+from trainer.models.sharding import sharding_plan
+from trainer.parallel.mesh import Mesh
+
+
+def rehearse_run(config: Config, derived: Derived) -> ExitCode:
+    """Take a step as backend.rank, or as one rank of each class, and print what it takes. Writes nothing."""
+    for report in rehearse(piece_of(config, derived), ranks_of(config, derived)):
+        print("\n".join(describe(report)), flush=True)
+    return ExitCode.DONE
+
+
+def piece_of(config: Config, derived: Derived) -> Piece:
+    """What this configuration asks a rank to do."""
+    return Piece(
+        build=lambda: CausalLM(config.model),
+        plan=sharding_plan(config.model),
+        precision=config.precision.mode,
+        make_backend=partial(lower_natively, config),
+        make_optimizer=optimizer_maker(config),
+        samples=config.train.microbatch,
+        seq_len=config.data.seq_len,
+        microbatches=derived.accumulation,
+        virtual_stages=config.parallel.pipeline.virtual_stages,
+        recomputing=recomputing,
+    )
+
+
+def ranks_of(config: Config, derived: Derived) -> Sequence[Mesh]:
+    """backend.rank, or one rank of each class."""
+    mesh, rank = make_mesh(config, derived, 0), config.backend.rank
+    layers = [len(stage) for stage in derived.stages] or [config.model.layers]
+    return rank_classes(mesh, layers) if rank is None else [replace(mesh, rank=rank)]

@@ -1,0 +1,121 @@
+"""A rank's peak memory, measured in a real process and rehearsed on the fake backend, for the test beside it.
+
+memory.py OUT [overrides]      under torchrun: rank 0 writes to OUT what it measured, a number of bytes
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from recipes._assembly import lower_natively, make_mesh, optimizer_maker
+from trainer.backends.fake.rehearsal import Piece, RankReport, rehearse_rank
+from trainer.batch import Batch
+from trainer.config import Config
+from trainer.derive import derive
+from trainer.diagnose import CONF
+from trainer.frontdoor import register_schema
+from trainer.models.decoder import CausalLM
+from trainer.models.initialise import Initialiser
+from trainer.models.sharding import sharding_plan
+from trainer.schema import to_config
+from trainer.world import World
+
+MICROBATCHES = 2
+
+
+def configured(overrides: Sequence[str]) -> Config:
+    """The configuration of a command line."""
+    register_schema()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_config(compose("train", list(overrides)))
+
+
+def rehearsed(overrides: Sequence[str], world: int) -> RankReport:
+    """Rank 0 of ``world`` on the fake backend."""
+    config = configured(overrides)
+    piece = Piece(
+        build=lambda: CausalLM(config.model),
+        plan=sharding_plan(config.model),
+        precision=config.precision.mode,
+        make_backend=partial(lower_natively, config),
+        make_optimizer=optimizer_maker(config),
+        samples=config.train.microbatch,
+        seq_len=config.data.seq_len,
+        microbatches=MICROBATCHES,
+    )
+    return rehearse_rank(piece, make_mesh(config, derive(config, World(size=world, cpu_bf16=True)), 0))
+
+
+def give_freed_memory_back() -> None:
+    """Keep glibc's limit, above which a block is a mapping of its own, at its initial 128 KiB (man 3 mallopt).
+
+    By itself it rises with the blocks that are freed, up to 32 MiB, and what is freed then stays with the process: up to a
+    quarter more here, from one run to the next.
+    """
+    mmap_threshold = -3
+    assert ctypes.CDLL(None).mallopt(mmap_threshold, 128 * 1024)
+
+
+def anonymous_bytes() -> int:
+    """Resident anonymous memory of this process: RssAnon of /proc/self/status (man 5 proc)."""
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def sampling(peak: list[int]) -> Iterator[None]:
+    """Keep the largest reading of every millisecond or so in ``peak``."""
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.001):
+            peak[0] = max(peak[0], anonymous_bytes())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def measured(overrides: Sequence[str]) -> int:
+    """Bytes that a step and what it stands on add to this process after set-up. Collective."""
+    world, config = replace(World.from_environment(), cpu_bf16=True), configured(overrides)
+    backend = lower_natively(config, make_mesh(config, derive(config, world), world.rank), optimizer_maker(config))
+    backend.setup()
+    shape = (config.train.microbatch, config.data.seq_len)
+    tokens = torch.randint(config.model.vocab, shape)
+    positions = torch.arange(shape[1]).expand(shape).contiguous()
+    batches = [Batch(tokens, tokens.clone(), positions, torch.zeros_like(tokens)) for _ in range(MICROBATCHES)]
+    # What the first product of matrices brings, threads and workspaces, is no part of a step.
+    torch.mm(torch.ones(64, 64), torch.ones(64, 64))
+    before = anonymous_bytes()
+    peak = [before]
+    with sampling(peak):
+        backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
+        backend.load_initial(Initialiser(config.model, 1))
+        backend.clip_and_apply(0.0)  # gradients and moments become resident
+        backend.forward_backward(batches, 1e-3)
+        backend.clip_and_apply(1e-4)
+    backend.close()
+    return peak[0] - before
+
+
+if __name__ == "__main__":
+    out, *given = sys.argv[1:]
+    give_freed_memory_back()
+    added = measured(given)
+    if World.from_environment().rank == 0:
+        Path(out).write_text(str(added))

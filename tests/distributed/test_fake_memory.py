@@ -1,0 +1,38 @@
+"""The fake backend's peak memory against a real process's, for layouts with at least 1 GB of state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+from tests.distributed import memory
+
+pytestmark = pytest.mark.slow
+
+MODEL = [
+    *("recipe=tiny", "model.hidden=768", "model.heads=12", "model.kv_heads=12", "model.mlp=2048", "model.vocab=16384"),
+    *("model.tied=false", "data.seq_len=512", "train.microbatch=1", "backend=native", "precision.cpu_fallback=null"),
+    "model.loss_chunk_tokens=512",
+]
+LAYOUTS = {
+    "one": (1, ["model.layers=6", "precision=fp32"]),
+    "tp2": (2, ["model.layers=16", "parallel.tp=2", "precision=fp32"]),
+}
+"""Processes, and what the layout asks for besides. FP32: without BF16 instructions a CPU takes minutes for a step."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_peak_memory_is_that_of_a_real_process(layout: str, tmp_path: Path) -> None:
+    processes, overrides = LAYOUTS[layout]
+    out = tmp_path / "bytes"
+    script = Path(memory.__file__)
+    harness.work(script, [str(out), *MODEL, *overrides], processes, tmp_path)
+    real = int(out.read_text())
+    report = memory.rehearsed([*MODEL, *overrides], processes)
+    fake = report.static.total + max(report.totals.peaks.values())
+    state = report.static.total
+    print(f"{layout}: rehearsed {fake / 1e6:,.0f} MB, {state / 1e6:,.0f} MB of it state; real {real / 1e6:,.0f} MB")
+    assert state >= 1e9
+    assert abs(fake - real) <= 0.15 * real

@@ -1,0 +1,88 @@
+"""Bytes that are alive: every storage that an operator returns, until it is freed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class LiveBytes:
+    """Live bytes of the storages seen, and their peak since ``restart``.
+
+    What a kernel allocates and frees inside one operator is not seen, nor is an allocator's rounding.
+    """
+
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+        self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
+
+    def see(self, result: Any) -> None:
+        """Take notice of the tensors in an operator's result."""
+        if isinstance(result, torch.Tensor):
+            storage = result.untyped_storage()
+            if storage._cdata not in self._known:
+                self._add(storage, storage.nbytes())
+        elif isinstance(result, (list, tuple)):
+            for part in result:
+                self.see(part)
+
+    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
+        """These exist already and are somebody else's: they count nothing, and neither do views of them."""
+        for tensor in tensors:
+            self._add(tensor.untyped_storage(), 0)
+
+    def _add(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
+        self._known[key] = (weakref.ref(storage, self._forgetter(key)), size)
+        self._grow(size)
+
+    def _forgetter(self, key: int) -> Callable[[Any], None]:
+        known = self._known
+
+        def forget(_: Any) -> None:
+            self.live -= known.pop(key)[1]
+
+        return forget
+
+    def _grow(self, size: int) -> None:
+        self.live += size
+        if self.live > self.peak:
+            self.peak = self.live
+
+    def restart(self) -> int:
+        """Begin a new peak at what is alive now; bytes alive."""
+        self.peak = self.live
+        return self.live
+
+    @contextmanager
+    def watching_resizes(self) -> Iterator[None]:
+        """FSDP2 frees and fills what it gathers by resizing storages, which is no operator."""
+        original = torch.UntypedStorage.resize_
+
+        def resize(storage: torch.UntypedStorage, size: int) -> Any:
+            done = original(storage, size)
+            if (entry := self._known.get(storage._cdata)) is not None:
+                self._known[storage._cdata] = (entry[0], size)
+                self._grow(size - entry[1])
+            return done
+
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            torch.UntypedStorage.resize_ = original  # type: ignore[method-assign]
+
+
+def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[int]) -> int:
+    """Bytes of the tensors' storages, each once; those in ``seen`` count nothing, and the new ones are added to it."""
+    total = 0
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in seen:
+            seen.add(storage._cdata)
+            total += storage.nbytes()
+    return total

@@ -1,0 +1,64 @@
+"""Independent pieces of work side by side: torch keeps one world a process, so each gets a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, TypeVar
+
+from trainer.errors import RunError
+
+T = TypeVar("T")
+
+
+def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Results in order. One task runs here; several in forks, which inherit what was imported, one a core at a time.
+
+    Raises what the first task to fail raised.
+    """
+    if len(tasks) == 1:
+        return [tasks[0]()]
+    context = multiprocessing.get_context("fork")
+    results: dict[int, T] = {}
+    waiting, running = list(enumerate(tasks)), {}
+    while waiting or running:
+        while waiting and len(running) < cores():
+            index, task = waiting.pop(0)
+            receiving, sending = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(task, sending), daemon=True)
+            process.start()
+            sending.close()
+            running[receiving] = (index, process)
+        for ready in wait(list(running)):
+            assert isinstance(ready, Connection)
+            index, process = running.pop(ready)
+            outcome = ready.recv()
+            process.join()
+            if isinstance(outcome, _Failure):
+                raise outcome.kind(outcome.contents)
+            results[index] = outcome
+    return [results[index] for index in range(len(tasks))]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class _Failure(NamedTuple):
+    """An exception on its way: its class and what to make it from, since a copy by pickling would take its text apart."""
+
+    kind: type[Exception]
+    contents: Any
+
+
+def _work(task: Callable[[], T], sending: Connection) -> None:
+    try:
+        sending.send(task())
+    except RunError as error:
+        sending.send(_Failure(type(error), error.problems))
+    except Exception as error:
+        sending.send(_Failure(RuntimeError, f"{type(error).__name__}: {error}"))
+        raise  # the traceback would be lost on the way

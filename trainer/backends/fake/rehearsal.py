@@ -1,0 +1,203 @@
+"""Take a whole step of a run for each class of ranks, on fake tensors, and say what it takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+
+from trainer.backends.base import Backend, BuildModel
+from trainer.backends.fake.collectives import Ledger
+from trainer.backends.fake.flops import FlopCounter
+from trainer.backends.fake.memory import LiveBytes, storage_bytes
+from trainer.backends.fake.processes import in_processes
+from trainer.backends.fake.scaling import Totals, counts, scale
+from trainer.backends.fake.verdict import Verdict
+from trainer.backends.fake.watch import Watch
+from trainer.backends.fake.world import pretended_world
+from trainer.backends.native.optimizer import MakeOptimizer, Optimizer
+from trainer.batch import Batch
+from trainer.parallel.mesh import Mesh
+from trainer.parallel.plan import Plan
+
+PHASES = ("forward_backward", "update")
+
+
+class MakeBackend(Protocol):
+    """Makes the lowering to rehearse, of this mesh, which makes its optimizers by ``make_optimizer``."""
+
+    def __call__(self, mesh: Mesh, make_optimizer: MakeOptimizer) -> Backend: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What to rehearse: a model, its lowering and the shape of a step. The same for every rank.
+
+    samples: of a microbatch. microbatches: of a step, on each rank. virtual_stages: pipeline stages of each rank.
+    recomputing: whether the operators that run are a recomputation.
+    """
+
+    build: BuildModel
+    plan: Plan
+    precision: str
+    make_backend: MakeBackend
+    make_optimizer: MakeOptimizer
+    samples: int
+    seq_len: int
+    microbatches: int
+    virtual_stages: int = 1
+    recomputing: Callable[[], bool] = field(default=lambda: False)
+
+
+@dataclass(frozen=True)
+class Static:
+    """Bytes that a rank holds between steps. optimizer: moments, and masters where they are not the parameters."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.parameters + self.gradients + self.optimizer + self.other
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """One rank's step. parameters: elements by its tensor and pipeline cut, padding included, before ZeRO.
+
+    simulated: numbers of microbatches that were run; more than one: totals are scaled. steady: peak memory was the same
+    for all of them. seconds: that the rehearsal took.
+    """
+
+    mesh: Mesh
+    parameters: int
+    static: Static
+    totals: Totals
+    microbatches: int
+    simulated: tuple[int, ...]
+    steady: bool
+    verdict: Verdict
+    seconds: float
+
+
+def rehearse(piece: Piece, meshes: Sequence[Mesh]) -> list[RankReport]:
+    """A report for each mesh's rank: side by side where there are several, on as many cores as there are."""
+    return in_processes([_Rehearse(piece, mesh) for mesh in meshes])
+
+
+@dataclass(frozen=True)
+class _Rehearse:
+    piece: Piece
+    mesh: Mesh
+
+    def __call__(self) -> RankReport:
+        return rehearse_rank(self.piece, self.mesh)
+
+
+def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
+    """One rank's report. Makes and destroys torch's default process group."""
+    start = time.monotonic()
+    with pretended_world(mesh.world, mesh.rank) as fake:
+        optimizers: list[Optimizer] = []
+        backend = piece.make_backend(mesh, _collecting(piece.make_optimizer, optimizers))
+        backend.setup()
+        watch = Watch(fake, Ledger(mesh), FlopCounter(piece.recomputing), LiveBytes())
+        with _both(watch):
+            backend.shard(piece.build, piece.plan, piece.precision)
+        simulated = counts(piece.microbatches, mesh.pp, piece.virtual_stages)
+        runs = [(count, _step(piece, backend, watch, count)) for count in simulated]
+        static = _static(backend, optimizers, watch.memory.live)
+        parameters = _local_parameters(backend, piece.plan, mesh)
+        backend.close()
+    totals = runs[0][1] if len(runs) == 1 else scale(runs[0], runs[1], piece.microbatches)
+    return RankReport(
+        mesh=mesh,
+        parameters=parameters,
+        static=static,
+        totals=totals,
+        microbatches=piece.microbatches,
+        simulated=simulated,
+        steady=all(run.peaks == runs[0][1].peaks for _, run in runs),
+        verdict=Verdict(piece.precision, parameters, mesh.dp * mesh.cp, totals.peaks["forward_backward"]),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _step(piece: Piece, backend: Backend, watch: Watch, count: int) -> Totals:
+    with watch.fake:
+        batches = [_batch(piece) for _ in range(count)]
+    for batch in batches:
+        watch.memory.ignore(batch)  # a step's tokens are the loader's, there before it begins
+    resting, peaks = watch.memory.restart(), {}
+    with _both(watch):
+        watch.ledger.phase = "forward_backward"
+        backend.forward_backward(batches, 1.0 / (count * piece.samples * piece.seq_len))
+        peaks["forward_backward"] = watch.memory.peak - resting
+        watch.memory.restart()
+        watch.ledger.phase = "update"
+        backend.clip_and_apply(1e-4)
+        peaks["update"] = watch.memory.peak - resting
+        backend.step_end()
+    return Totals(watch.flops.take(), watch.ledger.take(), peaks)
+
+
+def _batch(piece: Piece) -> Batch:
+    """One document a sample: values do not matter, and the mask is dense whatever it holds."""
+    shape = (piece.samples, piece.seq_len)
+    return Batch(*(torch.zeros(shape, dtype=torch.int64) for _ in Batch._fields))
+
+
+@contextmanager
+def _both(watch: Watch) -> Iterator[None]:
+    with watch.fake, watch:
+        yield
+
+
+def _collecting(make: MakeOptimizer, made: list[Optimizer]) -> MakeOptimizer:
+    """The same maker, which also keeps what it makes: the lowering's optimizers tell what its memory is for."""
+
+    def make_and_keep(*arguments: object) -> Optimizer:
+        made.append(make(*arguments))  # type: ignore[arg-type]
+        return made[-1]
+
+    return make_and_keep
+
+
+def _static(backend: Backend, optimizers: Sequence[Optimizer], live: int) -> Static:
+    seen: set[int] = set()
+    parameters = storage_bytes((p for optimizer in optimizers for p in optimizer.parameters.values()), seen)
+    gradients = storage_bytes((optimizer.gradients for optimizer in optimizers), seen)
+    stored = backend.store()
+    state = [placed.tensor for tensors in (stored.model, stored.optimizer) for placed in tensors.values()]
+    optimizer = storage_bytes(state, seen)
+    return Static(parameters, gradients, optimizer, live - parameters - gradients - optimizer)
+
+
+def _local_parameters(backend: Backend, plan: Plan, mesh: Mesh) -> int:
+    """Elements of this rank's parameters after the tensor and pipeline cuts, whatever ZeRO leaves of them."""
+    shapes = {name: placed.shape for name, placed in backend.store().model.items()}
+    placements = plan.place(shapes, mesh.tp, mesh.coordinate("tp"))
+    return sum(math.prod(placement.local_shape) for placement in placements.values())
+
+
+def rank_classes(mesh: Mesh, layers: Sequence[int]) -> list[Mesh]:
+    """One rank of each class, in the order of the pipeline: ranks that hold the same layers do the same work.
+
+    layers: of each of the model's stages, virtual ones included, first to last. Ranks between the ends of the pipeline
+    that have equally many layers are one class; the first of them stands for it, since it keeps the most microbatches.
+    """
+    found: dict[object, Mesh] = {}
+    for position in range(mesh.pp):
+        ends = (position == 0, position == mesh.pp - 1)
+        mine = tuple(layers[position :: mesh.pp])
+        rank = position * mesh.size("tp") * mesh.size("cp") * mesh.size("dp")
+        found.setdefault((ends, mine), replace(mesh, rank=rank))
+    return list(found.values())

@@ -1,0 +1,57 @@
+"""Whether a rank fits into a NeuronCore of trn1, by the neuron backend's formula: an estimate, shown with its terms.
+
+Bytes a parameter: neuronx-distributed keeps the compute weights and, with ZeRO-1, cuts FP32 masters and moments over the
+data-parallel ranks; gradients accumulate over the microbatches (AWS Neuron documentation, "Standard Mixed Precision" and
+"ZeRO-1 tutorial" of neuronx-distributed). Memory of a core: 32 GiB HBM a chip of two NeuronCores ("Trn1 architecture").
+Bucket: ALL_GATHER_REDUCE_SCATTER_BUCKET_CAP_MB, by default 130, of neuronx-distributed's ZeRO-1 optimizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 2**30
+CORE_BYTES = 16 * GIB
+USABLE_BYTES = 14 * GIB
+"""What is left for the run: the rest is the runtime's, the compiled program's and fragmentation (our margin)."""
+BUCKET_BYTES = 130 * 2**20
+BYTES = {"bf16_mixed": (2, 4, 12), "fp32": (4, 4, 8), "bf16": (2, 2, 4)}
+"""By precision mode: weight, gradient accumulator, and what ZeRO-1 cuts: masters (where weights are BF16) and moments."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Estimated bytes of a rank on trn1. parameters: held by its tensor and pipeline cut, before ZeRO. data: ranks that
+    hold the same ones. activations: peak above the static state, of the native lowering.
+    """
+
+    precision: str
+    parameters: int
+    data: int
+    activations: int
+
+    @property
+    def static(self) -> int:
+        """Weights, gradients, and this rank's share of optimizer state, in bytes."""
+        weight, gradient, optimizer = BYTES[self.precision]
+        return self.parameters * (weight + gradient) + -(-self.parameters * optimizer // self.data)
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes. Without data parallelism nothing is gathered, and there is no bucket."""
+        return self.static + self.activations + (BUCKET_BYTES if self.data > 1 else 0)
+
+    @property
+    def fits(self) -> bool:
+        """Within what a core leaves."""
+        return self.total <= USABLE_BYTES
+
+    def __str__(self) -> str:
+        weight, gradient, optimizer = BYTES[self.precision]
+        bucket = f" + gather bucket {BUCKET_BYTES / GIB:.2f}" if self.data > 1 else ""
+        each = f"{weight} + {gradient} + {optimizer}/{self.data}"
+        return (
+            f"{'fits' if self.fits else 'DOES NOT FIT'} (estimated): {self.parameters:,} parameters x ({each}) bytes"
+            f" = {self.static / GIB:.2f} + activations {self.activations / GIB:.2f}{bucket} = {self.total / GIB:.2f} GiB,"
+            f" of {USABLE_BYTES / GIB:.1f} usable of {CORE_BYTES // GIB} GiB a core"
+        )
