@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
 
 
 class LiveBytes:
@@ -21,8 +23,12 @@ class LiveBytes:
         self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def see(self, result: Any) -> None:
-        """Take notice of the tensors in an operator's result."""
+        """Take notice of the tensors in an operator's result; those on the meta device have no memory."""
         if isinstance(result, torch.Tensor):
+            if isinstance(result, DTensor):
+                result = result._local_tensor  # around it, a storage of the global size that has no memory
+            if isinstance(result, FakeTensor) and result.fake_device.type == "meta":
+                return
             storage = result.untyped_storage()
             if storage._cdata not in self._known:
                 self._add(storage, storage.nbytes())

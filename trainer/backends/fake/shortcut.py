@@ -51,7 +51,7 @@ class Shortcut:
 
     def __call__(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The operator's result on fake tensors."""
-        if func in VIEWS and type(args[0]) is FakeTensor:
+        if func in VIEWS and type(args[0]) is FakeTensor and args[0].fake_device == _CPU:
             return self._view(func, args, kwargs)
         if not (func in FRESH or func in IN_PLACE):
             return func(*args, **kwargs)
@@ -91,8 +91,8 @@ def _sign(argument: Any) -> Any:
 
 
 def _plain(value: Any) -> bool:
-    """A fake tensor without values; the mode knows those of some small ones."""
-    return type(value) is FakeTensor and value.constant is None
+    """A fake tensor on the CPU without values; the mode knows those of some small ones."""
+    return type(value) is FakeTensor and value.constant is None and value.fake_device == _CPU
 
 
 def _form(tensor: torch.Tensor) -> _Form:
