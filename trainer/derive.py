@@ -58,8 +58,8 @@ CORES_OF_A_NODE = 32
 def pretended(config: Config, world: World) -> World:
     """The world that backend=fake pretends, seen from this process, which reports as rank 0; any other as it is.
 
-    backend.world; unset: one copy of the model on whole nodes, or on its own ranks alone where the step's samples do not
-    divide among the copies on a node.
+    backend.world; unset: whole nodes that one copy of the model fits, or its own ranks alone where the step's samples
+    do not divide among the copies on those.
     """
     if backend_name(config, world) != "fake":
         return world

@@ -57,10 +57,10 @@ def rehearsed(overrides: Sequence[str], world: int) -> RankReport:
 
 
 def give_freed_memory_back() -> None:
-    """Keep glibc's limit, above which a block is a mapping of its own, at its initial 128 KiB (man 3 mallopt).
+    """Keep the size from which a block is a mapping of its own at its initial 128 KiB (man 3 mallopt).
 
-    By itself it rises with the blocks that are freed, up to 32 MiB, and what is freed then stays with the process: up to a
-    quarter more here, from one run to the next.
+    By itself it rises with the blocks that are freed, up to 32 MiB, and what is freed then stays with the process: up
+    to a quarter more here, from one run to the next.
     """
     mmap_threshold = -3
     assert ctypes.CDLL(None).mallopt(mmap_threshold, 128 * 1024)

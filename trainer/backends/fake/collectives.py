@@ -44,8 +44,8 @@ class Traffic:
 
 @dataclass(frozen=True)
 class _Form:
-    """Where an operator keeps what matters: its largest buffers (index of the argument; None: its result), its group, and
-    for point-to-point the peer's position in the group.
+    """Which arguments of an operator hold its largest buffers (None: its result), its group, and for point-to-point the
+    peer's position in the group.
     """
 
     kind: str

@@ -22,7 +22,8 @@ def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
         return [tasks[0]()]
     context = multiprocessing.get_context("fork")
     results: dict[int, T] = {}
-    waiting, running = list(enumerate(tasks)), {}
+    waiting = list(enumerate(tasks))
+    running: dict[Connection, tuple[int, multiprocessing.context.ForkProcess]] = {}
     while waiting or running:
         while waiting and len(running) < cores():
             index, task = waiting.pop(0)
@@ -48,7 +49,7 @@ def cores() -> int:
 
 
 class _Failure(NamedTuple):
-    """An exception on its way: its class and what to make it from, since a copy by pickling would take its text apart."""
+    """An exception on its way: its class and what to make it from (unpickled by itself, a RunError is but text)."""
 
     kind: type[Exception]
     contents: Any

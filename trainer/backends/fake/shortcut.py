@@ -1,8 +1,8 @@
 """The frequent operators on fake tensors without the mode's own way through them, which takes several times as long.
 
-A step repeats the same operators on the same shapes a hundred thousand times. FakeTensorMode has a cache for that, whose
-key hashes everything that a tensor may be; ours are plain, strided and on the CPU, so their shapes, strides and dtypes say
-all. tests/unit/test_fake_watch.py compares the results with the mode's own.
+A step repeats the same operators on the same shapes a hundred thousand times. FakeTensorMode has a cache for that,
+whose key hashes everything that a tensor may be; ours are plain, strided and on the CPU, so shape, stride and dtype
+say all. tests/unit/test_fake_watch.py compares the results with the mode's own.
 """
 
 from __future__ import annotations

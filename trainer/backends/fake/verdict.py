@@ -1,9 +1,9 @@
 """Whether a rank fits into a NeuronCore of trn1, by the neuron backend's formula: an estimate, shown with its terms.
 
-Bytes a parameter: neuronx-distributed keeps the compute weights and, with ZeRO-1, cuts FP32 masters and moments over the
-data-parallel ranks; gradients accumulate over the microbatches (AWS Neuron documentation, "Standard Mixed Precision" and
-"ZeRO-1 tutorial" of neuronx-distributed). Memory of a core: 32 GiB HBM a chip of two NeuronCores ("Trn1 architecture").
-Bucket: ALL_GATHER_REDUCE_SCATTER_BUCKET_CAP_MB, by default 130, of neuronx-distributed's ZeRO-1 optimizer.
+Bytes a parameter: BF16 weights, FP32 gradient accumulators, FP32 masters and moments; ZeRO-1 cuts these over the data
+ranks (AWS Neuron documentation, libraries/neuronx-distributed/standard_mixed_precision). Memory: 32 GiB a chip of two
+cores (about-neuron/arch/neuron-hardware/trn1-arch). Bucket: neuronx-distributed's default of the environment variable
+ALL_GATHER_REDUCE_SCATTER_BUCKET_CAP_MB, 130, by which its ZeRO-1 gathers weights. No term was measured on a device.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 GIB = 2**30
 CORE_BYTES = 16 * GIB
 USABLE_BYTES = 14 * GIB
-"""What is left for the run: the rest is the runtime's, the compiled program's and fragmentation (our margin)."""
+"""Our margin, which nobody publishes: the rest is for the runtime, the compiled program and fragmentation."""
 BUCKET_BYTES = 130 * 2**20
 BYTES = {"bf16_mixed": (2, 4, 12), "fp32": (4, 4, 8), "bf16": (2, 2, 4)}
-"""By precision mode: weight, gradient accumulator, and what ZeRO-1 cuts: masters (where weights are BF16) and moments."""
+"""By precision mode: weight, gradient accumulator, and what ZeRO-1 cuts: moments, and masters in bf16_mixed."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ class Verdict:
         each = f"{weight} + {gradient} + {optimizer}/{self.data}"
         return (
             f"{'fits' if self.fits else 'DOES NOT FIT'} (estimated): {self.parameters:,} parameters x ({each}) bytes"
-            f" = {self.static / GIB:.2f} + activations {self.activations / GIB:.2f}{bucket} = {self.total / GIB:.2f} GiB,"
-            f" of {USABLE_BYTES / GIB:.1f} usable of {CORE_BYTES // GIB} GiB a core"
+            f" = {self.static / GIB:.2f} + activations {self.activations / GIB:.2f}{bucket}"
+            f" = {self.total / GIB:.2f} GiB, of {USABLE_BYTES / GIB:.1f} usable of {CORE_BYTES // GIB} GiB a core"
         )
