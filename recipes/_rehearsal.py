@@ -38,7 +38,13 @@ def piece_of(config: Config, derived: Derived) -> Piece:
         microbatches=derived.accumulation,
         virtual_stages=config.parallel.pipeline.virtual_stages,
         recomputing=recomputing,
+        make_unsharded=partial(lower_natively, without_zero(config)) if config.parallel.zero else None,
     )
+
+
+def without_zero(config: Config) -> Config:
+    """The same layout with nothing cut over the data axes."""
+    return replace(config, parallel=replace(config.parallel, zero=0))
 
 
 def ranks_of(config: Config, derived: Derived) -> Sequence[Mesh]:

@@ -38,8 +38,10 @@ class MakeBackend(Protocol):
 class Piece:
     """What to rehearse: a model, its lowering and the shape of a step. The same for every rank.
 
-    samples: of a microbatch. microbatches: of a step, on each rank. virtual_stages: pipeline stages of each rank.
-    recomputing: whether the operators that run are a recomputation.
+    make_unsharded: the same lowering without ZeRO, where make_backend has it: the gathered weights and the gradients of
+    FSDP2 come and go with the activations, which are measured without them. samples: of a microbatch. microbatches: of a
+    step, on each rank. virtual_stages: pipeline stages of each rank. recomputing: whether the operators that run are a
+    recomputation.
     """
 
     build: BuildModel
@@ -52,6 +54,7 @@ class Piece:
     microbatches: int
     virtual_stages: int = 1
     recomputing: Callable[[], bool] = field(default=lambda: False)
+    make_unsharded: MakeBackend | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class RankReport:
     """One rank's step. parameters: elements by its tensor and pipeline cut, padding included, before ZeRO.
 
     simulated: numbers of microbatches that were run; more than one: totals are scaled. steady: peak memory was the same
-    for all of them. seconds: that the rehearsal took.
+    for all of them. activations: peak bytes above weights, gradients and optimizer state, wherever ZeRO puts those.
+    seconds: that the rehearsal took.
     """
 
     mesh: Mesh
@@ -84,6 +88,7 @@ class RankReport:
     microbatches: int
     simulated: tuple[int, ...]
     steady: bool
+    activations: int
     verdict: Verdict
     seconds: float
 
@@ -105,19 +110,15 @@ class _Rehearse:
 def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
     """One rank's report. Makes and destroys torch's default process group."""
     start = time.monotonic()
-    with pretended_world(mesh.world, mesh.rank) as fake:
-        optimizers: list[Optimizer] = []
-        backend = piece.make_backend(mesh, _collecting(piece.make_optimizer, optimizers))
-        backend.setup()
-        watch = Watch(fake, Ledger(mesh), FlopCounter(piece.recomputing), LiveBytes())
-        with _both(watch):
-            backend.shard(piece.build, piece.plan, piece.precision)
-        simulated = counts(piece.microbatches, mesh.pp, piece.virtual_stages)
-        runs = [(count, _step(piece, backend, watch, count)) for count in simulated]
-        static = _static(backend, optimizers, watch.memory.live)
-        parameters = _local_parameters(backend, piece.plan, mesh)
-        backend.close()
-    totals = runs[0][1] if len(runs) == 1 else scale(runs[0], runs[1], piece.microbatches)
+    simulated = counts(piece.microbatches, mesh.pp, piece.virtual_stages)
+    runs, static, parameters = _run(piece, mesh, piece.make_backend, simulated)
+    totals = runs[0]
+    if len(runs) == 2:
+        totals = scale((simulated[0], runs[0]), (simulated[1], runs[1]), piece.microbatches)
+    activations = totals.peaks["forward_backward"]
+    if piece.make_unsharded is not None:
+        (unsharded,), _, _ = _run(piece, mesh, piece.make_unsharded, simulated[:1])
+        activations = unsharded.peaks["forward_backward"]
     return RankReport(
         mesh=mesh,
         parameters=parameters,
@@ -125,10 +126,29 @@ def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
         totals=totals,
         microbatches=piece.microbatches,
         simulated=simulated,
-        steady=all(run.peaks == runs[0][1].peaks for _, run in runs),
-        verdict=Verdict(piece.precision, parameters, mesh.dp * mesh.cp, totals.peaks["forward_backward"]),
+        steady=all(run.peaks == runs[0].peaks for run in runs),
+        activations=activations,
+        verdict=Verdict(piece.precision, parameters, mesh.dp * mesh.cp, activations),
         seconds=time.monotonic() - start,
     )
+
+
+def _run(
+    piece: Piece, mesh: Mesh, make_backend: MakeBackend, simulated: Sequence[int]
+) -> tuple[list[Totals], Static, int]:
+    """A step of each number of microbatches; bytes between steps, and this rank's elements before ZeRO."""
+    with pretended_world(mesh.world, mesh.rank) as fake:
+        optimizers: list[Optimizer] = []
+        backend = make_backend(mesh, _collecting(piece.make_optimizer, optimizers))
+        backend.setup()
+        watch = Watch(fake, Ledger(mesh), FlopCounter(piece.recomputing), LiveBytes())
+        with _both(watch):
+            backend.shard(piece.build, piece.plan, piece.precision)
+        runs = [_step(piece, backend, watch, count) for count in simulated]
+        static = _static(backend, optimizers, watch.memory.live)
+        parameters = _local_parameters(backend, piece.plan, mesh)
+        backend.close()
+    return runs, static, parameters
 
 
 def _step(piece: Piece, backend: Backend, watch: Watch, count: int) -> Totals:

@@ -21,7 +21,9 @@ def describe(report: RankReport) -> Iterator[str]:
     yield f"    optimizer state  {static.optimizer:>22,}"
     yield f"    other            {static.other:>22,}"
     growth = "" if report.steady else "   (grows with the number of microbatches)"
-    yield f"    peak activations {totals.peaks[PHASES[0]]:>22,}{growth}"
+    yield f"    peak activations {report.activations:>22,}{growth}"
+    if report.activations != totals.peaks[PHASES[0]]:
+        yield f"    the same, with what ZeRO gathers and accumulates {totals.peaks[PHASES[0]]:>11,}"
     yield f"    peak of update   {totals.peaks[PHASES[1]]:>22,}"
     yield f"  {'collectives a step':<22}{'axis':<10}{'kind':<16}{'count':>10}{'bytes':>24}"
     for key, traffic in sorted(totals.traffic.items(), key=lambda entry: (PHASES.index(entry[0].phase), entry[0])):
