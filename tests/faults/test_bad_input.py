@@ -123,7 +123,7 @@ CASES = {
     # the run's directory
     "no directory can be made": Bad(["run.root=corpus/000-assert.txt/x"], "run.root"),
     "changed learning rate": Bad(["run.name=done", "optim.lr=5e-4"], "resume.allow=[optim.lr]"),
-    "changed precision": Bad(["run.name=done", "precision=bf16"], "precision.mode"),
+    "changed precision": Bad(["run.name=done", "precision=bf16", "precision.cpu_fallback=null"], "precision.mode"),
     "changed sequence": Bad(["run.name=done", "data.seq_len=128", "resume.allow=[data]"], "samples of that length"),
     "changed text": Bad(["run.name=done"], "other content", 3, write("corpus/zzz.txt", "new text " * 50)),
     "shorter than trained": Bad(["run.name=done", "train.steps=2", "schedule.warmup_steps=1",

@@ -89,7 +89,7 @@ def test_a_disk_that_fails_on_rank_zero_stops_every_rank_at_once(tmp_path: Path)
     start = time.monotonic()
     overrides = ["precision=fp32", "data.sources=[{paths: [corpus]}]", "run.name=run", "train.stop_after_steps=2"]
     done = harness.train(tmp_path, [*harness.SMALL, *overrides], processes=2)
-    assert time.monotonic() - start < 60, "long before any collective's timeout"
+    assert time.monotonic() - start < 200, "long before a collective's timeout of 600 s"
     assert "takes a checkpoint (" in done.output
     assert done.output.count("exitcode  : 3") + done.output.count("exitcode: 3") >= 1, done.output
     assert "stopping with rank 0 (exit 3)" in done.output
@@ -105,7 +105,7 @@ def test_records_that_rank_zero_cannot_write_stop_every_rank_saved(tmp_path: Pat
     start = time.monotonic()
     overrides = ["precision=fp32", "data.sources=[{paths: [corpus]}]", "run.name=run"]
     done = harness.train(tmp_path, [*harness.SMALL, *overrides], processes=2)
-    assert time.monotonic() - start < 60, "long before any collective's timeout"
+    assert time.monotonic() - start < 200, "long before a collective's timeout of 600 s"
     assert "takes the run's records (No space left on device)" in done.output
     assert "stopping with rank 0 (exit 3)" in done.output
     assert [fault(path) for path in checkpoints(run / "checkpoints")] == [None]

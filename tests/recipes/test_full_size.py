@@ -65,7 +65,6 @@ def test_a_step_is_what_the_formulas_say(recipe: str) -> None:
         assert flops.recomputed == pytest.approx(expected.recomputed_flops(), rel=0.01)
         counted = {tuple(key): (entry.count, entry.bytes) for key, entry in report.totals.traffic.items()}
         assert counted == expected.traffic()
-        assert report.steady, "peak memory does not grow with the number of microbatches"
         assert report.verdict.fits, str(report.verdict)
     assert seen == set(layers), "every kind of stage was rehearsed"
 

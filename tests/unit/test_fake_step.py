@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ from trainer.backends.fake.rehearsal import Piece, RankReport, rank_classes, reh
 from trainer.backends.fake.report import describe
 from trainer.backends.fake.scaling import counts
 from trainer.backends.native.backend import NativeBackend
-from trainer.config import ModelConfig, OptimConfig
+from trainer.backends.native.recompute import recomputing
+from trainer.config import ModelConfig, OptimConfig, ParallelConfig
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
@@ -69,7 +72,6 @@ def test_collectives_are_those_of_the_layout(precision: str, size: int) -> None:
         Key("update", "tp", "all_reduce"): Traffic(1, 4),
     }
     assert report.simulated == (2, 3)
-    assert report.steady
 
 
 def test_flops_are_six_a_matrix_element_and_token_and_twelve_for_attention() -> None:
@@ -106,6 +108,95 @@ def test_scaling_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scaled.totals == whole.totals
 
 
+def lowered(mesh: Mesh, **parallel: Any) -> Piece:
+    """A piece of this layout, which recomputes as the layout says."""
+    layout = ParallelConfig(tp=mesh.tp, pp=mesh.pp, cp=mesh.cp, **parallel)
+    stages = (range(0, 2), range(2, 3)) if mesh.pp == 2 else ()
+    return replace(
+        piece("bf16_mixed"),
+        make_backend=lambda mesh, make_optimizer: NativeBackend(mesh, make_optimizer, 60.0, layout, stages),
+        recomputing=recomputing,
+    )
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_recomputed_flops(every: int) -> None:
+    """Full: a layer's forward pass but for its last product, of which the backward pass needs the arguments only.
+    Selective: the output projection alone, whose result is the one product that is not kept.
+    """
+    layers, square = -(-MODEL.layers // every), 2 * BATCH * (4 // TP) * SEQ * SEQ * 16
+    kernel = MODEL.layers * square
+    down, output = 2 * TOKENS * 64 * 96 // TP, 2 * TOKENS * 64 * 64 // TP
+    full = 2 * TOKENS * LAYER // TP + 2 * square - down
+    for mode, extra in (("none", 0), ("selective", output), ("full", full)):
+        flops = rehearse_rank(lowered(MESH, recompute=mode, recompute_every=every), MESH).totals.flops
+        assert flops.recomputed == MICROBATCHES * (kernel + layers * extra), mode
+        assert flops.matmul == MICROBATCHES * 6 * LOCAL_MATRICES * TOKENS
+
+
+def test_sequence_parallelism_gathers_and_scatters_where_sums_were() -> None:
+    """Korthikanti et al. 2022 (arXiv:2205.05198), section 4.2.2: the block's input once more in the backward pass."""
+    report = rehearse_rank(lowered(MESH, sp=True), MESH)
+    seams, size = 4 * MODEL.layers + 2, TOKENS * 64 * 2
+    traffic = report.totals.traffic
+    gathered = MICROBATCHES * (seams + 2 * MODEL.layers)
+    assert traffic[Key("forward_backward", "tp", "all_gather")] == Traffic(gathered, gathered * size)
+    scattered = MICROBATCHES * seams
+    assert traffic[Key("forward_backward", "tp", "reduce_scatter")] == Traffic(scattered, scattered * size)
+    assert traffic[Key("update", "tp", "all_reduce")] == Traffic(2, 4 * 7 * 64 + 4)
+
+
+def test_sequence_parallelism_and_recomputation_save_memory() -> None:
+    def peak(**parallel: Any) -> int:
+        mesh = Mesh(0, tp=2)
+        return rehearse_rank(lowered(mesh, **parallel), mesh).activations
+
+    whole, cut = peak(), peak(sp=True)
+    selective, full = peak(sp=True, recompute="selective"), peak(sp=True, recompute="full")
+    assert whole > 1.2 * cut
+    assert cut > selective > full
+
+
+def test_a_pipeline_fills_and_then_grows_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what the ranks send one another is a microbatch's activations and their gradient."""
+    for rank in (0, 3):
+        mesh = Mesh(rank, tp=1, dp=2, pp=2)
+        for options in ({}, {"zero": 1}):
+            peaks = []
+            for count in (3, 4, 6):
+                monkeypatch.setattr(rehearsal, "counts", lambda *_, count=count: (count,))
+                report = rehearse_rank(lowered(mesh, **options), mesh)
+                peaks.append(report.totals.peaks)
+                sent = report.totals.traffic[Key("forward_backward", "pp", "send")]
+                assert sent == Traffic(count, count * TOKENS * 64 * 2)
+            for fewer, more in pairwise(peaks):
+                growth = more["forward_backward"] - fewer["forward_backward"]
+                assert 0 <= growth <= 16, "each microbatch's loss, a number"
+                assert more["update"] == fewer["update"]
+
+
+def test_context_parallelism_gathers_keys_and_values() -> None:
+    """[2, batch, key-value heads, seq, head size] of BF16 a layer, forward; its gradient scattered, backward."""
+    mesh = Mesh(1, cp=2)
+    traffic = rehearse_rank(lowered(mesh), mesh).totals.traffic
+    count, size = MICROBATCHES * MODEL.layers, 2 * BATCH * 2 * SEQ * 16 * 2
+    assert traffic[Key("forward_backward", "cp", "all_gather")] == Traffic(count, count * size)
+    assert traffic[Key("forward_backward", "cp", "reduce_scatter")] == Traffic(count, count * size)
+
+
+def test_zero_three_gathers_for_every_microbatch() -> None:
+    """Rajbhandari et al. 2020 (arXiv:1910.02054), section 7: forward, backward, and the gradients' reduction."""
+    mesh = Mesh(0, dp=2)
+    once = rehearse_rank(lowered(mesh, zero=1), mesh).totals.traffic
+    often = rehearse_rank(lowered(mesh, zero=3), mesh).totals.traffic
+    groups = MODEL.layers + 1
+    gather, scatter = (Key("forward_backward", "dp", kind) for kind in ("all_gather", "reduce_scatter"))
+    assert (once[gather].count, once[scatter].count) == (groups, groups)
+    # The last group to go forward is the first to go backward, and the root is not given up between.
+    assert often[scatter].count == MICROBATCHES * groups
+    assert MICROBATCHES * (2 * MODEL.layers - 1) <= often[gather].count <= MICROBATCHES * 2 * groups
+
+
 def test_recomputation_is_told_apart() -> None:
     again = rehearse_rank(replace(piece(), recomputing=lambda: True), MESH).totals.flops
     plain = rehearsed("fp32").totals.flops
@@ -130,6 +221,13 @@ def test_rank_classes_are_the_kinds_of_stages() -> None:
     assert [m.rank for m in rank_classes(mesh, [12, 12, 12, 12, 12, 12, 12, 11])] == [0, 8, 24]
 
 
+def unplanned() -> CausalLM:
+    """A model with a parameter that the plan forgets."""
+    model = CausalLM(MODEL)
+    model.model.register_parameter("extra", torch.nn.Parameter(torch.zeros(2)))
+    return model
+
+
 def test_ranks_are_rehearsed_side_by_side_and_a_failure_is_raised() -> None:
     small = replace(MODEL, layers=1)
     reports = rehearse(piece(model=small), [replace(MESH, rank=rank) for rank in (0, 3, 5)])
@@ -138,8 +236,8 @@ def test_ranks_are_rehearsed_side_by_side_and_a_failure_is_raised() -> None:
     text = "\n".join(describe(reports[1]))
     assert "rank 3 of 6 (tp 1 of 2, dp 1 of 3)" in text
     assert "(estimated)" in text
-    broken = replace(piece(), precision="fp9", build=lambda: torch.nn.Linear(2, 2))
+    broken = replace(piece(), precision="fp9", build=unplanned)
     with pytest.raises(ConfigError) as raised:
         rehearse(broken, [MESH, MESH])
-    assert [problem.key for problem in raised.value.problems] == ["weight", "bias"]
+    assert [problem.key for problem in raised.value.problems] == ["model.extra"]
     assert not torch.distributed.is_initialized()

@@ -38,10 +38,10 @@ class MakeBackend(Protocol):
 class Piece:
     """What to rehearse: a model, its lowering and the shape of a step. The same for every rank.
 
-    make_unsharded: the same lowering without ZeRO, where make_backend has it: the gathered weights and the gradients of
-    FSDP2 come and go with the activations, which are measured without them. samples: of a microbatch. microbatches: of a
-    step, on each rank. virtual_stages: pipeline stages of each rank. recomputing: whether the operators that run are a
-    recomputation.
+    make_unsharded: the same lowering without ZeRO, where make_backend has it: the gathered weights and the gradients
+    of FSDP2 come and go with the activations, which are measured without them. samples: of a microbatch. microbatches:
+    of a step, on each rank. virtual_stages: pipeline stages of each rank. recomputing: whether the operators that run
+    are a recomputation.
     """
 
     build: BuildModel
@@ -76,9 +76,8 @@ class Static:
 class RankReport:
     """One rank's step. parameters: elements by its tensor and pipeline cut, padding included, before ZeRO.
 
-    simulated: numbers of microbatches that were run; more than one: totals are scaled. steady: peak memory was the same
-    for all of them. activations: peak bytes above weights, gradients and optimizer state, wherever ZeRO puts those.
-    seconds: that the rehearsal took.
+    simulated: numbers of microbatches that were run; more than one: totals are scaled. activations: peak bytes above
+    weights, gradients and optimizer state, wherever ZeRO puts those. seconds: that the rehearsal took.
     """
 
     mesh: Mesh
@@ -87,7 +86,6 @@ class RankReport:
     totals: Totals
     microbatches: int
     simulated: tuple[int, ...]
-    steady: bool
     activations: int
     verdict: Verdict
     seconds: float
@@ -117,7 +115,7 @@ def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
         totals = scale((simulated[0], runs[0]), (simulated[1], runs[1]), piece.microbatches)
     activations = totals.peaks["forward_backward"]
     if piece.make_unsharded is not None:
-        (unsharded,), _, _ = _run(piece, mesh, piece.make_unsharded, simulated[:1])
+        (unsharded,), _, _ = _run(piece, mesh, piece.make_unsharded, simulated[-1:])
         activations = unsharded.peaks["forward_backward"]
     return RankReport(
         mesh=mesh,
@@ -126,7 +124,6 @@ def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
         totals=totals,
         microbatches=piece.microbatches,
         simulated=simulated,
-        steady=all(run.peaks == runs[0].peaks for run in runs),
         activations=activations,
         verdict=Verdict(piece.precision, parameters, mesh.dp * mesh.cp, activations),
         seconds=time.monotonic() - start,

@@ -20,8 +20,7 @@ def describe(report: RankReport) -> Iterator[str]:
     yield f"    gradients        {static.gradients:>22,}"
     yield f"    optimizer state  {static.optimizer:>22,}"
     yield f"    other            {static.other:>22,}"
-    growth = "" if report.steady else "   (grows with the number of microbatches)"
-    yield f"    peak activations {report.activations:>22,}{growth}"
+    yield f"    peak activations {report.activations:>22,}"
     if report.activations != totals.peaks[PHASES[0]]:
         yield f"    the same, with what ZeRO gathers and accumulates {totals.peaks[PHASES[0]]:>11,}"
     yield f"    peak of update   {totals.peaks[PHASES[1]]:>22,}"

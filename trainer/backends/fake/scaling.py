@@ -1,7 +1,7 @@
 """From two steps of few microbatches to the step's own number of them.
 
 From some number of microbatches on, every further one adds the same: totals are affine in their number, and two counts
-determine them exactly. Peak memory stops growing once the pipeline is full.
+determine them exactly. Peak memory is that of the larger: it stops growing once a full pipeline has gone backward.
 """
 
 from __future__ import annotations
@@ -52,6 +52,5 @@ def scale(few: tuple[int, Totals], more: tuple[int, Totals], microbatches: int) 
             key: Traffic(line(a.traffic[key].count, high.count), line(a.traffic[key].bytes, high.bytes))
             for key, high in b.traffic.items()
         },
-        # Where memory still grows, it goes on growing; where it is less, that is the first step's warm-up.
-        peaks={phase: max(a.peaks[phase], line(a.peaks[phase], high)) for phase, high in b.peaks.items()},
+        peaks=b.peaks,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,7 +80,8 @@ def _lower_stage(
     placements = plan.place(shapes, mesh.tp, mesh.coordinate("tp"))
     if mesh.tp > 1:
         local = {name: placements[canonical] for name, canonical in names.items()}
-        tensor_parallel.lower(model, plan, local, Seam(groups["tp"], parallel.sp))
+        again = partial(recompute.covers, plan, parallel.recompute, parallel.recompute_every)
+        tensor_parallel.lower(model, plan, local, Seam(groups["tp"], parallel.sp), again)
     if mesh.cp > 1:
         context_parallel.lower(model, plan, Share(mesh.coordinate("cp"), mesh.cp), groups["cp"])
     recompute.lower(model, plan, parallel.recompute, parallel.recompute_every)

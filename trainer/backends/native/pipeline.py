@@ -91,21 +91,23 @@ class Pipeline:
         if len(shapes) != 1:
             raise ValueError(f"the microbatches of a step have one shape, not {sorted(shapes)}")
         step = self._step(len(microbatches), *shapes.pop())
-        whole = Batch(*(torch.cat(field) for field in zip(*microbatches, strict=True)))
         for module in self._wrapped.values():
             module.scale = scale
+        losses: list[torch.Tensor] = []
         try:
-            losses = step.schedule.step(
-                *([whole.tokens] if 0 in self._modules else []),
-                target=whole.labels,  # torch wants one; the loss is in the module already
-                labels=whole.labels,
-                positions=whole.positions,
-                document_ids=whole.document_ids,
+            for stage in step.stages:
+                stage.has_backward = True
+            # What schedule.step does with the parts of a whole batch, which we have in parts already.
+            step.schedule._step_microbatches(
+                [(batch.tokens,) if 0 in self._modules else () for batch in microbatches],
+                [{key: value for key, value in batch._asdict().items() if key != "tokens"} for batch in microbatches],
+                [batch.labels for batch in microbatches],  # torch wants a target; the loss is in the module already
+                losses,
             )
         finally:
             for stage in step.stages:
                 stage.clear_runtime_states()
-        return torch.zeros((), device=self._device) if losses is None else losses.detach().sum()
+        return torch.stack(losses).detach().sum() if losses else torch.zeros((), device=self._device)
 
     def _step(self, count: int, batch: int, seq: int) -> Step:
         key = (count, batch, seq)

@@ -6,7 +6,7 @@ small CPU run half its speed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from trainer.backends.native.collectives import all_gather, enter, gather, leave, scatter
+from trainer.backends.native.regather import gathering
 from trainer.backends.native.vocabulary import VocabularyChunkLoss, VocabularyEmbedding
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan, Rule
@@ -38,6 +39,10 @@ class Seam:
         """Parts of a sum -> activations as they are between blocks."""
         return scatter(x, SEQUENCE_DIM, self.group) if self.sequence else leave(x, self.group)
 
+    def gathered_again(self, x: torch.Tensor) -> torch.Tensor:
+        """What ``enter`` gave, without gradient."""
+        return all_gather(x, SEQUENCE_DIM, self.group)
+
     def entering(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """A forward pre-hook: the first argument enters."""
         return (self.enter(args[0]), *args[1:])
@@ -47,10 +52,13 @@ class Seam:
         return self.leave(output)
 
 
-def lower(model: nn.Module, plan: Plan, placements: Mapping[str, Placement], seam: Seam) -> None:
+def lower(
+    model: nn.Module, plan: Plan, placements: Mapping[str, Placement], seam: Seam, recomputed: Callable[[str], bool]
+) -> None:
     """Cut the model's parameters, which are on the meta device, and connect its parts over the seam, in place.
 
-    placements: by the names that the parameters have in this model.
+    placements: by the names that the parameters have in this model. recomputed: whether the module at a path is made
+    again in the backward pass as it is, gathering and all.
     """
     rules = plan.match(placements)
     cut_parameters(model, placements)
@@ -58,7 +66,11 @@ def lower(model: nn.Module, plan: Plan, placements: Mapping[str, Placement], sea
         if rule.style == "row" and not name.endswith(".bias"):
             model.get_submodule(name.rpartition(".")[0]).register_forward_hook(seam.leaving)
     for path in blocks(rules):
-        model.get_submodule(path).register_forward_pre_hook(seam.entering)
+        block = model.get_submodule(path)
+        if seam.sequence and not recomputed(path):
+            gathering(block, seam.enter, seam.gathered_again)
+        else:
+            block.register_forward_pre_hook(seam.entering)
     _cut_vocabulary(model, plan, placements, seam)
 
 
