@@ -98,6 +98,26 @@ def work(script: Path, arguments: list[str], processes: int, cwd: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def train_layouts(cwd: Path, jobs: list[str], timeout: float) -> Path:
+    """Train layouts by tests/distributed/matrix_worker.py on a corpus that is written here; where the findings are."""
+    write_corpus(cwd / "corpus")
+    out = cwd / "out"
+    out.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.distributed.matrix_worker", str(out), *jobs],
+        cwd=cwd,
+        env={**environment(), "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    print(done.stdout)
+    return out
+
+
 def train_and_kill(cwd: Path, overrides: list[str], processes: int, metrics: Path, at_step: int) -> int:
     """Start a run, kill -9 every rank as soon as ``at_step`` is in its metrics; return the step it had reached."""
     train_and_kill_when(cwd, overrides, processes, lambda: last_step(metrics) >= at_step)

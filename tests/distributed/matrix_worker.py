@@ -1,0 +1,206 @@
+"""Trains layouts one after the other, each in processes of its own, and leaves what every rank found.
+
+matrix_worker.py OUT JOB...        JOB: LAYOUT:PRECISION:STEPS[:FAULT]
+
+Nine tenths of the time that a tiny run under torchrun takes is Python importing torch in every rank. So this process
+imports it once, never computes, and forks the ranks of each job. The reference of a layout (one process, same model and
+precision) has to come before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from recipes._assembly import make_backend
+from tests.distributed.faults import inject
+from tests.distributed.layouts import configuration, parse
+from trainer.backends.native.backend import NativeBackend
+from trainer.config import Config
+from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.heldout import HeldoutWindows
+from trainer.data.loader import TrainLoader
+from trainer.derive import Derived, derive
+from trainer.models.decoder import CausalLM
+from trainer.models.initialise import Initialiser
+from trainer.models.sharding import sharding_plan
+from trainer.optim.schedule import learning_rate
+from trainer.parallel.boxes import Box
+from trainer.step import agree, train_step
+from trainer.validate import validate
+from trainer.world import World
+
+PROBES = (0, 3, 10, 20)
+"""Steps after which the model is evaluated and asked for a next token: also in the middle, which must disturb nothing."""
+PROMPT = tuple(range(7, 400, 17))
+JOB_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Job:
+    """One layout to train."""
+
+    layout: str
+    precision: str
+    steps: int
+    fault: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Job:
+        """From the command line."""
+        layout, precision, steps, *fault = text.split(":")
+        return cls(layout, precision, int(steps), *fault)
+
+    @property
+    def directory(self) -> str:
+        """Where its findings go, below OUT."""
+        return "@".join([self.layout, self.precision, *([self.fault] if self.fault else [])])
+
+
+def run(job: Job, out: Path) -> dict[str, Any]:
+    """This rank's findings."""
+    layout = parse(job.layout)
+    config, world = configuration(layout, job.precision), World.from_environment()
+    validate(config, world)
+    derived = inject(job.fault, derive(config, world))
+    assert derived.dp == layout.dp
+    backend = make_backend(config, derived, world)
+    assert isinstance(backend, NativeBackend)
+    backend.setup()
+    try:
+        backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), job.precision)
+        backend.load_initial(Initialiser(config.model, config.seed))
+        reference = out / Job(layout.reference, job.precision, 0).directory / "initial.safetensors"
+        if layout.processes == 1:
+            save_file(initial(backend), reference)
+        found = compare_initial(backend, reference)
+        return {**found, **train(backend, config, derived, job.steps)}
+    finally:
+        backend.close()
+
+
+def initial(backend: NativeBackend) -> dict[str, torch.Tensor]:
+    """The masters, and the weights that the model computes with, of one process."""
+    masters = {f"master {name}": placed.tensor.clone() for name, placed in backend.store().model.items()}
+    return masters | {f"weight {name}": p.detach().clone() for name, p in backend.model.named_parameters()}
+
+
+def compare_initial(backend: NativeBackend, reference: Path) -> dict[str, int]:
+    """Over all ranks: elements of any box that differ from the reference's, and elements that some rank is to write."""
+    expected = load_file(reference)
+    different = written = 0
+
+    def compare(kind: str, box: Box, tensor: torch.Tensor) -> int:
+        place = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))
+        return int((box.of(tensor) != expected[f"{kind} {box.name}"][place]).sum())
+
+    store = backend.store()
+    for placed in store.model.values():
+        different += sum(compare("master", box, placed.tensor) for box in placed.boxes)
+        written += sum(box.of(placed.tensor).numel() for box in placed.boxes if box.writer)
+    for stage in backend._stages:
+        for name, parameter in stage.model.named_parameters() if stage.sharded is None else ():
+            boxes = store.model[stage.names[name]].boxes
+            different += sum(compare("weight", box, parameter.detach()) for box in boxes)
+    different, written = backend.host_sum([different, written])
+    total = sum(tensor.numel() for name, tensor in expected.items() if name.startswith("master "))
+    return {"different": different, "written": written, "parameters": total}
+
+
+def train(backend: NativeBackend, config: Config, derived: Derived, steps: int) -> dict[str, Any]:
+    """The curve, and probes along it."""
+    corpus, rank, lines, probes = prepare_corpus(config.data, config.model.vocab), backend.mesh, [], []
+    loader = TrainLoader(
+        corpus=corpus,
+        seq_len=config.data.seq_len,
+        document_mask=config.data.document_mask,
+        seed=config.seed,
+        samples_per_step=derived.samples_per_step,
+        microbatch=config.train.microbatch,
+        dp_rank=rank.coordinate("dp"),
+        dp_size=derived.dp,
+        cursor=None,
+        prefetch=0,
+    )
+    for step in range(steps + 1):
+        if step in PROBES:
+            probes.append({"step": step, **probe(backend, config, corpus, derived.dp)})
+        if step == steps:
+            break
+        batch = next(loader)
+        targets = agree(backend, batch, False).target_tokens
+        lr = learning_rate(config.schedule, config.optim.lr, step, derived.steps, derived.warmup_steps)
+        loss, norm, finite = backend.fetch(train_step(backend, batch, targets, lr))
+        lines.append({"step": step + 1, "loss": loss, "grad_norm": norm, "finite": finite, "target_tokens": targets})
+    return {"steps": lines, "probes": probes}
+
+
+def probe(backend: NativeBackend, config: Config, corpus: Corpus, dp: int) -> dict[str, Any]:
+    """Held-out loss and the logits of a next token."""
+    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
+    nats, targets = backend.evaluate(windows.batches(1, backend.mesh.coordinate("dp"), dp))
+    logits = backend.next_token_logits(PROMPT, config.data.seq_len)
+    return {"nats": nats, "targets": targets, "logits": logits.float().tolist()}
+
+
+def rank_process(job: Job, rank: int, size: int, port: int, out: Path) -> int:
+    """What a forked rank does: its exit code."""
+    directory = out / job.directory
+    with (directory / f"rank-{rank}.log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    if size > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    try:
+        found = run(job, out)
+        (directory / f"rank-{rank}.json").write_text(json.dumps(found))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def launch(job: Job, out: Path) -> float:
+    """Fork the ranks and wait; when one fails, end the others, which may wait for it for ever. Seconds it took."""
+    (out / job.directory).mkdir(parents=True)
+    start, size = time.monotonic(), parse(job.layout).processes
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    alive: set[int] = set()
+    for rank in range(size):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(rank_process(job, rank, size, port, out))
+        alive.add(pid)
+    while alive:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        alive.discard(pid)
+        if (pid and status) or time.monotonic() > start + JOB_SECONDS:
+            for other in alive:
+                os.kill(other, signal.SIGKILL)
+        elif not pid:
+            time.sleep(0.01)
+    return time.monotonic() - start
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    for text in sys.argv[2:]:
+        seconds = launch(Job.parse(text), target)
+        print(f"{seconds:6.1f} s  {text}", flush=True)
