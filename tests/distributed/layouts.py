@@ -67,7 +67,9 @@ def parse(name: str) -> Layout:
         elif word == "sp":
             parallel = replace(parallel, sp=True)
         elif word in SCHEDULES:
-            parallel = replace(parallel, pipeline=replace(parallel.pipeline, schedule=SCHEDULES[word], virtual_stages=2))
+            parallel = replace(
+                parallel, pipeline=replace(parallel.pipeline, schedule=SCHEDULES[word], virtual_stages=2)
+            )
         elif word == "cuts":
             cuts = [int(count) for count in number.split(".")]
             parallel = replace(parallel, pipeline=replace(parallel.pipeline, cuts=cuts))
@@ -83,10 +85,13 @@ def parse(name: str) -> Layout:
 
 
 def configuration(layout: Layout, precision: str) -> Config:
-    """Eight samples of 64 tokens a step in microbatches of one; paths are relative to the test's own directory."""
+    """Eight samples of 64 tokens a step; paths are relative to the test's own directory.
+
+    Two or more microbatches a rank, and not the same ones everywhere: how samples are put together must not matter.
+    """
     return Config(
         seed=1234,
-        train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=1),
+        train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=2 if layout.dp == 1 else 1),
         model=PADDED if layout.padded else TIED,
         data=DataConfig(
             sources=[SourceConfig(paths=["corpus"])],

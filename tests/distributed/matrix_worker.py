@@ -42,8 +42,10 @@ from trainer.validate import validate
 from trainer.world import World
 
 PROBES = (0, 3, 10, 20)
-"""Steps after which the model is evaluated and asked for a next token: also in the middle, which must disturb nothing."""
+"""Steps after which the model is evaluated and asked for a next token; in the middle that must disturb nothing."""
 PROMPT = tuple(range(7, 400, 17))
+INITIAL, FIRST = "initial.safetensors", "first.safetensors"
+"""What a reference leaves: its initial weights, and the moments after its first step."""
 JOB_SECONDS = 240
 
 
@@ -81,11 +83,11 @@ def run(job: Job, out: Path) -> dict[str, Any]:
     try:
         backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), job.precision)
         backend.load_initial(Initialiser(config.model, config.seed))
-        reference = out / Job(layout.reference, job.precision, 0).directory / "initial.safetensors"
+        reference = out / Job(layout.reference, job.precision, 0).directory
         if layout.processes == 1:
-            save_file(initial(backend), reference)
-        found = compare_initial(backend, reference)
-        return {**found, **train(backend, config, derived, job.steps)}
+            save_file(initial(backend), reference / INITIAL)
+        found = compare_initial(backend, reference / INITIAL)
+        return {**found, **train(backend, config, derived, job.steps, reference / FIRST)}
     finally:
         backend.close()
 
@@ -102,8 +104,7 @@ def compare_initial(backend: NativeBackend, reference: Path) -> dict[str, int]:
     different = written = 0
 
     def compare(kind: str, box: Box, tensor: torch.Tensor) -> int:
-        place = tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))
-        return int((box.of(tensor) != expected[f"{kind} {box.name}"][place]).sum())
+        return int((box.of(tensor) != within(box, expected[f"{kind} {box.name}"])).sum())
 
     store = backend.store()
     for placed in store.model.values():
@@ -118,8 +119,30 @@ def compare_initial(backend: NativeBackend, reference: Path) -> dict[str, int]:
     return {"different": different, "written": written, "parameters": total}
 
 
-def train(backend: NativeBackend, config: Config, derived: Derived, steps: int) -> dict[str, Any]:
-    """The curve, and probes along it."""
+def within(box: Box, whole: torch.Tensor) -> torch.Tensor:
+    """A box of a whole tensor."""
+    return whole[tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))]
+
+
+def compare_first_moments(backend: NativeBackend, reference: Path) -> tuple[float, str]:
+    """The worst difference of a first moment, which after one step is a part of the gradient, among this rank's boxes
+    (copies included), relative to the parameter's largest, and whose it is.
+
+    A norm over all parameters hides what is wrong with a few small ones.
+    """
+    moments = {name: placed for name, placed in backend.store().optimizer.items() if name.startswith("exp_avg.")}
+    if backend.mesh.world == 1:
+        save_file({name: placed.tensor.clone() for name, placed in moments.items()}, reference)
+    expected, worst = load_file(reference), (0.0, "")
+    for name, placed in moments.items():
+        for box in placed.boxes:
+            difference = (box.of(placed.tensor).float() - within(box, expected[name]).float()).abs().max()
+            worst = max(worst, (float(difference / expected[name].abs().max()), name))
+    return worst
+
+
+def train(backend: NativeBackend, config: Config, derived: Derived, steps: int, first: Path) -> dict[str, Any]:
+    """The curve, and probes along it. first: the moments that a first step should give."""
     corpus, rank, lines, probes = prepare_corpus(config.data, config.model.vocab), backend.mesh, [], []
     loader = TrainLoader(
         corpus=corpus,
@@ -143,13 +166,15 @@ def train(backend: NativeBackend, config: Config, derived: Derived, steps: int) 
         lr = learning_rate(config.schedule, config.optim.lr, step, derived.steps, derived.warmup_steps)
         loss, norm, finite = backend.fetch(train_step(backend, batch, targets, lr))
         lines.append({"step": step + 1, "loss": loss, "grad_norm": norm, "finite": finite, "target_tokens": targets})
-    return {"steps": lines, "probes": probes}
+        if step == 0:
+            gradients = compare_first_moments(backend, first)
+    return {"steps": lines, "probes": probes, "gradients": gradients}
 
 
 def probe(backend: NativeBackend, config: Config, corpus: Corpus, dp: int) -> dict[str, Any]:
     """Held-out loss and the logits of a next token."""
     windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
-    nats, targets = backend.evaluate(windows.batches(1, backend.mesh.coordinate("dp"), dp))
+    nats, targets = backend.evaluate(windows.batches(config.train.microbatch, backend.mesh.coordinate("dp"), dp))
     logits = backend.next_token_logits(PROMPT, config.data.seq_len)
     return {"nats": nats, "targets": targets, "logits": logits.float().tolist()}
 

@@ -11,19 +11,19 @@ from tests.distributed.contract import compare, read
 from tests.distributed.faults import FAULTS
 from tests.distributed.layouts import parse
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test waits for all the training
 
 STEPS = 3
 CASES = {
     "block_left_without_sum": ("tp2-padded", "loss"),
     "block_entered_without_gradient_sum": ("tp2-padded", "norm"),
-    "key_value_copies_not_added": ("tp2-padded", "norm"),
+    "key_value_copies_not_added": ("tp4", "norm"),
     "padding_gets_gradients": ("tp2-padded", "loss"),
     "clipped_by_the_local_norm": ("tp2-padded", "norm"),
     "shared_norms_counted_by_every_rank": ("tp2-padded", "norm"),
     "initialised_by_local_rows": ("tp2-padded", "initial parameters differ"),
     "embedding_rows_shifted_in_evaluation": ("tp2-padded", "heldout"),
-    "norms_not_summed_over_the_sequence": ("tp2-sp", "norm"),
+    "norms_not_summed_over_the_sequence": ("tp2-sp", "gradients"),
     "gathered_sequence_keeps_own_gradient": ("tp2-sp", "norm"),
     "key_value_gradients_counted_twice_over_cp": ("cp2-padded", "norm"),
     "gradients_summed_twice_over_cp": ("cp2-padded", "norm"),
@@ -71,6 +71,6 @@ def test_a_broken_lowering_is_noticed(findings: Path, fault: str) -> None:
     layout, complaint = CASES[fault]
     (one,) = read(findings / f"{parse(layout).reference}@fp32")
     broken = compare(one, read(findings / f"{layout}@fp32@{fault}"), "fp32")
-    print(f"{fault}: loss {broken.loss:.1e}, gradient norm {broken.norm:.1e}, held-out {broken.heldout:.1e}")
+    print(f"{fault}: loss {broken.loss:.1e}, gradient norm {broken.norm:.1e}, gradients {broken.gradients:.1e}")
     with pytest.raises(AssertionError, match=complaint):
         broken.assert_within()

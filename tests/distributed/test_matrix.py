@@ -22,9 +22,9 @@ QUICK = {
         "cp2-sp-zero2-padded",
         "dp2-zero3-full-every2",
         "pp2-zb",
-        "tp4-sp-selective-padded",
+        "tp4-sp",
         "pp4-cuts1.2.1.1-padded",
-        "dp2-pp2-zero1",
+        "dp2-pp2-zero1-selective",
         "tp2-sp-pp2-interleaved-padded",
         "dp2-tp2-cp2-padded",
         "dp2-tp2-sp-pp2-zb-zero1",
@@ -37,7 +37,10 @@ FULL = {
     "fp32": [
         "dp2",
         "dp4",
+        "tp4",
         "tp4-padded",
+        "tp4-sp-padded",
+        "dp2-tp4-zero1",
         "tp8-padded",
         "tp2-sp-padded",
         "cp2-padded",
@@ -49,6 +52,7 @@ FULL = {
         "dp2-zero2-padded",
         "dp2-zero3",
         "tp2-full-padded",
+        "tp2-sp-selective-padded",
         "dp2-zero3-selective",
         "dp2-tp2-padded",
         "tp2-sp-cp2-padded",
@@ -57,14 +61,15 @@ FULL = {
         "dp4-zero1-padded",
         "pp2-cp2-full",
         "dp2-pp2-zb-zero1",
-        "pp2-zb-full-padded",
+        "pp2-interleaved-full-padded",
+        "pp2-zb-padded",
         "tp2-sp-pp4",
         "dp2-tp2-pp2",
         "dp2-tp2-sp-cp2-padded",
         "dp2-tp2-sp-pp2-zero1",
         "tp2-pp2-cp2-padded",
         "dp2-tp2-sp-cp2-zero3-selective",
-        "dp2-tp2-sp-pp2-zb-zero1-full-every2",
+        "dp2-tp2-sp-pp2-interleaved-zero1-full-every2",
         "dp2-pp2-cp2-interleaved-zero1-selective",
     ],
     "bf16_mixed": [
@@ -79,8 +84,13 @@ FULL = {
     "bf16": ["tp4-padded", "dp2-zero2", "tp2-sp-pp2-interleaved-padded"],
 }
 """What ``make test-layouts`` adds."""
+BOTH = [pytest.mark.layouts, pytest.mark.slow]
 CASES = [
-    *(pytest.param(name, kind, marks=[pytest.mark.layouts, pytest.mark.slow]) for kind in QUICK for name in QUICK[kind]),
+    *(
+        pytest.param(name, kind, marks=[pytest.mark.layouts, pytest.mark.slow])
+        for kind in QUICK
+        for name in QUICK[kind]
+    ),
     *(pytest.param(name, kind, marks=pytest.mark.layouts) for kind in FULL for name in FULL[kind]),
 ]
 
