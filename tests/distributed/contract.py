@@ -43,14 +43,22 @@ class Differences:
         assert not excess + list(self.wrong), "; ".join([*self.wrong, *excess])
 
 
+def read_logs(directory: Path) -> list[Path]:
+    """The ranks' logs, which are empty. Raises LayoutFailed with the first errors where they are not."""
+    logs = sorted(directory.glob("rank-*.log"))
+    told = sorted((log for log in logs if log.stat().st_size), key=lambda log: log.stat().st_mtime_ns)
+    if told or not logs:
+        errors = [f"--- {log.name}\n{log.read_text()}" for log in told[:2]]
+        raise LayoutFailed("\n".join([directory.name, *(errors or ["has not run"])]))
+    return logs
+
+
 def read(directory: Path) -> list[dict[str, Any]]:
-    """What each rank of a layout found. Raises LayoutFailed with the errors, the cause first."""
-    logs = sorted(directory.glob("rank-*.log"), key=lambda log: (log.stat().st_size == 0, log.stat().st_mtime_ns))
-    found = [log.with_suffix(".json") for log in logs]
-    if not logs or not all(path.exists() for path in found):
-        errors = [f"--- {log.name}\n{log.read_text()}" for log in logs if log.stat().st_size][:2]
-        raise LayoutFailed("\n".join([directory.name, *(errors or ["no rank said why"])]))
-    return [json.loads(path.read_text()) for path in sorted(found)]
+    """What each rank of a layout found. Raises LayoutFailed where one failed."""
+    found = [log.with_suffix(".json") for log in read_logs(directory)]
+    if not all(path.exists() for path in found):
+        raise LayoutFailed(f"{directory.name}: a rank was ended, and none says why")
+    return [json.loads(path.read_text()) for path in found]
 
 
 def assert_sound_reference(one: dict[str, Any]) -> None:

@@ -2,21 +2,15 @@
 
 matrix_worker.py OUT JOB...        JOB: LAYOUT:PRECISION:STEPS[:FAULT]
 
-Nine tenths of the time that a tiny run under torchrun takes is Python importing torch in every rank. So this process
-imports it once, never computes, and forks the ranks of each job. The reference of a layout (one process, same model and
-precision) has to come before it.
+The reference of a layout (one process, same model and precision) has to come before it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import sys
-import time
-import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +19,15 @@ from safetensors.torch import load_file, save_file
 
 from recipes._assembly import make_backend
 from tests.distributed.faults import inject
-from tests.distributed.layouts import configuration, parse
+from tests.distributed.forked import launch
+from tests.distributed.layouts import Layout, configuration, parse
 from trainer.backends.native.backend import NativeBackend
+from trainer.batch import StepBatch
 from trainer.config import Config
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.heldout import HeldoutWindows
 from trainer.data.loader import TrainLoader
+from trainer.data.order import Cursor
 from trainer.derive import Derived, derive
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
@@ -46,7 +43,6 @@ PROBES = (0, 3, 10, 20)
 PROMPT = tuple(range(7, 400, 17))
 INITIAL, FIRST = "initial.safetensors", "first.safetensors"
 """What a reference leaves: its initial weights, and the moments after its first step."""
-JOB_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -70,19 +66,25 @@ class Job:
         return "@".join([self.layout, self.precision, *([self.fault] if self.fault else [])])
 
 
-def run(job: Job, out: Path) -> dict[str, Any]:
-    """This rank's findings."""
-    layout = parse(job.layout)
-    config, world = configuration(layout, job.precision), World.from_environment()
+def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBackend, Config, Derived]:
+    """The backend of a layout, as the recipes make it, with initial weights."""
+    config, world = configuration(layout, precision), World.from_environment()
     validate(config, world)
-    derived = inject(job.fault, derive(config, world))
+    derived = inject(fault, derive(config, world))
     assert derived.dp == layout.dp
     backend = make_backend(config, derived, world)
     assert isinstance(backend, NativeBackend)
     backend.setup()
+    backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), precision)
+    backend.load_initial(Initialiser(config.model, config.seed))
+    return backend, config, derived
+
+
+def run(job: Job, out: Path) -> dict[str, Any]:
+    """This rank's findings."""
+    layout = parse(job.layout)
+    backend, config, derived = bring_up(layout, job.precision, job.fault)
     try:
-        backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), job.precision)
-        backend.load_initial(Initialiser(config.model, config.seed))
         reference = out / Job(layout.reference, job.precision, 0).directory
         if layout.processes == 1:
             save_file(initial(backend), reference / INITIAL)
@@ -143,32 +145,43 @@ def compare_first_moments(backend: NativeBackend, reference: Path) -> tuple[floa
 
 def train(backend: NativeBackend, config: Config, derived: Derived, steps: int, first: Path) -> dict[str, Any]:
     """The curve, and probes along it. first: the moments that a first step should give."""
-    corpus, rank, lines, probes = prepare_corpus(config.data, config.model.vocab), backend.mesh, [], []
-    loader = TrainLoader(
+    corpus, lines, probes = prepare_corpus(config.data, config.model.vocab), [], []
+    loader = load(backend, config, derived, corpus)
+    for step in range(steps + 1):
+        if step in PROBES:
+            probes.append({"step": step, **probe(backend, config, corpus, derived.dp)})
+        if step == steps:
+            break
+        lines.append(one_step(backend, config, derived, next(loader), step))
+        if step == 0:
+            gradients = compare_first_moments(backend, first)
+    return {"steps": lines, "probes": probes, "gradients": gradients}
+
+
+def load(
+    backend: NativeBackend, config: Config, derived: Derived, corpus: Corpus, cursor: Cursor | None = None
+) -> TrainLoader:
+    """This rank's batches, from a cursor on."""
+    return TrainLoader(
         corpus=corpus,
         seq_len=config.data.seq_len,
         document_mask=config.data.document_mask,
         seed=config.seed,
         samples_per_step=derived.samples_per_step,
         microbatch=config.train.microbatch,
-        dp_rank=rank.coordinate("dp"),
+        dp_rank=backend.mesh.coordinate("dp"),
         dp_size=derived.dp,
-        cursor=None,
+        cursor=cursor,
         prefetch=0,
     )
-    for step in range(steps + 1):
-        if step in PROBES:
-            probes.append({"step": step, **probe(backend, config, corpus, derived.dp)})
-        if step == steps:
-            break
-        batch = next(loader)
-        targets = agree(backend, batch, False).target_tokens
-        lr = learning_rate(config.schedule, config.optim.lr, step, derived.steps, derived.warmup_steps)
-        loss, norm, finite = backend.fetch(train_step(backend, batch, targets, lr))
-        lines.append({"step": step + 1, "loss": loss, "grad_norm": norm, "finite": finite, "target_tokens": targets})
-        if step == 0:
-            gradients = compare_first_moments(backend, first)
-    return {"steps": lines, "probes": probes, "gradients": gradients}
+
+
+def one_step(backend: NativeBackend, config: Config, derived: Derived, batch: StepBatch, step: int) -> dict[str, Any]:
+    """Train the step after ``step`` others, as the loop does."""
+    targets = agree(backend, batch, False).target_tokens
+    lr = learning_rate(config.schedule, config.optim.lr, step, derived.steps, derived.warmup_steps)
+    loss, norm, finite = backend.fetch(train_step(backend, batch, targets, lr))
+    return {"step": step + 1, "loss": loss, "grad_norm": norm, "finite": finite, "target_tokens": targets}
 
 
 def probe(backend: NativeBackend, config: Config, corpus: Corpus, dp: int) -> dict[str, Any]:
@@ -179,53 +192,16 @@ def probe(backend: NativeBackend, config: Config, corpus: Corpus, dp: int) -> di
     return {"nats": nats, "targets": targets, "logits": logits.float().tolist()}
 
 
-def rank_process(job: Job, rank: int, size: int, port: int, out: Path) -> int:
-    """What a forked rank does: its exit code."""
-    directory = out / job.directory
-    with (directory / f"rank-{rank}.log").open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    if size > 1:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    try:
-        found = run(job, out)
-        (directory / f"rank-{rank}.json").write_text(json.dumps(found))
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
-
-
-def launch(job: Job, out: Path) -> float:
-    """Fork the ranks and wait; when one fails, end the others, which may wait for it for ever. Seconds it took."""
-    (out / job.directory).mkdir(parents=True)
-    start, size = time.monotonic(), parse(job.layout).processes
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-    alive: set[int] = set()
-    for rank in range(size):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(rank_process(job, rank, size, port, out))
-        alive.add(pid)
-    while alive:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        alive.discard(pid)
-        if (pid and status) or time.monotonic() > start + JOB_SECONDS:
-            for other in alive:
-                os.kill(other, signal.SIGKILL)
-        elif not pid:
-            time.sleep(0.01)
-    return time.monotonic() - start
+def work(job: Job, out: Path) -> None:
+    """What a rank does."""
+    found, rank = run(job, out), World.from_environment().rank
+    (out / job.directory / f"rank-{rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     torch.set_num_threads(1)
     for text in sys.argv[2:]:
-        seconds = launch(Job.parse(text), target)
+        wanted = Job.parse(text)
+        seconds = launch(target / wanted.directory, parse(wanted.layout).processes, partial(work, wanted, target))
         print(f"{seconds:6.1f} s  {text}", flush=True)
