@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup train test test-slow check clean
+.PHONY: help setup train test test-slow test-layouts check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -22,11 +22,15 @@ train: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2 scripts/train.py recipe=tiny
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not layouts"
 
 # make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+
+# make test-layouts   the whole matrix of layouts against one process, and a table of the differences
+test-layouts: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m layouts tests/distributed/test_matrix.py
 
 # make check   lint, types and import contracts
 check: $(READY)

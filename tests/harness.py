@@ -98,6 +98,29 @@ def work(script: Path, arguments: list[str], processes: int, cwd: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def work_in_forks(module: str, arguments: list[str], cwd: Path, timeout: float) -> None:
+    """Run a test's own module, which forks its ranks (tests/distributed/forked.py)."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        env={**environment(), "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout
+
+
+def train_layouts(cwd: Path, jobs: list[str], timeout: float) -> Path:
+    """Train layouts by tests/distributed/matrix_worker.py on a corpus that is written here; where the findings are."""
+    write_corpus(cwd / "corpus")
+    work_in_forks("tests.distributed.matrix_worker", ["out", *jobs], cwd, timeout)
+    return cwd / "out"
+
+
 def train_and_kill(cwd: Path, overrides: list[str], processes: int, metrics: Path, at_step: int) -> int:
     """Start a run, kill -9 every rank as soon as ``at_step`` is in its metrics; return the step it had reached."""
     train_and_kill_when(cwd, overrides, processes, lambda: last_step(metrics) >= at_step)

@@ -1,4 +1,7 @@
-"""Layouts share one state: initial weights are bitwise equal, and each layout reads the others' checkpoints bitwise."""
+"""Layouts share one state: each reads the others' checkpoints bitwise, moments included, and goes on with the curve.
+
+(That initial weights are bitwise equal is part of test_matrix.py.)
+"""
 
 from __future__ import annotations
 
@@ -9,63 +12,30 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from tests import harness
-from tests.distributed.test_layouts import HEADS, LAYOUTS
+from tests.distributed.contract import read_logs
+from tests.distributed.exchange_worker import CHECKPOINT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test waits for all the training
 
-EXCHANGED = ["one", "tp2", "tp4", "dp2-tp2"]
-"""Between them: no cut, replicated heads, padding, and two axes; with 9 query and 3 key-value heads."""
+PADDED = ["one-padded", "tp4-padded", "dp2-tp2-padded", "dp2-zero3-padded", "tp2-sp-cp2-padded"]
+"""Between them: no cut, replicated heads, padding, two axes, slices over data and over tensor ranks."""
+TIED = ["one", "pp2-interleaved", "dp2-tp2-sp-pp2-zero1"]
+"""A head at one end of the pipeline that is the embedding at the other, whole and in slices of slices."""
+GROUPS = {layout: group for group in (PADDED, TIED) for layout in group}
+TENSORS = {"one-padded": 3 + 5 * 12, "one": 2 + 5 * 9}
+"""Embedding, final norm and perhaps a head; five layers."""
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of 13 steps in every layout, with a checkpoint at step 10."""
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of every layout, and what every layout of the same model makes of them."""
     cwd = tmp_path_factory.mktemp("exchange")
     harness.write_corpus(cwd / "corpus")
-    for layout in EXCHANGED:
-        processes, tp = LAYOUTS[layout]
-        overrides = [*harness.SMALL, *HEADS["9/3"], "data.sources=[{paths: [corpus]}]", "precision=fp32"]
-        overrides += [f"run.name={layout}", f"parallel.tp={tp}", "checkpoint.every_steps=10", "checkpoint.keep=0"]
-        done = harness.train(cwd, [*overrides, "train.stop_after_steps=13"], processes)
-        assert done.code == 0, done.output
-    return cwd
-
-
-def work(cwd: Path, job: str, config: Path, layout: str, *more: str) -> Path:
-    """Run worker.py in a layout; where it left its findings."""
-    processes, tp = LAYOUTS[layout]
-    out = cwd / f"{job}-{config.parent.name}-{layout}"
-    out.mkdir()
-    arguments = [job, str(config), str(tp), str(out), *more]
-    harness.work(Path(__file__).with_name("worker.py"), arguments, processes, cwd)
-    return out
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16_mixed"])
-def test_initial_parameters_are_bitwise_equal(workspace: Path, precision: str) -> None:
-    """Every box of every rank, replicas included, is the single process's slice of it."""
-    config = workspace / "runs" / "one" / "config.yaml"
-    if precision != "fp32":
-        text = config.read_text().replace("mode: fp32", f"mode: {precision}")
-        config = workspace / precision / "config.yaml"
-        config.parent.mkdir()
-        config.write_text(text)
-    (alone,) = work(workspace, "initial", config, "one").glob("*.safetensors")
-    one = {key.partition("@")[0]: values for key, values in load_file(alone).items()}
-    for layout in ("tp2", "tp4", "dp2-tp2") if precision == "fp32" else ("tp4",):
-        ranks = sorted(work(workspace, "initial", config, layout).glob("*.safetensors"))
-        assert len(ranks) == LAYOUTS[layout][0]
-        for rank in ranks:
-            seen = set()
-            for key, values in load_file(rank).items():
-                name, _, offsets = key.partition("@")
-                place = tuple(slice(int(o), int(o) + n) for o, n in zip(offsets.split(","), values.shape, strict=True))
-                assert torch.equal(values, one[name][place]), (layout, key)
-                seen.add(name)
-            assert seen <= one.keys()
+    for group in (PADDED, TIED):
+        harness.work_in_forks("tests.distributed.exchange_worker", ["out", *group], cwd, timeout=600)
+    return cwd / "out"
 
 
 def whole_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -85,23 +55,23 @@ def whole_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-@pytest.mark.parametrize("layout", EXCHANGED)
-def test_each_layout_reads_the_others_bitwise_and_goes_on(workspace: Path, layout: str) -> None:
-    runs = [workspace / "runs" / source for source in EXCHANGED]
-    sources = [run / "checkpoints" / "step-00000010" for run in runs]
-    straight = harness.records(workspace / "runs" / "one")[10:13]
-    out = work(workspace, "reload", runs[0] / "config.yaml", layout, *map(str, sources))
-    for index, source in enumerate(sources):
-        expected = whole_tensors(source)
-        actual = whole_tensors(out / str(index) / "step-00000010")
+@pytest.mark.parametrize("layout", GROUPS)
+def test_each_layout_reads_the_others_bitwise_and_goes_on(findings: Path, layout: str) -> None:
+    read_logs(findings / layout)
+    group = GROUPS[layout]
+    straight = json.loads((findings / group[0] / "curve.json").read_text())
+    for source in group:
+        expected = whole_tensors(findings / source / CHECKPOINT)
+        actual = whole_tensors(findings / layout / source / CHECKPOINT)
         assert expected.keys() == actual.keys()
-        assert len(expected) == 3 * (3 + 2 * 12)
+        assert len(expected) == 3 * TENSORS[group[0]]
         assert any(name.startswith("optimizer exp_avg_sq") and values.any() for name, values in expected.items())
         for name in expected:
-            assert torch.equal(expected[name], actual[name]), (EXCHANGED[index], name)
-        harness.assert_same_curve(straight, json.loads((out / str(index) / "curve.json").read_text()))
+            assert torch.equal(expected[name], actual[name]), (source, name)
+        harness.assert_same_curve(straight, json.loads((findings / layout / source / "curve.json").read_text()))
 
 
-def test_a_gradient_that_is_not_finite_on_one_rank_touches_nothing(workspace: Path) -> None:
-    for layout in ("tp4", "dp2-tp2"):
-        work(workspace, "poison", workspace / "runs" / "one" / "config.yaml", layout)
+@pytest.mark.parametrize("layout", GROUPS)
+def test_a_gradient_that_is_not_finite_on_one_rank_touches_nothing(findings: Path, layout: str) -> None:
+    read_logs(findings / layout)
+    assert (findings / layout / "poisoned").exists()

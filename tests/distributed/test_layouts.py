@@ -1,4 +1,7 @@
-"""Every layout gives the single process's curve. The tolerances are docs/numerics.md's contract."""
+"""Layouts through the real front door, scripts/train.py under torchrun: training, evaluation, samples, saving, resuming.
+
+All the layouts, without the front door: test_matrix.py.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,9 @@ from trainer.data.loader import TrainLoader
 
 pytestmark = pytest.mark.slow
 
-HEADS = {
-    "4/2": [],
-    # 9 query and 3 key-value heads: on 2 ranks one head is held twice, on 4 ranks there is padding besides.
-    "9/3": ["model.hidden=72", "model.heads=9", "model.kv_heads=3", "model.tied=false", "model.qkv_bias=true"],
-}
-LAYOUTS = {"one": (1, 1), "dp2": (2, 1), "dp4": (4, 1), "tp2": (2, 2), "tp4": (4, 4), "dp2-tp2": (4, 2)}
-"""Processes and tensor-parallel size."""
-FP32 = [("4/2", "dp4"), ("4/2", "tp2"), ("9/3", "tp2"), ("9/3", "tp4"), ("9/3", "dp2-tp2")]
-BF16 = [
-    ("4/2", "bf16_mixed", "dp4"),
-    ("9/3", "bf16_mixed", "tp4"),
-    ("9/3", "bf16_mixed", "dp2-tp2"),
-    ("9/3", "bf16", "tp4"),
-]
+PIPELINE = ["parallel.pp=2", "parallel.tp=2", "parallel.sp=true", "parallel.recompute=full"]
+ZERO = ["parallel.zero=3"]
+CHECKED = ["model.tied=true", "evaluation.every_steps=10", "evaluation.windows=8", "evaluation.sample_tokens=8"]
 
 
 @pytest.fixture(scope="module")
@@ -53,38 +45,38 @@ def test_the_corpus_pads_its_last_sample_within_the_steps(workspace: Path) -> No
     assert sum(count > 0 for count in padded) >= 2
 
 
-def curve(workspace: Path, heads: str, precision: str, layout: str) -> list[dict[str, Any]]:
-    """The steps of a run; BF16 also on a CPU without BF16 instructions, which computes the same, slowly."""
-    processes, tp = LAYOUTS[layout]
-    name = f"{heads.replace('/', '-')}-{precision}-{layout}"
-    run = workspace / "runs" / name
-    if not run.exists():
-        setting = [f"precision={precision}", "precision.cpu_fallback=null", f"run.name={name}", f"parallel.tp={tp}"]
-        overrides = [*harness.SMALL, *HEADS[heads], *setting, "data.sources=[{paths: [corpus]}]"]
-        done = harness.train(workspace, overrides, processes)
-        assert done.code == 0, done.output
-    steps = harness.records(run)
-    assert [s["step"] for s in steps] == list(range(1, 21))
-    return steps
+def run(workspace: Path, name: str, processes: int, overrides: list[str]) -> Path:
+    """A run's directory; BF16 also on a CPU without BF16 instructions, which computes the same, slowly."""
+    setting = [f"run.name={name}", "precision.cpu_fallback=null", "data.sources=[{paths: [corpus]}]"]
+    done = harness.train(workspace, [*harness.SMALL, *CHECKED, *setting, *overrides], processes)
+    assert done.code == 0, done.output
+    return workspace / "runs" / name
 
 
-@pytest.mark.parametrize(("heads", "layout"), FP32)
-def test_fp32_equals_one_process(workspace: Path, heads: str, layout: str) -> None:
-    one, many = curve(workspace, heads, "fp32", "one"), curve(workspace, heads, "fp32", layout)
-    assert one[-1]["loss"] < 0.95 * one[0]["loss"], "the contract asks for a falling loss"
-    targets = [step["target_tokens"] for step in one]
-    assert targets == [step["target_tokens"] for step in many]
-    assert len(set(targets)) > 5, "uneven documents and padding make the number of targets vary"
-    assert max(targets) < 512
-    harness.assert_same_curve(one, many)
-    worst = [harness.worst_difference(one, many, key) for key in ("loss", "grad_norm")]
-    print(f"{heads} {layout}: worst relative difference of the loss {worst[0]:.1e}, of the norm {worst[1]:.1e}")
+@pytest.fixture(scope="module")
+def one(workspace: Path) -> Path:
+    """The single process."""
+    return run(workspace, "one", 1, ["precision=fp32"])
 
 
-@pytest.mark.parametrize(("heads", "precision", "layout"), BF16)
-def test_bf16_follows_one_process(workspace: Path, heads: str, precision: str, layout: str) -> None:
-    one, many = curve(workspace, heads, precision, "one"), curve(workspace, heads, precision, layout)
-    first, last = (abs(one[step]["loss"] - many[step]["loss"]) / one[step]["loss"] for step in (0, -1))
-    print(f"{heads} {precision} {layout}: relative difference of the loss {first:.1e} at step 1, {last:.1e} at step 20")
-    assert first <= 2e-3
-    assert last <= 5e-3
+def evaluations(directory: Path) -> list[dict[str, Any]]:
+    return harness.records(directory, "evaluation")
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "layout"),
+    [("tp2-sp-pp2-full", 4, PIPELINE), ("dp2-zero3", 2, ZERO)],
+)
+def test_a_run_equals_one_process(workspace: Path, one: Path, name: str, processes: int, layout: list[str]) -> None:
+    many = run(workspace, name, processes, ["precision=fp32", *layout])
+    harness.assert_same_curve(harness.records(one), harness.records(many))
+    assert [record["step"] for record in evaluations(one)] == [10, 20]
+    assert harness.worst_difference(evaluations(one), evaluations(many), "heldout_loss") <= 1e-5
+    assert [record["sample"] for record in evaluations(one)] == [record["sample"] for record in evaluations(many)]
+
+
+def test_a_run_goes_on_in_another_layout(workspace: Path, one: Path) -> None:
+    """Stopped and saved as a pipeline, resumed under ZeRO: the same command but for the layout."""
+    run(workspace, "moved", 4, ["precision=fp32", *PIPELINE, "train.stop_after_steps=7"])
+    moved = run(workspace, "moved", 2, ["precision=fp32", *ZERO])
+    harness.assert_same_curve(harness.records(one), harness.records(moved))

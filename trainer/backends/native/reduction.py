@@ -36,7 +36,7 @@ class Reduction:
         self._groups, self._sharded = groups, sharded
         rules = plan.match(placements)
         self._padded = {name: placement for name, placement in placements.items() if placement.padded}
-        self._norms = [name for name, rule in rules.items() if sequence and rule.style == "norm"]
+        self._norms = [name for name, rule in rules.items() if sequence and mesh.tp > 1 and rule.style == "norm"]
         self._shared = shared_heads(plan, lay_out(plan.heads, mesh.tp), placements, mesh) if mesh.tp > 1 else []
         self._ends = ends_of_pipeline(mesh) if tied and mesh.pp > 1 else None
         self._tied = [f"{plan.embedding}.weight"] if self._ends is not None else []

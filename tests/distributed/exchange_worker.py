@@ -1,0 +1,141 @@
+"""Layouts exchange their state: each trains and saves, then each loads what every one of them has saved.
+
+exchange_worker.py OUT LAYOUT...     Leaves, below OUT/LAYOUT: its checkpoint and the curve beyond it; below
+OUT/LAYOUT/SOURCE: the checkpoint of SOURCE saved again from this layout, and the curve beyond it from here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from tests.distributed.forked import launch
+from tests.distributed.layouts import parse
+from tests.distributed.matrix_worker import bring_up, load, one_step
+from trainer.backends.native.backend import NativeBackend
+from trainer.checkpoint.load import load_checkpoint
+from trainer.checkpoint.save import Saver
+from trainer.data.corpus import prepare_corpus
+from trainer.data.order import Cursor
+from trainer.parallel.boxes import Placed
+from trainer.state import TrainState
+
+SAVED, MORE = 6, 3
+CHECKPOINT = f"step-{SAVED:08d}"
+"""Steps before the checkpoint, and after it."""
+
+
+def boxes(tensors: Mapping[str, Placed], prefix: str = "") -> dict[str, torch.Tensor]:
+    """Every box that this rank holds, copies included, by name and offsets."""
+    return {
+        f"{prefix}{name}@{','.join(map(str, box.offsets))}": box.of(placed.tensor).clone().contiguous()
+        for name, placed in tensors.items()
+        for box in placed.boxes
+    }
+
+
+def padding_is_zero(backend: NativeBackend) -> bool:
+    """What no box covers, in weights and moments."""
+    store = backend.store()
+    for placed in [*store.model.values(), *store.optimizer.values()]:
+        rest = placed.tensor.clone()
+        for box in placed.boxes:
+            box.of(rest).zero_()
+        if rest.any():
+            return False
+    return True
+
+
+def lead(backend: NativeBackend, action: Callable[[], None]) -> None:
+    """Rank 0 acts, all wait."""
+    if backend.mesh.rank == 0:
+        action()
+    backend.host_sum([0])
+
+
+def save(layout: str, out: Path) -> None:
+    """Train, save, train on."""
+    backend, config, derived = bring_up(parse(layout), "fp32")
+    batches = load(backend, config, derived, prepare_corpus(config.data, config.model.vocab))
+    lines = []
+    for step in range(SAVED + MORE):
+        batch = next(batches)
+        lines.append(one_step(backend, config, derived, batch, step))
+        if step + 1 == SAVED:
+            state = TrainState(step=SAVED, updates=SAVED, cursor=batch.cursor, rng=backend.rng_state())
+            Saver(out / layout, backend.mesh.rank, partial(lead, backend), 1, "", {}).save(backend.store(), state)
+    assert padding_is_zero(backend)
+    if backend.mesh.rank == 0:
+        (out / layout / "curve.json").write_text(json.dumps(lines[SAVED:]))
+    backend.close()
+
+
+def exchange(layout: str, sources: list[str], out: Path) -> None:
+    """Load each checkpoint, save it again, train on."""
+    backend, config, derived = bring_up(parse(layout), "fp32")
+    corpus = prepare_corpus(config.data, config.model.vocab)
+    for source in sources:
+        state = load_checkpoint(out / source / CHECKPOINT, backend.store())
+        backend.loaded(state.updates)
+        assert padding_is_zero(backend)
+        again = out / layout / source
+        Saver(again, backend.mesh.rank, partial(lead, backend), 1, "", {}).save(backend.store(), state)
+        assert state.cursor is not None
+        batches = load(backend, config, derived, corpus, Cursor.from_json(state.cursor))
+        lines = [one_step(backend, config, derived, next(batches), state.step + more) for more in range(MORE)]
+        assert padding_is_zero(backend)
+        if backend.mesh.rank == 0:
+            (again / "curve.json").write_text(json.dumps(lines))
+    poison(backend)
+    if backend.mesh.rank == 0:
+        (out / layout / "poisoned").touch()
+    backend.close()
+
+
+def poison(backend: NativeBackend) -> None:
+    """A gradient that is not finite, on one rank, in each kind of parameter: nobody's weights or moments move.
+
+    Of what the last rank holds, the norm counts another rank's copy. Of padding nothing can come.
+    """
+    tried = 0
+    for value in (float("nan"), float("inf")):
+        for rank in {max(0, backend.mesh.world - 2), backend.mesh.world - 1}:
+            for kind in ("self_attn.q_proj", "self_attn.k_proj", "mlp.down_proj", "input_layernorm"):
+                backend._optimizer.gradients.normal_()
+                before = {**boxes(backend.store().model), **boxes(backend.store().optimizer, "moment ")}
+                mine = backend.mesh.rank == rank and put(backend, f"{kind}.weight", value)
+                finite = backend.fetch(backend.clip_and_apply(1e-3))[2]
+                if not backend.host_sum([int(mine)])[0]:
+                    continue
+                after = {**boxes(backend.store().model), **boxes(backend.store().optimizer, "moment ")}
+                assert not finite, (kind, rank, value)
+                assert all(torch.equal(before[key], after[key]) for key in before), (kind, rank, value)
+                tried += 1
+    assert tried >= 6
+    backend._optimizer.gradients.normal_()
+    assert backend.fetch(backend.clip_and_apply(1e-3))[2], "the next step is sound again"
+
+
+def put(backend: NativeBackend, ending: str, value: float) -> bool:
+    """Put a value into one gradient, outside padding; False where this rank has none of that name."""
+    for name, placed in backend.store().model.items():
+        if name.endswith(ending) and placed.boxes:
+            gradient = placed.boxes[0].of(backend._optimizer.gradient(name))
+            gradient[(0,) * gradient.dim()] = value
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    target, layouts = Path(sys.argv[1]), sys.argv[2:]
+    torch.set_num_threads(1)
+    for name in layouts:
+        print(f"{launch(target / name, parse(name).processes, partial(save, name, target)):6.1f} s  {name} saves")
+    for name in layouts:
+        seconds = launch(target / name, parse(name).processes, partial(exchange, name, layouts, target))
+        print(f"{seconds:6.1f} s  {name} loads", flush=True)

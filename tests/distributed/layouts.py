@@ -1,0 +1,109 @@
+"""Layouts by name, and the configuration that trains one under the layout contract (docs/numerics.md).
+
+A name says everything: ``dp2-tp2-sp-pp2-zb-zero1-full-every2-padded``. Its parts, in any order:
+
+dpN tpN ppN cpN       sizes of the axes             sp      sequence parallelism
+interleaved, zb       two stages a rank (else 1F1B) cutsA.B layers of the stages (else balanced by cost)
+zeroN                 stage of ZeRO                 selective, full, everyN: recomputation
+padded                the model below whose heads no number of ranks divides (else the tied one)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from trainer.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimConfig,
+    ParallelConfig,
+    PrecisionConfig,
+    ScheduleConfig,
+    SourceConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+STEPS = 20
+TIED = ModelConfig(hidden=64, layers=5, heads=4, kv_heads=2, mlp=96, vocab=512, tied=True, loss_chunk_tokens=24)
+"""Five layers, which no number of stages divides; the loss meets a last chunk that is not full."""
+PADDED = replace(TIED, hidden=72, heads=9, kv_heads=3, tied=False, qkv_bias=True)
+"""On 2 ranks a head is held twice; on 4 there is padding besides."""
+SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How ranks share the work, of which model."""
+
+    name: str
+    dp: int
+    parallel: ParallelConfig
+    padded: bool
+
+    @property
+    def processes(self) -> int:
+        """Ranks of all axes."""
+        return self.dp * self.parallel.tp * self.parallel.pp * self.parallel.cp
+
+    @property
+    def reference(self) -> str:
+        """The layout of one process with the same model."""
+        return "one-padded" if self.padded else "one"
+
+
+def parse(name: str) -> Layout:
+    """The layout that a name says."""
+    dp, padded, parallel = 1, False, ParallelConfig()
+    for part in name.split("-"):
+        word, number = re.fullmatch(r"([a-z]+)([\d.]*)", part).groups()  # type: ignore[union-attr]
+        if word == "dp":
+            dp = int(number)
+        elif word in ("tp", "pp", "cp", "zero"):
+            parallel = replace(parallel, **{word: int(number)})
+        elif word == "sp":
+            parallel = replace(parallel, sp=True)
+        elif word in SCHEDULES:
+            parallel = replace(
+                parallel, pipeline=replace(parallel.pipeline, schedule=SCHEDULES[word], virtual_stages=2)
+            )
+        elif word == "cuts":
+            cuts = [int(count) for count in number.split(".")]
+            parallel = replace(parallel, pipeline=replace(parallel.pipeline, cuts=cuts))
+        elif word in ("selective", "full"):
+            parallel = replace(parallel, recompute=word)
+        elif word == "every":
+            parallel = replace(parallel, recompute_every=int(number))
+        elif word == "padded":
+            padded = True
+        else:
+            assert part == "one", f"no part of a layout is called {part}"
+    return Layout(name, dp, parallel, padded)
+
+
+def configuration(layout: Layout, precision: str) -> Config:
+    """Eight samples of 64 tokens a step; paths are relative to the test's own directory.
+
+    Two or more microbatches a rank, and not the same ones everywhere: how samples are put together must not matter.
+    """
+    return Config(
+        seed=1234,
+        train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=2 if layout.dp == 1 else 1),
+        model=PADDED if layout.padded else TIED,
+        data=DataConfig(
+            sources=[SourceConfig(paths=["corpus"])],
+            tokenizer=TokenizerConfig(vocab=512),
+            seq_len=64,
+            heldout_fraction=0.1,
+            cache_dir="cache",
+            prefetch=0,
+        ),
+        parallel=layout.parallel,
+        optim=OptimConfig(lr=1e-3, clip_norm=1.0),
+        schedule=ScheduleConfig(kind="constant", warmup_steps=5),
+        precision=PrecisionConfig(mode=precision, cpu_fallback=None),
+        evaluation=EvaluationConfig(windows=6),
+    )

@@ -1,0 +1,207 @@
+"""Trains layouts one after the other, each in processes of its own, and leaves what every rank found.
+
+matrix_worker.py OUT JOB...        JOB: LAYOUT:PRECISION:STEPS[:FAULT]
+
+The reference of a layout (one process, same model and precision) has to come before it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from recipes._assembly import make_backend
+from tests.distributed.faults import inject
+from tests.distributed.forked import launch
+from tests.distributed.layouts import Layout, configuration, parse
+from trainer.backends.native.backend import NativeBackend
+from trainer.batch import StepBatch
+from trainer.config import Config
+from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.heldout import HeldoutWindows
+from trainer.data.loader import TrainLoader
+from trainer.data.order import Cursor
+from trainer.derive import Derived, derive
+from trainer.models.decoder import CausalLM
+from trainer.models.initialise import Initialiser
+from trainer.models.sharding import sharding_plan
+from trainer.optim.schedule import learning_rate
+from trainer.parallel.boxes import Box
+from trainer.step import agree, train_step
+from trainer.validate import validate
+from trainer.world import World
+
+PROBES = (0, 3, 10, 20)
+"""Steps after which the model is evaluated and asked for a next token; in the middle that must disturb nothing."""
+PROMPT = tuple(range(7, 400, 17))
+INITIAL, FIRST = "initial.safetensors", "first.safetensors"
+"""What a reference leaves: its initial weights, and the moments after its first step."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One layout to train."""
+
+    layout: str
+    precision: str
+    steps: int
+    fault: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Job:
+        """From the command line."""
+        layout, precision, steps, *fault = text.split(":")
+        return cls(layout, precision, int(steps), *fault)
+
+    @property
+    def directory(self) -> str:
+        """Where its findings go, below OUT."""
+        return "@".join([self.layout, self.precision, *([self.fault] if self.fault else [])])
+
+
+def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBackend, Config, Derived]:
+    """The backend of a layout, as the recipes make it, with initial weights."""
+    config, world = configuration(layout, precision), World.from_environment()
+    validate(config, world)
+    derived = inject(fault, derive(config, world))
+    assert derived.dp == layout.dp
+    backend = make_backend(config, derived, world)
+    assert isinstance(backend, NativeBackend)
+    backend.setup()
+    backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), precision)
+    backend.load_initial(Initialiser(config.model, config.seed))
+    return backend, config, derived
+
+
+def run(job: Job, out: Path) -> dict[str, Any]:
+    """This rank's findings."""
+    layout = parse(job.layout)
+    backend, config, derived = bring_up(layout, job.precision, job.fault)
+    try:
+        reference = out / Job(layout.reference, job.precision, 0).directory
+        if layout.processes == 1:
+            save_file(initial(backend), reference / INITIAL)
+        found = compare_initial(backend, reference / INITIAL)
+        return {**found, **train(backend, config, derived, job.steps, reference / FIRST)}
+    finally:
+        backend.close()
+
+
+def initial(backend: NativeBackend) -> dict[str, torch.Tensor]:
+    """The masters, and the weights that the model computes with, of one process."""
+    masters = {f"master {name}": placed.tensor.clone() for name, placed in backend.store().model.items()}
+    return masters | {f"weight {name}": p.detach().clone() for name, p in backend.model.named_parameters()}
+
+
+def compare_initial(backend: NativeBackend, reference: Path) -> dict[str, int]:
+    """Over all ranks: elements of any box that differ from the reference's, and elements that some rank is to write."""
+    expected = load_file(reference)
+    different = written = 0
+
+    def compare(kind: str, box: Box, tensor: torch.Tensor) -> int:
+        return int((box.of(tensor) != within(box, expected[f"{kind} {box.name}"])).sum())
+
+    store = backend.store()
+    for placed in store.model.values():
+        different += sum(compare("master", box, placed.tensor) for box in placed.boxes)
+        written += sum(box.of(placed.tensor).numel() for box in placed.boxes if box.writer)
+    for stage in backend._stages:
+        for name, parameter in stage.model.named_parameters() if stage.sharded is None else ():
+            boxes = store.model[stage.names[name]].boxes
+            different += sum(compare("weight", box, parameter.detach()) for box in boxes)
+    different, written = backend.host_sum([different, written])
+    total = sum(tensor.numel() for name, tensor in expected.items() if name.startswith("master "))
+    return {"different": different, "written": written, "parameters": total}
+
+
+def within(box: Box, whole: torch.Tensor) -> torch.Tensor:
+    """A box of a whole tensor."""
+    return whole[tuple(slice(o, o + n) for o, n in zip(box.offsets, box.sizes, strict=True))]
+
+
+def compare_first_moments(backend: NativeBackend, reference: Path) -> tuple[float, str]:
+    """The worst difference of a first moment, which after one step is a part of the gradient, among this rank's boxes
+    (copies included), relative to the parameter's largest, and whose it is.
+
+    A norm over all parameters hides what is wrong with a few small ones.
+    """
+    moments = {name: placed for name, placed in backend.store().optimizer.items() if name.startswith("exp_avg.")}
+    if backend.mesh.world == 1:
+        save_file({name: placed.tensor.clone() for name, placed in moments.items()}, reference)
+    expected, worst = load_file(reference), (0.0, "")
+    for name, placed in moments.items():
+        for box in placed.boxes:
+            difference = (box.of(placed.tensor).float() - within(box, expected[name]).float()).abs().max()
+            worst = max(worst, (float(difference / expected[name].abs().max()), name))
+    return worst
+
+
+def train(backend: NativeBackend, config: Config, derived: Derived, steps: int, first: Path) -> dict[str, Any]:
+    """The curve, and probes along it. first: the moments that a first step should give."""
+    corpus, lines, probes = prepare_corpus(config.data, config.model.vocab), [], []
+    loader = load(backend, config, derived, corpus)
+    for step in range(steps + 1):
+        if step in PROBES:
+            probes.append({"step": step, **probe(backend, config, corpus, derived.dp)})
+        if step == steps:
+            break
+        lines.append(one_step(backend, config, derived, next(loader), step))
+        if step == 0:
+            gradients = compare_first_moments(backend, first)
+    return {"steps": lines, "probes": probes, "gradients": gradients}
+
+
+def load(
+    backend: NativeBackend, config: Config, derived: Derived, corpus: Corpus, cursor: Cursor | None = None
+) -> TrainLoader:
+    """This rank's batches, from a cursor on."""
+    return TrainLoader(
+        corpus=corpus,
+        seq_len=config.data.seq_len,
+        document_mask=config.data.document_mask,
+        seed=config.seed,
+        samples_per_step=derived.samples_per_step,
+        microbatch=config.train.microbatch,
+        dp_rank=backend.mesh.coordinate("dp"),
+        dp_size=derived.dp,
+        cursor=cursor,
+        prefetch=0,
+    )
+
+
+def one_step(backend: NativeBackend, config: Config, derived: Derived, batch: StepBatch, step: int) -> dict[str, Any]:
+    """Train the step after ``step`` others, as the loop does."""
+    targets = agree(backend, batch, False).target_tokens
+    lr = learning_rate(config.schedule, config.optim.lr, step, derived.steps, derived.warmup_steps)
+    loss, norm, finite = backend.fetch(train_step(backend, batch, targets, lr))
+    return {"step": step + 1, "loss": loss, "grad_norm": norm, "finite": finite, "target_tokens": targets}
+
+
+def probe(backend: NativeBackend, config: Config, corpus: Corpus, dp: int) -> dict[str, Any]:
+    """Held-out loss and the logits of a next token."""
+    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
+    nats, targets = backend.evaluate(windows.batches(config.train.microbatch, backend.mesh.coordinate("dp"), dp))
+    logits = backend.next_token_logits(PROMPT, config.data.seq_len)
+    return {"nats": nats, "targets": targets, "logits": logits.float().tolist()}
+
+
+def work(job: Job, out: Path) -> None:
+    """What a rank does."""
+    found, rank = run(job, out), World.from_environment().rank
+    (out / job.directory / f"rank-{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    for text in sys.argv[2:]:
+        wanted = Job.parse(text)
+        seconds = launch(target / wanted.directory, parse(wanted.layout).processes, partial(work, wanted, target))
+        print(f"{seconds:6.1f} s  {text}", flush=True)

@@ -1,0 +1,76 @@
+"""The matrix notices: each lowering broken on purpose fails the comparison that the sound one passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+from tests.distributed.contract import compare, read
+from tests.distributed.faults import FAULTS
+from tests.distributed.layouts import parse
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test waits for all the training
+
+STEPS = 3
+CASES = {
+    "block_left_without_sum": ("tp2-padded", "loss"),
+    "block_entered_without_gradient_sum": ("tp2-padded", "norm"),
+    "key_value_copies_not_added": ("tp4", "norm"),
+    "padding_gets_gradients": ("tp2-padded", "loss"),
+    "clipped_by_the_local_norm": ("tp2-padded", "norm"),
+    "shared_norms_counted_by_every_rank": ("tp2-padded", "norm"),
+    "initialised_by_local_rows": ("tp2-padded", "initial parameters differ"),
+    "embedding_rows_shifted_in_evaluation": ("tp2-padded", "heldout"),
+    "norms_not_summed_over_the_sequence": ("tp2-sp", "gradients"),
+    "gathered_sequence_keeps_own_gradient": ("tp2-sp", "norm"),
+    "key_value_gradients_counted_twice_over_cp": ("cp2-padded", "norm"),
+    "gradients_summed_twice_over_cp": ("cp2-padded", "norm"),
+    "document_mask_lost_under_cp": ("cp2-padded", "loss"),
+    "gathered_keys_taken_for_ordered": ("cp2-padded", "loss"),
+    "positions_counted_from_the_share": ("cp2-padded", "loss"),
+    "loss_averaged_per_microbatch": ("dp2", "loss"),
+    "last_microbatch_only": ("dp2", "norm"),
+    "zero_gradients_averaged": ("dp2-zero1", "norm"),
+    "zero_computes_with_stale_weights": ("dp2-zero1", "loss"),
+    "zero_norm_of_one_shard": ("dp2-zero1", "norm"),
+    "a_layer_on_two_stages": ("pp2", "loss"),
+    "a_layer_on_no_stage": ("pp2", "written once"),
+    "layers_of_a_stage_in_the_wrong_order": ("pp2", "loss"),
+    "tied_gradients_not_added": ("pp2", "norm"),
+    "tied_weight_counted_at_both_ends": ("pp2", "norm"),
+    "norm_of_one_stage": ("pp2", "norm"),
+    "loss_known_to_the_last_stage_only": ("pp2", "loss"),
+    "stages_in_the_wrong_order": ("pp2-interleaved-padded", "loss"),
+}
+"""By fault: the smallest layout that has the piece, and what the comparison has to complain about."""
+LAYOUTS = list(dict.fromkeys(layout for layout, _ in CASES.values()))
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """References, each layout as it is, and each fault: three steps, the warm-up's first."""
+    jobs = [f"{layout}:fp32:{STEPS}" for layout in ("one", "one-padded", *LAYOUTS)]
+    jobs += [f"{layout}:fp32:{STEPS}:{fault}" for fault, (layout, _) in CASES.items()]
+    return harness.train_layouts(tmp_path_factory.mktemp("faults"), jobs, timeout=900)
+
+
+def test_every_fault_is_tried() -> None:
+    assert CASES.keys() == FAULTS.keys()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_as_it_is_the_layout_passes(findings: Path, layout: str) -> None:
+    (one,) = read(findings / f"{parse(layout).reference}@fp32")
+    compare(one, read(findings / f"{layout}@fp32"), "fp32").assert_within()
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_a_broken_lowering_is_noticed(findings: Path, fault: str) -> None:
+    layout, complaint = CASES[fault]
+    (one,) = read(findings / f"{parse(layout).reference}@fp32")
+    broken = compare(one, read(findings / f"{layout}@fp32@{fault}"), "fp32")
+    print(f"{fault}: loss {broken.loss:.1e}, gradient norm {broken.norm:.1e}, gradients {broken.gradients:.1e}")
+    with pytest.raises(AssertionError, match=complaint):
+        broken.assert_within()

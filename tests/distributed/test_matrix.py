@@ -1,0 +1,128 @@
+"""Every layout gives the single process's curve, evaluation and next token: the layout contract of docs/numerics.md.
+
+``make test-slow`` runs the layouts that prove something new each; ``make test-layouts`` runs all and prints a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+from tests.distributed.contract import Differences, assert_sound_reference, compare, read, table
+from tests.distributed.layouts import STEPS, parse
+
+pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
+
+QUICK = {
+    "fp32": [
+        "tp2-padded",
+        "cp2-sp-zero2-padded",
+        "dp2-zero3-full-every2",
+        "pp2-zb",
+        "tp4-sp",
+        "pp4-cuts1.2.1.1-padded",
+        "dp2-pp2-zero1-selective",
+        "tp2-sp-pp2-interleaved-padded",
+        "dp2-tp2-cp2-padded",
+        "dp2-tp2-sp-pp2-zb-zero1",
+    ],
+    "bf16_mixed": ["dp4-zero1-padded", "tp2-sp-pp2-interleaved-padded"],
+    "bf16": ["tp2-cp2-padded"],
+}
+"""By precision: each axis, schedule, ZeRO stage and kind of recomputation, mostly in products."""
+FULL = {
+    "fp32": [
+        "dp2",
+        "dp4",
+        "tp4",
+        "tp4-padded",
+        "tp4-sp-padded",
+        "dp2-tp4-zero1",
+        "tp8-padded",
+        "tp2-sp-padded",
+        "cp2-padded",
+        "cp4-padded",
+        "pp2",
+        "pp2-interleaved-padded",
+        "pp4",
+        "dp2-zero1",
+        "dp2-zero2-padded",
+        "dp2-zero3",
+        "tp2-full-padded",
+        "tp2-sp-selective-padded",
+        "dp2-zero3-selective",
+        "dp2-tp2-padded",
+        "tp2-sp-cp2-padded",
+        "cp2-zero3",
+        "dp2-cp2-zero2-padded",
+        "dp4-zero1-padded",
+        "pp2-cp2-full",
+        "dp2-pp2-zb-zero1",
+        "pp2-interleaved-full-padded",
+        "pp2-zb-padded",
+        "tp2-sp-pp4",
+        "dp2-tp2-pp2",
+        "dp2-tp2-sp-cp2-padded",
+        "dp2-tp2-sp-pp2-zero1",
+        "tp2-pp2-cp2-padded",
+        "dp2-tp2-sp-cp2-zero3-selective",
+        "dp2-tp2-sp-pp2-interleaved-zero1-full-every2",
+        "dp2-pp2-cp2-interleaved-zero1-selective",
+    ],
+    "bf16_mixed": [
+        "tp4-padded",
+        "tp2-sp-cp2-padded",
+        "dp2-zero3-full",
+        "dp2-pp2-zb-zero1",
+        "pp4-full",
+        "dp2-tp2-sp-pp2-zero1",
+        "dp2-tp2-sp-cp2-zero2",
+    ],
+    "bf16": ["tp4-padded", "dp2-zero2", "tp2-sp-pp2-interleaved-padded"],
+}
+"""What ``make test-layouts`` adds."""
+BOTH = [pytest.mark.layouts, pytest.mark.slow]
+CASES = [
+    *(
+        pytest.param(name, kind, marks=[pytest.mark.layouts, pytest.mark.slow])
+        for kind in QUICK
+        for name in QUICK[kind]
+    ),
+    *(pytest.param(name, kind, marks=pytest.mark.layouts) for kind in FULL for name in FULL[kind]),
+]
+
+
+@pytest.fixture(scope="module")
+def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trains the layouts of the tests that were selected, and what they are compared with, in one go."""
+    wanted = [item.callspec.params for item in request.session.items if item.path == request.path]
+    cases = [(params["name"], params["precision"]) for params in wanted]
+    references = dict.fromkeys((parse(name).reference, precision) for name, precision in cases)
+    jobs = [f"{name}:{precision}:{STEPS}" for name, precision in [*references, *cases]]
+    return harness.train_layouts(tmp_path_factory.mktemp("matrix"), jobs, timeout=5000)
+
+
+@pytest.fixture(scope="module")
+def rows(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Differences]]:
+    """Worst differences as they are found; shown at the end."""
+    found: dict[tuple[str, str], Differences] = {}
+    yield found
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"\n{table(found)}")
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_equals_one_process(
+    findings: Path, rows: dict[tuple[str, str], Differences], name: str, precision: str
+) -> None:
+    (one,) = read(findings / f"{parse(name).reference}@{precision}")
+    assert_sound_reference(one)
+    ranks = read(findings / f"{name}@{precision}")
+    assert len(ranks) == parse(name).processes
+    assert len(ranks[0]["steps"]) == STEPS
+    rows[name, precision] = compare(one, ranks, precision)
+    rows[name, precision].assert_within()
