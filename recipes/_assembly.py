@@ -12,7 +12,7 @@ from trainer.backends.native.optimizer import MakeOptimizer
 from trainer.config import Config
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
-from trainer.derive import Derived, pipeline_stages
+from trainer.derive import Derived
 from trainer.evaluation import Evaluator
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
 from trainer.optim.plugin import PluginOptimizer
@@ -38,12 +38,12 @@ def make_mesh(config: Config, derived: Derived, rank: int) -> Mesh:
 
 def make_backend(config: Config, derived: Derived, world: World) -> Backend:
     """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
-    return lower_natively(config, make_mesh(config, derived, world.rank), optimizer_maker(config))
+    return lower_natively(config, derived, make_mesh(config, derived, world.rank), optimizer_maker(config))
 
 
-def lower_natively(config: Config, mesh: Mesh, make_optimizer: MakeOptimizer) -> NativeBackend:
+def lower_natively(config: Config, derived: Derived, mesh: Mesh, make_optimizer: MakeOptimizer) -> NativeBackend:
     """The native backend, of a world that may be pretended."""
-    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, pipeline_stages(config))
+    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, derived.stages)
 
 
 def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:

@@ -31,14 +31,14 @@ def piece_of(config: Config, derived: Derived) -> Piece:
         build=lambda: CausalLM(config.model),
         plan=sharding_plan(config.model),
         precision=config.precision.mode,
-        make_backend=partial(lower_natively, config),
+        make_backend=partial(lower_natively, config, derived),
         make_optimizer=optimizer_maker(config),
         samples=config.train.microbatch,
         seq_len=config.data.seq_len,
         microbatches=derived.accumulation,
         virtual_stages=config.parallel.pipeline.virtual_stages,
         recomputing=recomputing,
-        make_unsharded=partial(lower_natively, without_zero(config)) if config.parallel.zero else None,
+        make_unsharded=partial(lower_natively, without_zero(config), derived) if config.parallel.zero else None,
     )
 
 

@@ -11,14 +11,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
 
-from recipes._assembly import lower_natively, make_mesh, optimizer_maker
-from trainer.backends.fake.rehearsal import Piece, RankReport, rehearse_rank
+from recipes._assembly import make_backend, make_mesh
+from recipes._rehearsal import piece_of
+from trainer.backends.fake.rehearsal import RankReport, rehearse_rank
 from trainer.batch import Batch
 from trainer.config import Config
 from trainer.derive import derive
@@ -43,17 +43,9 @@ def configured(overrides: Sequence[str]) -> Config:
 def rehearsed(overrides: Sequence[str], world: int) -> RankReport:
     """Rank 0 of ``world`` on the fake backend."""
     config = configured(overrides)
-    piece = Piece(
-        build=lambda: CausalLM(config.model),
-        plan=sharding_plan(config.model),
-        precision=config.precision.mode,
-        make_backend=partial(lower_natively, config),
-        make_optimizer=optimizer_maker(config),
-        samples=config.train.microbatch,
-        seq_len=config.data.seq_len,
-        microbatches=MICROBATCHES,
-    )
-    return rehearse_rank(piece, make_mesh(config, derive(config, World(size=world, cpu_bf16=True)), 0))
+    derived = derive(config, World(size=world, cpu_bf16=True))
+    piece = replace(piece_of(config, derived), microbatches=MICROBATCHES)
+    return rehearse_rank(piece, make_mesh(config, derived, 0))
 
 
 def give_freed_memory_back() -> None:
@@ -93,7 +85,7 @@ def sampling(peak: list[int]) -> Iterator[None]:
 def measured(overrides: Sequence[str]) -> int:
     """Bytes that a step and what it stands on add to this process after set-up. Collective."""
     world, config = replace(World.from_environment(), cpu_bf16=True), configured(overrides)
-    backend = lower_natively(config, make_mesh(config, derive(config, world), world.rank), optimizer_maker(config))
+    backend = make_backend(config, derive(config, world), world)
     backend.setup()
     shape = (config.train.microbatch, config.data.seq_len)
     tokens = torch.randint(config.model.vocab, shape)

@@ -14,11 +14,12 @@ pytestmark = pytest.mark.slow
 MODEL = [
     *("recipe=tiny", "model.hidden=768", "model.heads=12", "model.kv_heads=12", "model.mlp=2048", "model.vocab=16384"),
     *("model.tied=false", "data.seq_len=512", "train.microbatch=1", "backend=native", "precision.cpu_fallback=null"),
-    "model.loss_chunk_tokens=512",
+    *("model.loss_chunk_tokens=512", "precision=fp32"),
 ]
 LAYOUTS = {
-    "one": (1, ["model.layers=6", "precision=fp32"]),
-    "tp2": (2, ["model.layers=16", "parallel.tp=2", "precision=fp32"]),
+    "tp2-sp-full": (2, ["model.layers=16", "parallel.tp=2", "parallel.sp=true", "parallel.recompute=full"]),
+    "pp2": (2, ["model.layers=16", "parallel.pp=2"]),
+    "dp2-zero1": (2, ["model.layers=16", "parallel.zero=1"]),
 }
 """Processes, and what the layout asks for besides. FP32: without BF16 instructions a CPU takes minutes for a step."""
 
