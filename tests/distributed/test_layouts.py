@@ -1,4 +1,4 @@
-"""Layouts through the real front door, scripts/train.py under torchrun: training, evaluation, samples, saving, resuming.
+"""Layouts through the real front door, scripts/train.py under torchrun: curves, evaluation, samples, saving, resuming.
 
 All the layouts, without the front door: test_matrix.py.
 """
