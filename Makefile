@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup train test test-slow test-layouts check clean
+.PHONY: help setup train test test-slow test-layouts test-recipes check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -22,7 +22,7 @@ train: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2 scripts/train.py recipe=tiny
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not layouts"
+	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes"
 
 # make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)
@@ -31,6 +31,10 @@ test-slow: $(READY)
 # make test-layouts   the whole matrix of layouts against one process, and a table of the differences
 test-layouts: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m layouts tests/distributed/test_matrix.py
+
+# make test-recipes   a step of every full-size recipe at its intended world size, on fake tensors
+test-recipes: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "slow or recipes" tests/recipes
 
 # make check   lint, types and import contracts
 check: $(READY)

@@ -112,8 +112,9 @@ class Rank:
         phase = "forward_backward"
         if parallel.sp:
             seams = 4 * self.layers + self.first + self.last
-            add(phase, "tp", "all_gather", m * seams, size)
             add(phase, "tp", "reduce_scatter", m * seams, size)
+            # Blocks do not keep what they gathered, and gather it once more in the backward pass (the same section).
+            add(phase, "tp", "all_gather", m * (seams + 2 * self.layers), size)
             rows = ceil(model.hidden / self._shards())
             add("update", "tp", "all_reduce", 1, self.norms() * rows * FP32)
         else:
