@@ -1,7 +1,7 @@
 """What a rank of a full-size recipe computes and sends in a step, from papers' formulas and the recipe's numbers alone.
 
-Written for what the recipes use: even cuts, a stage for each pipeline rank, ZeRO 0 or 1, no context parallelism, no
-recompute.
+Written for what the recipes use: even cuts, a stage for each pipeline rank, ZeRO 0 or 1, no context parallelism,
+recompute none or selective in every layer.
 """
 
 from __future__ import annotations
@@ -83,8 +83,14 @@ class Rank:
         return self.layers * a_token * self.tokens * self.microbatches
 
     def recomputed_flops(self) -> int:
-        """The scores, once more, in the attention kernel's backward pass: one of its six products."""
-        return self.attention_flops() // 6
+        """The scores, once more, in the attention kernel's backward pass: one of its six products. Selective recompute
+        repeats the output projection, which is a third of its 6 FLOPs an element and token.
+        """
+        scores = self.attention_flops() // 6
+        if self.config.parallel.recompute == "none":
+            return scores
+        output = self.config.model.hidden * self.heads[0] * self.head_size
+        return scores + 2 * output * self.layers * self.tokens * self.microbatches
 
     def traffic(self) -> Traffic:
         """Every collective of a step."""
@@ -112,7 +118,9 @@ class Rank:
         phase = "forward_backward"
         if parallel.sp:
             seams = 4 * self.layers + self.first + self.last
-            add(phase, "tp", "reduce_scatter", m * seams, size)
+            # Recomputation repeats the attention's sum; the feed-forward's is the layer's last, which nobody needs.
+            again = self.layers if parallel.recompute != "none" else 0
+            add(phase, "tp", "reduce_scatter", m * (seams + again), size)
             # Blocks do not keep what they gathered, and gather it once more in the backward pass (the same section).
             add(phase, "tp", "all_gather", m * (seams + 2 * self.layers), size)
             rows = ceil(model.hidden / self._shards())
