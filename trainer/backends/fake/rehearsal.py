@@ -77,7 +77,7 @@ class RankReport:
     """One rank's step. parameters: elements by its tensor and pipeline cut, padding included, before ZeRO.
 
     simulated: numbers of microbatches that were run; more than one: totals are scaled. activations: peak bytes above
-    weights, gradients and optimizer state, wherever ZeRO puts those. seconds: that the rehearsal took.
+    weights, gradients and optimizer state, wherever ZeRO puts those. seconds: that the rehearsal took, on one core.
     """
 
     mesh: Mesh
@@ -93,40 +93,64 @@ class RankReport:
 
 def rehearse(piece: Piece, meshes: Sequence[Mesh]) -> list[RankReport]:
     """A report for each mesh's rank: side by side where there are several, on as many cores as there are."""
-    return in_processes([_Rehearse(piece, mesh) for mesh in meshes])
-
-
-@dataclass(frozen=True)
-class _Rehearse:
-    piece: Piece
-    mesh: Mesh
-
-    def __call__(self) -> RankReport:
-        return rehearse_rank(self.piece, self.mesh)
+    wholes = [_Part(piece, mesh, piece.make_backend) for mesh in meshes]
+    unsharded = [_Part(piece, mesh, piece.make_unsharded) for mesh in meshes] if piece.make_unsharded else []
+    found = in_processes([*wholes, *unsharded])
+    return [_report(piece, mesh, found[index :: len(meshes)]) for index, mesh in enumerate(meshes)]
 
 
 def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
-    """One rank's report. Makes and destroys torch's default process group."""
-    start = time.monotonic()
-    simulated = counts(piece.microbatches, mesh.pp, piece.virtual_stages)
-    runs, static, parameters = _run(piece, mesh, piece.make_backend, simulated)
-    totals = runs[0]
-    if len(runs) == 2:
-        totals = scale((simulated[0], runs[0]), (simulated[1], runs[1]), piece.microbatches)
-    activations = totals.peaks["forward_backward"]
-    if piece.make_unsharded is not None:
-        (unsharded,), _, _ = _run(piece, mesh, piece.make_unsharded, simulated[-1:])
-        activations = unsharded.peaks["forward_backward"]
+    """One rank's report, in this process. Makes and destroys torch's default process group."""
+    makers = [piece.make_backend, *([piece.make_unsharded] if piece.make_unsharded else [])]
+    return _report(piece, mesh, [_Part(piece, mesh, make_backend)() for make_backend in makers])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """runs: a step of each number of microbatches. parameters: this rank's elements before ZeRO."""
+
+    runs: Sequence[Totals]
+    static: Static
+    parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A lowering of a piece, to be run in a process of its own."""
+
+    piece: Piece
+    mesh: Mesh
+    make_backend: MakeBackend
+
+    def __call__(self) -> _Found:
+        """Without ZeRO activations alone are of interest, and they peak as soon as the pipeline is full."""
+        start = time.monotonic()
+        simulated = counts(self.piece.microbatches, self.mesh.pp, self.piece.virtual_stages)
+        if self.make_backend is self.piece.make_unsharded:
+            simulated = simulated[:1]
+        runs, static, parameters = _run(self.piece, self.mesh, self.make_backend, simulated)
+        return _Found(runs, static, parameters, time.monotonic() - start)
+
+
+def _report(piece: Piece, mesh: Mesh, found: Sequence[_Found]) -> RankReport:
+    """found: of the lowering, and where it has ZeRO, of that without."""
+    simulated, (whole, unsharded) = counts(piece.microbatches, mesh.pp, piece.virtual_stages), (found[0], found[-1])
+    totals = whole.runs[0]
+    if len(whole.runs) == 2:
+        few, more = zip(simulated, whole.runs, strict=True)
+        totals = scale(few, more, piece.microbatches)
+    activations = unsharded.runs[-1].peaks["forward_backward"]
     return RankReport(
         mesh=mesh,
-        parameters=parameters,
-        static=static,
+        parameters=whole.parameters,
+        static=whole.static,
         totals=totals,
         microbatches=piece.microbatches,
         simulated=simulated,
         activations=activations,
-        verdict=Verdict(piece.precision, parameters, mesh.dp * mesh.cp, activations),
-        seconds=time.monotonic() - start,
+        verdict=Verdict(piece.precision, whole.parameters, mesh.dp * mesh.cp, activations),
+        seconds=sum(part.seconds for part in found),
     )
 
 
