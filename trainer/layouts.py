@@ -153,8 +153,11 @@ def nearest(config: Config, world: World) -> str | None:
     best: tuple[float, str] | None = None
     ranks = max(world.size, model_parallel_size(config))  # a plan is looked at on one process
     sizes = [n for n in range(1, ranks + 1) if ranks % n == 0]
-    schedules = {(p.pipeline.schedule, p.pipeline.virtual_stages), ("1f1b", 1), ("interleaved_1f1b", 2)}
-    choices = product(sizes, sizes, sizes, {p.sp, False}, range(p.zero + 1 if 0 <= p.zero <= 3 else 2), schedules)
+    own = (p.pipeline.schedule, p.pipeline.virtual_stages)
+    schedules = list(dict.fromkeys([own, ("interleaved_1f1b", 2), ("1f1b", 1)]))  # the first of equals is proposed
+    choices = product(
+        sizes, sizes, sizes, dict.fromkeys([p.sp, False]), range(p.zero + 1 if 0 <= p.zero <= 3 else 2), schedules
+    )
     for tp, pp, cp, sp, stage, (schedule, virtual) in choices:
         if ranks % (tp * pp * cp) or config.model.mlp % tp or config.model.vocab % tp:
             continue

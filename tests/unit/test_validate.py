@@ -186,6 +186,7 @@ def test_a_rehearsal_is_judged_in_the_world_it_pretends(changes: dict[str, Any],
     [
         ({"backend_rank": 4, "backend_world": 4}, "backend.rank", "0 to 3"),
         ({"backend_rank": -1}, "backend.rank", "0 to 0"),
+        ({"optim__target_": "torch.optim.SGD"}, "optim._target_", "unset for a rehearsal"),
         ({"backend_world": 7}, "train.microbatch", "divides the 16 samples"),
         ({"backend_world": 6, "parallel_tp": 4}, "parallel", "backend.world=4"),
     ],
