@@ -37,7 +37,7 @@ def make_mesh(config: Config, derived: Derived, rank: int) -> Mesh:
 
 
 def make_backend(config: Config, derived: Derived, world: World) -> Backend:
-    """The backend of this configuration, with the optimizer that goes with it. Validation left native only."""
+    """The backend of this configuration, with the optimizer that goes with it."""
     return lower_natively(config, derived, make_mesh(config, derived, world.rank), optimizer_maker(config))
 
 

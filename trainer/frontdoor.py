@@ -102,7 +102,9 @@ def _interrupt(number: int, frame: object) -> None:
 def interrupted(world: World, directory: Path | None) -> int:
     """Report a stop that did not wait for a step to end: before training, or asked for twice."""
     if world.rank == 0:
-        text = "interrupted at once; the same command goes on from the last checkpoint, if there is one"
+        text = "interrupted at once"
+        if directory is not None:
+            text += "; the same command goes on from the last checkpoint, if there is one"
         print(text, file=sys.stderr, flush=True)
         write_exit(directory, ExitCode.PREEMPTED, world.rank, text)
     return int(ExitCode.PREEMPTED)

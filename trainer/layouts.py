@@ -19,6 +19,8 @@ from trainer.world import World
 
 SCHEDULES = ("1f1b", "interleaved_1f1b", "interleaved_zero_bubble")
 RECOMPUTE = ("none", "selective", "full")
+LARGEST_SEARCH = 16384
+"""Ranks up to which the nearest legal layout is looked for: an answer comes in a second or not at all."""
 
 
 def layouts(config: Config, world: World) -> Iterator[Problem]:
@@ -32,7 +34,8 @@ def layouts(config: Config, world: World) -> Iterator[Problem]:
     problems = [problem for rule in RULES for problem in rule(config, world)]
     if problems and (found := nearest(config, world)) is not None:
         last = problems[-1]
-        problems[-1] = replace(last, remedy=f"{last.remedy}; the nearest legal layout: {found}")
+        if found not in last.remedy:
+            problems[-1] = replace(last, remedy=f"{last.remedy}; the nearest legal layout: {found}")
     yield from problems
 
 
@@ -87,7 +90,9 @@ def microbatches(config: Config, world: World) -> Iterator[Problem]:
     if left_over:
         return
     if count < p.pp:
-        rule = f"at most the {count} microbatches that a rank takes a step: the others would never have work"
+        rule = (
+            f"at most the number of microbatches that a rank takes a step ({count}): the others would never have work"
+        )
         yield Problem(
             "parallel.pp",
             p.pp,
@@ -133,10 +138,8 @@ def recompute(config: Config, world: World) -> Iterator[Problem]:
         )
     if p.recompute in ("selective", "full") and p.pp > 1 and p.pipeline.schedule == "interleaved_zero_bubble":
         rule = "none with interleaved_zero_bubble: its split backward pass would make a layer's activations many times"
-        yield Problem(
-            "parallel.recompute", p.recompute, rule, "parallel.recompute=none, or parallel.pipeline.schedule=1f1b"
-        )
-    if p.recompute_every > config.model.layers:
+        yield Problem("parallel.recompute", p.recompute, rule, "parallel.recompute=none, or another schedule")
+    if p.recompute != "none" and p.recompute_every > config.model.layers:
         rule = f"at most the {config.model.layers} layers of the model"
         yield Problem(
             "parallel.recompute_every", p.recompute_every, rule, "parallel.recompute=none for no recomputation"
@@ -152,14 +155,19 @@ def nearest(config: Config, world: World) -> str | None:
     p = config.parallel
     best: tuple[float, str] | None = None
     ranks = max(world.size, model_parallel_size(config))  # a plan is looked at on one process
+    if ranks > LARGEST_SEARCH:
+        return None
     sizes = [n for n in range(1, ranks + 1) if ranks % n == 0]
+    samples, micro = config.train.tokens_per_step // config.data.seq_len, max(1, config.train.microbatch)
     own = (p.pipeline.schedule, p.pipeline.virtual_stages)
     schedules = list(dict.fromkeys([own, ("interleaved_1f1b", 2), ("1f1b", 1)]))  # the first of equals is proposed
     choices = product(
         sizes, sizes, sizes, dict.fromkeys([p.sp, False]), range(p.zero + 1 if 0 <= p.zero <= 3 else 2), schedules
     )
     for tp, pp, cp, sp, stage, (schedule, virtual) in choices:
-        if ranks % (tp * pp * cp) or config.model.mlp % tp or config.model.vocab % tp:
+        if ranks % (tp * pp * cp) or config.model.mlp % tp or config.model.vocab % tp or pp > config.model.layers:
+            continue
+        if samples % (micro * ranks // (tp * pp * cp)):
             continue
         pipe = replace(p.pipeline, schedule=schedule, virtual_stages=virtual, cuts=[])
         candidate = replace(p, tp=tp, pp=pp, cp=cp, sp=sp, zero=stage, pipeline=pipe)
@@ -189,4 +197,6 @@ def _changes(a: ParallelConfig, b: ParallelConfig) -> str:
     for key in ("schedule", "virtual_stages"):
         if getattr(a.pipeline, key) != (value := getattr(b.pipeline, key)):
             changed.append(f"parallel.pipeline.{key}={value}")
+    if a.pipeline.cuts != b.pipeline.cuts:
+        changed.append("parallel.pipeline.cuts=[]")
     return " ".join(changed).replace("=False", "=false").replace("=True", "=true")

@@ -258,7 +258,7 @@ def tensor_parallel(config: Config, world: World) -> Iterator[Problem]:
     for key, what in (("model.mlp", "the feed-forward's width"), ("model.vocab", "rows of the embedding and the head")):
         size = lookup(config, key)
         if size > 0 and size % tp:
-            legal = max(n for n in range(1, tp) if size % n == 0)
+            legal = max(n for n in range(1, min(tp, size + 1)) if size % n == 0)
             remedy = f"parallel.tp={legal}, or {key}={-(-size // tp) * tp}"
             yield Problem(key, size, f"divided by parallel.tp ({tp}), which cuts {what}", remedy)
 
@@ -276,8 +276,8 @@ def backend(config: Config, world: World) -> Iterator[Problem]:
             "backend.name",
             "neuron",
             f"needs Trainium, and this machine has no Neuron device; this recipe: {need}",
-            "run it there; to try the same code here: python scripts/train.py recipe=tiny; to see how it is cut:"
-            f" python scripts/plan.py recipe={config.recipe}",
+            "run it there; to take a whole step of it here, without devices: python scripts/train.py"
+            f" recipe={config.recipe} backend=fake; to train something here: python scripts/train.py recipe=tiny",
         )
     elif name == "neuron":
         yield Problem(

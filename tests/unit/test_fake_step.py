@@ -205,7 +205,16 @@ def test_recomputation_is_told_apart() -> None:
 
 @pytest.mark.parametrize(
     ("microbatches", "stages", "virtual", "expected"),
-    [(1, 1, 1, (1,)), (3, 1, 1, (3,)), (4, 1, 1, (2, 3)), (5, 4, 1, (5,)), (99, 4, 1, (4, 5)), (99, 4, 2, (8, 12))],
+    [
+        (1, 1, 1, (1,)),
+        (3, 1, 1, (3,)),
+        (4, 1, 1, (2, 3)),
+        (5, 4, 1, (5,)),
+        (99, 4, 1, (4, 5)),
+        (99, 4, 2, (8, 12)),
+        (30, 8, 2, (30,)),
+        (44, 10, 2, (22, 33)),
+    ],
 )
 def test_few_microbatches_are_simulated(
     microbatches: int, stages: int, virtual: int, expected: tuple[int, ...]

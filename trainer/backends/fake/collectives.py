@@ -10,9 +10,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import ProcessGroup, _resolve_process_group
 
-from trainer.parallel.mesh import AXES, Mesh
-
-DATA = ("cp", "dp")
+from trainer.parallel.mesh import AXES, DATA, Mesh
 
 JOINED = {DATA: "data", AXES: "world"}
 """Names of axes that go together: the ranks that hold the same weights, and all."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
-from trainer.errors import RunError
+from trainer.errors import ConfigError, Problem, RunError
 
 T = TypeVar("T")
 
@@ -35,7 +35,14 @@ def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
         for ready in wait(list(running)):
             assert isinstance(ready, Connection)
             index, process = running.pop(ready)
-            outcome = ready.recv()
+            try:
+                outcome = ready.recv()
+            except EOFError:
+                process.join()
+                rule = f"a process that lives to the end; it ended with {process.exitcode} (-9: no memory?)"
+                raise ConfigError(
+                    Problem("backend.rank", None, rule, "rehearse one rank at a time: backend.rank=0")
+                ) from None
             process.join()
             if isinstance(outcome, _Failure):
                 raise outcome.kind(outcome.contents)

@@ -22,7 +22,7 @@ from trainer.backends.fake.watch import Watch
 from trainer.backends.fake.world import pretended_world
 from trainer.backends.native.optimizer import MakeOptimizer, Optimizer
 from trainer.batch import Batch
-from trainer.parallel.mesh import Mesh
+from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.plan import Plan
 
 PHASES = ("forward_backward", "update")
@@ -149,7 +149,7 @@ def _report(piece: Piece, mesh: Mesh, found: Sequence[_Found]) -> RankReport:
         microbatches=piece.microbatches,
         simulated=simulated,
         activations=activations,
-        verdict=Verdict(piece.precision, whole.parameters, mesh.dp * mesh.cp, activations),
+        verdict=Verdict(piece.precision, whole.parameters, mesh.size(*DATA) if len(found) > 1 else 1, activations),
         seconds=sum(part.seconds for part in found),
     )
 

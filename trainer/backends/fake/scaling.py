@@ -25,10 +25,15 @@ class Totals:
 def counts(microbatches: int, stages: int, virtual: int = 1) -> tuple[int, ...]:
     """Numbers of microbatches to simulate: the step's own where that is few, else two to extrapolate from.
 
-    stages: pipeline-parallel size. virtual: stages of each rank; above 1 the schedule wants whole rounds of ``stages``
-    microbatches, and its warm-up lasts up to two of them (Narayanan et al. 2021, arXiv:2104.04473, section 2.2).
+    stages: pipeline-parallel size. virtual: stages of each rank; above 1 the schedule runs in equal rounds of
+    ``stages`` microbatches or more, and its warm-up lasts up to two of them (Narayanan et al. 2021, arXiv:2104.04473,
+    section 2.2).
     """
-    few = (2 * stages, 3 * stages) if virtual > 1 else (max(2, stages), max(2, stages) + 1)
+    if virtual > 1:
+        per_round = microbatches // max(1, microbatches // stages)  # as torch's schedules divide them
+        few = (2 * per_round, 3 * per_round)
+    else:
+        few = (max(2, stages), max(2, stages) + 1)
     return (microbatches,) if microbatches <= few[1] else few
 
 

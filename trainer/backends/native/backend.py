@@ -131,8 +131,15 @@ class NativeBackend:
             self._groups["pp"],
             lambda batch, seq: (batch, seq // parts, hidden),
             self.dtype,
-            self._optimizer.collect,
+            self._collect,
         )
+
+    def _collect(self) -> None:
+        """Gradients have appeared without a hook (zero bubble): they join those that are accumulated."""
+        self._optimizer.collect()
+        for stage in self._stages:
+            if stage.sharded is not None:
+                stage.sharded.collect()
 
     def _hidden(self, plan: Plan) -> int:
         norm = next(name for name, rule in plan.match(self._placements).items() if rule.style == "norm")

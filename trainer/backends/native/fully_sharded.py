@@ -61,6 +61,18 @@ class FullySharded:
         root.set_requires_gradient_sync(self.stage > 1 or last)
         root.set_is_last_backward(last)
 
+    def collect(self) -> None:
+        """Add what the zero bubble's weight step left on the gathered BF16 weights to the FP32 accumulators.
+
+        It calls no hook, so that FSDP2 would add up several microbatches in BF16 before it casts them.
+        """
+        root: Any = self.model
+        for state in root._get_fsdp_state()._state_ctx.all_states:
+            if state._fsdp_param_group is not None:
+                for parameter in state._fsdp_param_group.fsdp_params:
+                    parameter.accumulate_unsharded_grad_if_needed()
+                    parameter.to_accumulated_grad_if_needed()
+
     def reduce(self) -> None:
         """Reduce what the backward passes of a pipeline left: it runs autograd in parts, past FSDP2's own hooks.
 
