@@ -18,25 +18,24 @@ pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the train
 
 QUICK = {
     "fp32": [
-        "tp2-padded",
         "cp2-sp-zero2-padded",
         "dp2-zero3-full-every2",
-        "pp2-zb",
         "tp4-sp",
         "pp4-cuts1.2.1.1-padded",
         "dp2-pp2-zero1-selective",
         "tp2-sp-pp2-interleaved-padded",
-        "dp2-tp2-cp2-padded",
         "dp2-tp2-sp-pp2-zb-zero1",
     ],
-    "bf16_mixed": ["dp4-zero1-padded", "tp2-sp-pp2-interleaved-padded"],
-    "bf16": ["tp2-cp2-padded"],
+    "bf16_mixed": ["tp2-sp-pp2-interleaved-padded"],
 }
-"""By precision: each axis, schedule, ZeRO stage and kind of recomputation, mostly in products."""
+"""By precision: each axis, schedule, ZeRO stage and kind of recomputation, in products."""
 FULL = {
     "fp32": [
         "dp2",
         "dp4",
+        "tp2-padded",
+        "pp2-zb",
+        "dp2-tp2-cp2-padded",
         "tp4",
         "tp4-padded",
         "tp4-sp-padded",
@@ -74,6 +73,7 @@ FULL = {
     ],
     "bf16_mixed": [
         "tp4-padded",
+        "dp4-zero1-padded",
         "tp2-sp-cp2-padded",
         "dp2-zero3-full",
         "dp2-pp2-zb-zero1",
@@ -81,7 +81,7 @@ FULL = {
         "dp2-tp2-sp-pp2-zero1",
         "dp2-tp2-sp-cp2-zero2",
     ],
-    "bf16": ["tp4-padded", "dp2-zero2", "tp2-sp-pp2-interleaved-padded"],
+    "bf16": ["tp2-cp2-padded", "tp4-padded", "dp2-zero2", "tp2-sp-pp2-interleaved-padded"],
 }
 """What ``make test-layouts`` adds."""
 BOTH = [pytest.mark.layouts, pytest.mark.slow]
