@@ -22,7 +22,7 @@ train: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2 scripts/train.py recipe=tiny
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes"
+	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes" -n 2
 
 # make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)
