@@ -27,6 +27,7 @@ from trainer.errors import ConfigError, ElsewhereError, ExitCode, Problem, RunEr
 from trainer.exitfile import guess_directory, write_crash, write_exit
 from trainer.files import is_directory_name
 from trainer.reliability.orphans import follow_launcher
+from trainer.reliability.signals import leave_within
 from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
 from trainer.validate import ABOUT_THIS_LAUNCH, RULES, validate
@@ -39,6 +40,8 @@ VALUED_FLAGS = (
 """Hydra's flags that are followed by a value."""
 
 REPORT_SECONDS = 2.0
+PATIENCE_SECONDS = 10.0
+"""From a stopping signal before training to the end by force."""
 
 ENDINGS = {
     int(ExitCode.DONE): "done",
@@ -80,6 +83,7 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, _interrupt)
+        leave_within(PATIENCE_SECONDS, lambda: interrupted(world, directory))
         main()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if outcomes:  # a job had begun: this is no mistake of composition
