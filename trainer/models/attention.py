@@ -35,7 +35,7 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Context], torch.Ten
 class Attention(nn.Module):
     """Multi-head attention (arXiv:1706.03762) or grouped-query attention (arXiv:2305.13245).
 
-    A lowering that cuts the sequence replaces ``attend``.
+    A lowering that cuts the sequence replaces ``attend``; one that fuses the projections replaces ``project``.
     """
 
     attend: Attend
@@ -54,15 +54,20 @@ class Attention(nn.Module):
         """[batch, seq, hidden] -> the same shape.
 
         The number of heads is read from the projections' outputs, never from the configuration, so that a
-        tensor-parallel lowering may hand this code fewer heads.
+        tensor-parallel lowering may hand this code fewer heads; so is the sequence, which its projections may gather.
         """
-        batch, seq, _ = x.shape
+        queries, keys, values = self.project(x)
+        batch, seq, _ = queries.shape
         split = (batch, seq, -1, self.head_dim)
-        q = rotate(self.q_proj(x).view(split).transpose(1, 2), context.cosines, context.sines)
-        k = rotate(self.k_proj(x).view(split).transpose(1, 2), context.cosines, context.sines)
-        v = self.v_proj(x).view(split).transpose(1, 2)
+        q = rotate(queries.reshape(split).transpose(1, 2), context.cosines, context.sines)
+        k = rotate(keys.reshape(split).transpose(1, 2), context.cosines, context.sines)
+        v = values.reshape(split).transpose(1, 2)
         out = self.attend(q, k, v, context)
         return self.o_proj(out.transpose(1, 2).reshape(batch, seq, -1))
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[batch, seq, hidden] -> queries, keys and values, each [batch, seq, heads * head_dim]."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Context) -> torch.Tensor:

@@ -20,4 +20,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., hidden] -> [..., hidden]."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_and_up(x)
+        return self.down_proj(F.silu(gate) * up)
+
+    def gate_and_up(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[..., hidden] -> twice [..., mlp]. A lowering that fuses the two replaces this."""
+        return self.gate_proj(x), self.up_proj(x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -44,11 +45,22 @@ class Share:
         kept = self.indices(batch.tokens.shape[1])
         return Batch(batch.tokens[:, kept], batch.labels[:, kept], batch.positions[:, kept], batch.document_ids)
 
+    def _indices_on(self, seq: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """``indices`` and ``gathered``, on a device; on XLA each new tensor would be another transfer."""
+        if device.type != "xla":
+            return self.indices(seq), self.gathered(seq)
+        return _on_xla(self, seq, device)
+
     def mask(self, document_ids: torch.Tensor) -> torch.Tensor:
         """[batch, seq] ids of whole samples -> bool [batch, 1, seq / ranks, seq], keys in gathered order."""
-        queries, keys = self.indices(document_ids.shape[1]), self.gathered(document_ids.shape[1])
+        queries, keys = self._indices_on(document_ids.shape[1], document_ids.device)
         same = document_ids[:, queries].unsqueeze(-1) == document_ids[:, keys].unsqueeze(-2)
         return (same & (queries.unsqueeze(-1) >= keys)).unsqueeze(1)
+
+
+@lru_cache
+def _on_xla(share: Share, seq: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return share.indices(seq).to(device), share.gathered(seq).to(device)
 
 
 @dataclass(frozen=True)
