@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup train test test-slow test-layouts test-recipes check clean
+.PHONY: help setup train test test-slow test-long test-layouts test-recipes test-nxd trn1-smoke check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -22,11 +22,15 @@ train: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2 scripts/train.py recipe=tiny
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes" -n 2
+	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes and not nxd" -n 2
 
 # make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not nxd" -n 2 --dist loadfile
+
+# make test-long   what CI leaves out of the slow tests: commands of the docs' pages, the smoke test's dry run
+test-long: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 # make test-layouts   the whole matrix of layouts against one process, and a table of the differences
 test-layouts: $(READY)
@@ -36,12 +40,21 @@ test-layouts: $(READY)
 test-recipes: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "slow or recipes" tests/recipes
 
+# make test-nxd NXD_SOURCE=<checkout>/src   the neuron backend against neuronx-distributed's real source, over gloo
+test-nxd: $(READY)
+	@test -d "$(NXD_SOURCE)/neuronx_distributed" || { echo "NXD_SOURCE=<checkout of neuronx-distributed>/src is missing"; exit 2; }
+	OMP_NUM_THREADS=1 NXD_SOURCE="$(abspath $(NXD_SOURCE))" $(BIN)/python -m pytest -m nxd tests/neuron
+
 # make check   lint, types and import contracts
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# make trn1-smoke   on a trn1.32xlarge: a page of results (docs/trainium.md); DRY=1: the same jobs, small, on this CPU
+trn1-smoke: $(if $(DRY),$(READY))
+	$(if $(DRY),$(BIN)/python,python) scripts/smoke.py $(if $(DRY),--dry)
 
 # make clean   remove runs and caches, keep the virtual environment
 clean:

@@ -16,12 +16,15 @@ from trainer.errors import ExitCode
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.mesh import Mesh
+from trainer.trainium.flash import why_plain
 
 
 def rehearse_run(config: Config, derived: Derived) -> ExitCode:
     """Take a step as backend.rank, or as one rank of each class, and print what it takes. Writes nothing."""
     for report in rehearse(piece_of(config, derived), ranks_of(config, derived)):
         print("\n".join(describe(report)), flush=True)
+    if (why := why_plain(config.data.seq_len, config.data.document_mask, config.parallel.cp)) is not None:
+        print(f"not in the activations: scores of plain attention on trn1, heads x seq^2 a sample and layer ({why})")
     return ExitCode.DONE
 
 

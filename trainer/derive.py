@@ -10,6 +10,8 @@ from trainer.config import Config
 from trainer.parallel.bubble import idle_share
 from trainer.parallel.heads import Heads, lay_out
 from trainer.parallel.stages import cut_layers, stage_costs
+from trainer.trainium.flash import why_plain
+from trainer.trainium.topology import CORES_OF_A_NODE
 from trainer.world import World
 
 
@@ -49,10 +51,6 @@ def precision_mode(config: Config, world: World) -> str:
 def model_parallel_size(config: Config) -> int:
     """Ranks that together hold one copy of the model."""
     return config.parallel.tp * config.parallel.pp * config.parallel.cp
-
-
-CORES_OF_A_NODE = 32
-"""NeuronCores of a trn1.32xlarge."""
 
 
 def pretended(config: Config, world: World) -> World:
@@ -111,6 +109,10 @@ def derive(config: Config, world: World) -> Derived:
     if config.parallel.tp > 1:
         layout = lay_out(Heads(config.model.heads, config.model.kv_heads, head_dim(config.model)), config.parallel.tp)
         reasons = (*reasons, f"heads          {f'tp {config.parallel.tp}':<12} {layout}")
+    if backend == "neuron":
+        plain = why_plain(config.data.seq_len, config.data.document_mask, config.parallel.cp)
+        why = plain or "causal, without document masks (data.document_mask), of whole 2,048 positions"
+        reasons = (*reasons, f"attention      {'plain' if plain else 'NKI flash':<12} {why}")
     stages = pipeline_stages(config)
     reasons = (*reasons, *_layout_reasons(config, dp, accumulation, stages))
     return Derived(backend, precision, dp, samples, accumulation, steps, warmup, stages, reasons)

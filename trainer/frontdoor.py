@@ -26,10 +26,12 @@ from trainer.diagnose import CONF, diagnose
 from trainer.errors import ConfigError, ElsewhereError, ExitCode, Problem, RunError
 from trainer.exitfile import guess_directory, write_crash, write_exit
 from trainer.files import is_directory_name
+from trainer.neuron_rules import job as job_of
 from trainer.reliability.orphans import follow_launcher
 from trainer.reliability.signals import leave_within
 from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
+from trainer.trainium.environment import apply, settle
 from trainer.validate import ABOUT_THIS_LAUNCH, RULES, validate
 from trainer.world import World
 
@@ -192,11 +194,21 @@ def train(config: Config, world: World, load: LoadRecipe) -> int:
     """Announce what was derived, and hand a valid configuration over to the recipe's assembly."""
     derived = derive(config, world)
     config = effective(config, derived)
+    settled = prepare_trainium(config, world) if derived.backend == "neuron" else ()
     if world.rank == 0:
         what = "run" if world.launched is None else "rehearsal of"
         print(f"{what} {config.run.name}: recipe={config.recipe}, {config.model.name} on {world.size} process(es)")
-        print("\n".join(f"  {line}" for line in derived.reasons), flush=True)
+        print("\n".join(f"  {line}" for line in (*derived.reasons, *settled)), flush=True)
     return int(load(config.task)(config, derived, world, list(HydraConfig.get().overrides.task)))
+
+
+def prepare_trainium(config: Config, world: World) -> tuple[str, ...]:
+    """Set the variables of a job on Trainium, before anything imports XLA; a line for each that the user had set."""
+    if world.neuron_on_cpu:
+        return ()
+    settled = settle(job_of(config, world), os.environ)
+    apply(settled)
+    return tuple(f"variable       {note}" for note in settled.notes)
 
 
 def _named(config: Config, world: World) -> Config:
@@ -219,9 +231,10 @@ def _named(config: Config, world: World) -> Config:
 def report(error: RunError, world: World, directory: Path | None) -> int:
     """Print the error, in full on the rank that reports it and as one line elsewhere; return its exit code.
 
-    Whoever ends first makes torchrun end the others: the others wait, so that the report is never lost.
+    The first process of a node prints it in full too: what is wrong with that node, rank 0 may not see. Whoever ends
+    first makes torchrun end the others: the others wait, so that the report is never lost.
     """
-    if world.rank == error.rank and not isinstance(error, ElsewhereError):
+    if (world.rank == error.rank or world.leads_node) and not isinstance(error, ElsewhereError):
         prefix = f"rank {world.rank}: " if world.rank else ""
         print(prefix + error.report(), file=sys.stderr, flush=True)
         write_exit(directory, int(error.code), world.rank, error.title, error)

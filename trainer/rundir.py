@@ -3,7 +3,7 @@
 runs/NAME/
   config.yaml        resolved; runs again as it is
   overrides.json     the command line's overrides
-  environment.json   versions, host, git commit
+  environment.json   versions, host, git commit, variables that steer XLA and the Neuron runtime
   metrics.jsonl      one line a step
   checkpoints/
   result.json        written when training is complete
@@ -33,6 +33,8 @@ from trainer.exitfile import LOCK, forget_exit
 from trainer.files import read_json, write_atomically, write_json
 from trainer.redact import redact
 from trainer.schema import flatten, to_config
+from trainer.trainium.environment import recorded
+from trainer.trainium.installed import PACKAGES, WITH_THEM
 
 CONFIG, RESULT, METRICS = "config.yaml", "result.json", "metrics.jsonl"
 UNCHANGEABLE = ("data.seq_len",)
@@ -218,8 +220,8 @@ def _lock(path: Path) -> IO[str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, host and commit, for whoever asks later why two runs differ. No environment variable is recorded."""
-    packages = ("torch", "torch-xla", "numpy", "datasets", "tokenizers", "safetensors", "hydra-core", "omegaconf")
+    """Versions, host and commit, for whoever asks later why two runs differ; of the variables those that steer XLA."""
+    packages = (*PACKAGES, *WITH_THEM, "numpy", "datasets", "tokenizers", "safetensors", "hydra-core", "omegaconf")
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
@@ -229,6 +231,7 @@ def environment() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "git_commit": _git_commit(),
         "command": Path(sys.argv[0]).name,
+        "variables": redact(recorded(os.environ)),
     }
 
 

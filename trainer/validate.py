@@ -15,13 +15,16 @@ from typing import Any
 
 from trainer.arithmetic import head_dim
 from trainer.config import Config
-from trainer.derive import CORES_OF_A_NODE, backend_name, model_parallel_size, total_steps
+from trainer.derive import backend_name, model_parallel_size, total_steps
 from trainer.errors import ConfigError, Problem
 from trainer.files import is_directory_name
 from trainer.layouts import layouts
+from trainer.neuron_rules import neuron, neuron_machine
 from trainer.plugins import problem_of
 from trainer.redact import HIDDEN, redact
 from trainer.schema import all_keys, flatten, nearest_key
+from trainer.trainium.command import torchrun
+from trainer.trainium.topology import CORES_OF_A_NODE
 from trainer.world import World
 
 CHOICES = {
@@ -36,9 +39,6 @@ CHOICES = {
     "backend.name": ("auto", "native", "neuron", "fake"),
     "reliability.nonfinite": ("stop", "skip"),
 }
-CORES_OF_A_JOB = (1, 2, 8, 32)
-"""Numbers of NeuronCores of one trn1.32xlarge that a job can use; a job on several instances uses all of each (AWS
-Neuron documentation, neuronx-distributed; aws-neuron-sdk issue on init_metaring failing for 16)."""
 SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "plugin")
 DOCUMENT_UNITS = ("file", "paragraph", "line")
 
@@ -218,7 +218,7 @@ def batch(config: Config, world: World) -> Iterator[Problem]:
 
 
 def layout(config: Config, world: World) -> Iterator[Problem]:
-    """The parallel axes against the number of processes, and the numbers of cores that the runtime can connect."""
+    """The parallel axes against the number of processes."""
     size = model_parallel_size(config)
     if size > 0 and world.size % size:
         yield Problem(
@@ -227,11 +227,6 @@ def layout(config: Config, world: World) -> Iterator[Problem]:
             f"their product ({size}) divides the number of processes ({world.size})",
             command_line(config, world),
         )
-    elif backend_name(config, world) == "neuron" and world.size not in CORES_OF_A_JOB and world.size % CORES_OF_A_NODE:
-        rule = (
-            f"{', '.join(map(str, CORES_OF_A_JOB))} on one trn1.32xlarge, or all {CORES_OF_A_NODE} of each of several"
-        )
-        yield Problem("number of processes", world.size, rule, command_line(config, world))
 
 
 def command_line(config: Config, world: World) -> str:
@@ -242,12 +237,10 @@ def command_line(config: Config, world: World) -> str:
     if backend_name(config, world) != "neuron":
         return f"torchrun --standalone --nproc_per_node {size} {recipe} ... (and your overrides)"
     nodes = -(-size // CORES_OF_A_NODE)
+    command = f"{' '.join(argument.text for argument in torchrun(nodes, config.recipe or 'run'))} {recipe}"
     if nodes == 1:
-        return f"torchrun --nproc_per_node {CORES_OF_A_NODE} {recipe}"
-    return (
-        f"on each of {nodes} nodes or a multiple: torchrun --nnodes {nodes} --nproc_per_node {CORES_OF_A_NODE}"
-        f" --rdzv_backend c10d --rdzv_endpoint HOST:29500 {recipe}   (HOST: the first node's address)"
-    )
+        return command
+    return f"on each of {nodes} nodes or a multiple: {command}   (HOST: the first node's address)"
 
 
 def tensor_parallel(config: Config, world: World) -> Iterator[Problem]:
@@ -263,32 +256,10 @@ def tensor_parallel(config: Config, world: World) -> Iterator[Problem]:
             yield Problem(key, size, f"divided by parallel.tp ({tp}), which cuts {what}", remedy)
 
 
-def backend(config: Config, world: World) -> Iterator[Problem]:
-    """What this machine and this version can execute."""
-    name = backend_name(config, world)
-    if name == "neuron" and not world.trainium:
-        size = model_parallel_size(config)
-        nodes = max(1, -(-size // CORES_OF_A_NODE))
-        need = (
-            f"{nodes} trn1.32xlarge instance{'s' if nodes > 1 else ''} ({size} NeuronCores for one copy of the model)"
-        )
-        yield Problem(
-            "backend.name",
-            "neuron",
-            f"needs Trainium, and this machine has no Neuron device; this recipe: {need}",
-            "run it there; to take a whole step of it here, without devices: python scripts/train.py"
-            f" recipe={config.recipe} backend=fake; to train something here: python scripts/train.py recipe=tiny",
-        )
-    elif name == "neuron":
-        yield Problem(
-            "backend.name", name, "this version executes on the native backend only", "set backend.name=native"
-        )
-    elif name == "fake":
-        yield from rehearsal(config, world)
-
-
 def rehearsal(config: Config, world: World) -> Iterator[Problem]:
     """backend=fake: one process pretends to be a rank of a world. Called with that world."""
+    if config.backend.name != "fake":
+        return
     if (world.launched or 1) > 1:
         rule = f"one process pretends all of them, and there are {world.launched}"
         yield Problem(
@@ -415,7 +386,9 @@ RULES: tuple[Rule, ...] = (
     layout,
     tensor_parallel,
     layouts,
-    backend,
+    neuron,
+    neuron_machine,
+    rehearsal,
     recipe,
     plugins,
     tracker,
@@ -423,5 +396,5 @@ RULES: tuple[Rule, ...] = (
     sources,
     tokenizer,
 )
-ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, backend)
+ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, neuron_machine, rehearsal)
 """Rules about the processes and the machine at hand, rather than the configuration alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import netrc
 import os
 import platform
@@ -10,6 +11,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from trainer.errors import ConfigError, Problem
+from trainer.trainium.host import Host, detect
+from trainer.trainium.topology import CORES_OF_A_NODE
 
 ATTEMPT = "TRAINER_ATTEMPT"
 """Environment variable in which scripts/launch.py names one attempt, of the several that --max-restarts allows."""
@@ -39,6 +42,24 @@ class World:
     """Somebody has logged in to W&B here."""
     launched: int | None = None
     """Processes that there really are, where ``size`` is only pretended (trainer.derive.pretended)."""
+    local_rank: int | None = None
+    """This process's number on its node, as torchrun says; None without torchrun."""
+    local_size: int | None = None
+    """Processes of this node, as torchrun says; None without torchrun."""
+    host: Host | None = None
+    """What this machine shows of Trainium; None where it has none."""
+    neuron_on_cpu: bool = False
+    """PJRT_DEVICE=CPU is the user's wish and neuronx-distributed is here: backend=neuron runs without a device."""
+
+    @property
+    def leads_node(self) -> bool:
+        """Whether this is the first process of its node."""
+        return (self.rank if self.local_rank is None else self.local_rank) == 0
+
+    @property
+    def per_node(self) -> int:
+        """Processes of this node; without torchrun's word, as many as a full trn1 node takes."""
+        return self.local_size or min(self.size, CORES_OF_A_NODE)
 
     @classmethod
     def from_environment(cls) -> World:
@@ -47,10 +68,15 @@ class World:
         if size > 1 and "MASTER_ADDR" not in os.environ:
             rule = "torchrun sets it together with MASTER_ADDR, which is missing"
             raise ConfigError(Problem("WORLD_SIZE", size, rule, "launch with torchrun, or unset WORLD_SIZE and RANK"))
+        trainium = Path("/dev/neuron0").exists()
         return cls(
             size=size,
             rank=rank,
-            trainium=Path("/dev/neuron0").exists(),
+            trainium=trainium,
+            local_rank=_count("LOCAL_RANK", 0) if "LOCAL_RANK" in os.environ else None,
+            local_size=_count("LOCAL_WORLD_SIZE", 0) or None,
+            host=detect() if trainium else None,
+            neuron_on_cpu=os.environ.get("PJRT_DEVICE") == "CPU" and has_module("neuronx_distributed"),
             cpu_bf16=cpu_has_bf16(),
             wandb_account=has_wandb_account(),
         )
@@ -63,6 +89,14 @@ def _count(variable: str, default: int) -> int:
             Problem(variable, text, "a number, set by torchrun", f"launch with torchrun, or unset {variable}")
         )
     return int(text)
+
+
+def has_module(name: str) -> bool:
+    """Whether Python finds a top-level module, without importing it."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # imported already, and without a specification of its own
+        return True
 
 
 def has_wandb_account() -> bool:

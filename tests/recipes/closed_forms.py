@@ -1,7 +1,7 @@
 """What a rank of a full-size recipe computes and sends in a step, from papers' formulas and the recipe's numbers alone.
 
 Written for what the recipes use: even cuts, a stage for each pipeline rank, ZeRO 0 or 1, no context parallelism,
-recompute none or selective in every layer.
+recompute none, selective or full, in every k-th layer of the whole model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ BF16, FP32 = 2, 4
 
 @dataclass(frozen=True)
 class Rank:
-    """A tensor-parallel rank of a pipeline stage. data: ranks that hold the same weights. microbatches: of a step."""
+    """A tensor-parallel rank of a pipeline stage. data: ranks that hold the same weights. microbatches: of a step.
+    start: number of the stage's first layer.
+    """
 
     config: Config
     layers: int
@@ -30,6 +32,7 @@ class Rank:
     last: bool
     data: int
     microbatches: int
+    start: int = 0
 
     @property
     def heads(self) -> tuple[int, int, int]:
@@ -84,13 +87,25 @@ class Rank:
 
     def recomputed_flops(self) -> int:
         """The scores, once more, in the attention kernel's backward pass: one of its six products. Selective recompute
-        repeats the output projection, which is a third of its 6 FLOPs an element and token.
+        repeats the output projection, which is a third of its 6 FLOPs an element and token; full recompute the whole
+        forward pass up to the last matrix product, whose result nobody needs.
         """
         scores = self.attention_flops() // 6
         if self.config.parallel.recompute == "none":
             return scores
-        output = self.config.model.hidden * self.heads[0] * self.head_size
-        return scores + 2 * output * self.layers * self.tokens * self.microbatches
+        repeated = self.config.model.hidden * self.heads[0] * self.head_size
+        if self.config.parallel.recompute == "full":
+            repeated = sum(a * b for a, b in self.layer()[:-1])
+            scores += self.attention_flops() // 3 * self.repeated // self.layers
+        return scores + 2 * repeated * self.repeated * self.tokens * self.microbatches
+
+    @property
+    def repeated(self) -> int:
+        """Layers that are recomputed."""
+        parallel = self.config.parallel
+        if parallel.recompute == "none":
+            return 0
+        return sum(number % parallel.recompute_every == 0 for number in range(self.start, self.start + self.layers))
 
     def traffic(self) -> Traffic:
         """Every collective of a step."""
@@ -119,9 +134,9 @@ class Rank:
         if parallel.sp:
             seams = 4 * self.layers + self.first + self.last
             # Recomputation repeats the attention's sum; the feed-forward's is the layer's last, which nobody needs.
-            again = self.layers if parallel.recompute != "none" else 0
-            add(phase, "tp", "reduce_scatter", m * (seams + again), size)
-            # Blocks do not keep what they gathered, and gather it once more in the backward pass (the same section).
+            add(phase, "tp", "reduce_scatter", m * (seams + self.repeated), size)
+            # Every block gathers once more in the backward pass: it did not keep what it gathered (the same section),
+            # or it runs again as a whole.
             add(phase, "tp", "all_gather", m * (seams + 2 * self.layers), size)
             rows = ceil(model.hidden / self._shards())
             add("update", "tp", "all_reduce", 1, self.norms() * rows * FP32)

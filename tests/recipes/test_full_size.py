@@ -57,7 +57,8 @@ def test_a_step_is_what_the_formulas_say(recipe: str) -> None:
         stage = report.mesh.coordinate("pp")
         seen.add(layers[stage])
         ends = (stage == 0, stage == config.parallel.pp - 1)
-        expected = Rank(config, layers[stage], *ends, derived.dp, derived.accumulation)
+        start = sum(layers[:stage])
+        expected = Rank(config, layers[stage], *ends, derived.dp, derived.accumulation, start)
         assert report.parameters == expected.parameters()
         flops = report.totals.flops
         assert flops.matmul == pytest.approx(expected.matmul_flops(), rel=0.01)

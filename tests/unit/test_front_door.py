@@ -214,9 +214,7 @@ def test_a_full_size_recipe_is_valid_on_its_nodes(recipe: str, multiple: int) ->
     with initialize_config_dir(str(harness.ROOT / "conf"), version_base="1.3"):
         config = to_config(compose("train", overrides=[f"recipe={recipe}"]))
     world = World(size=32 * FULL_SIZE[recipe] * multiple, trainium=True)
-    with pytest.raises(ConfigError) as raised:
-        validate(config, world)
-    assert ["native backend only" in problem.rule for problem in raised.value.problems] == [True]
+    validate(config, world)
     assert derive(config, world).accumulation >= 1
     for cores in (3, 16, 48):
         with pytest.raises(ConfigError) as raised:

@@ -147,8 +147,10 @@ def test_a_cpu_without_bf16_falls_back_and_says_so() -> None:
 
 
 def test_trainium_is_used_where_it_is() -> None:
-    with pytest.raises(ConfigError, match="native backend only"):
-        validate(VALID, replace(ONE, trainium=True))
+    there = replace(ONE, trainium=True)
+    validate(VALID, there)
+    assert derive(VALID, there).backend == "neuron"
+    assert derive(VALID, ONE).backend == "native"
     validate(changed(VALID, "backend.name", "native"), replace(ONE, trainium=True))
 
 

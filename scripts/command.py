@@ -1,0 +1,36 @@
+"""How to start a recipe on trn1: torchrun for one node and for several, with a reason for each argument and variable.
+
+python scripts/command.py recipe=deepseek67b [--nodes 4] [overrides]      --nodes: for so many only
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from trainer import frontdoor
+from trainer.config import Config
+from trainer.launching import launches
+
+parser = argparse.ArgumentParser(add_help=False)
+parser.add_argument("--nodes", type=int, default=None)
+
+
+def show(config: Config) -> Iterator[str]:
+    """The command lines of this recipe, with the overrides that were given here."""
+    return launches(config, list(HydraConfig.get().overrides.task), options.nodes)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(composed: DictConfig) -> None:
+    frontdoor.inspect(composed, show)
+
+
+if __name__ == "__main__":
+    options, sys.argv[1:] = parser.parse_known_args()
+    sys.exit(frontdoor.enter(main, launch=False))

@@ -1,0 +1,28 @@
+"""Can this machine train with backend=neuron? Each thing that it needs: found, wanted, verdict and remedy.
+
+python scripts/doctor.py [--nodes 4]      exit 0: all is fine; 3: something to mend
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from trainer.errors import ExitCode
+from trainer.trainium.checkup import examine, limits
+from trainer.trainium.host import detect
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of the job that this machine is meant for")
+    nodes = parser.parse_args().nodes
+    lines = list(examine(detect(), limits(), nodes))
+    print("\n".join(map(str, lines)))
+    wrong = [line.what for line in lines if not line.fine]
+    print(f"{len(wrong)} of {len(lines)} to mend: {', '.join(wrong)}" if wrong else "all is fine")
+    return int(ExitCode.CONFIG if wrong else ExitCode.DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What backend=neuron refuses of a configuration, and where it may run without a device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_validate import VALID, changed
+from trainer.derive import derive
+from trainer.errors import ConfigError, Problem
+from trainer.validate import RULES, validate
+from trainer.world import World, has_module
+
+CPU = World(neuron_on_cpu=True, cpu_bf16=True)
+PIPELINE = {"parallel.pp": 2, "evaluation.sample_prompt": "", "train.microbatch": 1}
+INTERLEAVED = {
+    **PIPELINE,
+    "parallel.pipeline.schedule": "interleaved_1f1b",
+    "parallel.pipeline.virtual_stages": 2,
+    "evaluation.every_steps": 0,
+}
+
+
+def problems(changes: dict[str, Any], world: World = CPU) -> list[Problem]:
+    config = changed(VALID, "backend.name", "neuron")
+    for key, value in changes.items():
+        config = changed(config, key, value)
+    try:
+        validate(config, world, RULES)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({}, 1),
+        ({"precision.mode": "fp32"}, 1),
+        ({"precision.mode": "bf16"}, 1),
+        ({"parallel.zero": 1}, 2),
+        ({"parallel.tp": 4}, 4),  # no group of a node is asked for where there is no device
+        ({"parallel.recompute": "full", "parallel.recompute_every": 2}, 1),
+        ({"parallel.cp": 2, "parallel.zero": 1}, 2),
+        (PIPELINE, 2),
+        ({"parallel.pp": 2, "evaluation.every_steps": 0, "train.microbatch": 1}, 2),
+        (INTERLEAVED, 2),
+        ({**INTERLEAVED, "evaluation.every_steps": 5, "evaluation.sample_prompt": ""}, 2),
+    ],
+)
+def test_what_it_takes(changes: dict[str, Any], size: int) -> None:
+    assert problems(changes, replace(CPU, size=size)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "key", "rule", "remedy"),
+    [
+        ({"precision.mode": "bf16", "parallel.zero": 0}, 2, "parallel.zero", "stochastically", "parallel.zero=1"),
+        ({"parallel.zero": 2}, 2, "parallel.zero", "native", "parallel.zero=1"),
+        ({"parallel.zero": 3}, 2, "parallel.zero", "native", "parallel.zero=1"),
+        ({"parallel.cp": 2}, 2, "parallel.zero", "twice", "parallel.zero=1"),
+        (
+            {**INTERLEAVED, "parallel.pipeline.schedule": "interleaved_zero_bubble"},
+            *(2, "parallel.pipeline.schedule", "native", "interleaved_1f1b"),
+        ),
+        ({"parallel.recompute": "selective"}, 1, "parallel.recompute", "native", "recompute=full"),
+        ({"parallel.pp": 2, "train.microbatch": 1}, 2, "evaluation.sample_prompt", "logits", 'sample_prompt=""'),
+        ({"optim._target_": "torch.optim.SGD"}, 1, "optim._target_", "native", "leave it out"),
+        # 15 samples of 512 in microbatches of 1: an odd number for two ranks
+        ({**INTERLEAVED, "train.tokens_per_step": 7680}, 2, "train.tokens_per_step", "divides the 15", "=8192"),
+    ],
+)
+def test_what_it_refuses(changes: dict[str, Any], size: int, key: str, rule: str, remedy: str) -> None:
+    found = [p for p in problems(changes, replace(CPU, size=size)) if p.key == key and rule in p.rule]
+    assert len(found) == 1
+    assert remedy in found[0].remedy
+
+
+def test_the_native_backend_keeps_what_is_its_own() -> None:
+    native = changed(changed(VALID, "backend.name", "native"), "parallel.recompute", "selective")
+    validate(changed(native, "parallel.zero", 3), replace(CPU, size=2))
+
+
+def test_it_needs_a_device_or_the_users_word() -> None:
+    (problem,) = problems({}, World(cpu_bf16=True))
+    assert problem.key == "backend.name"
+    assert "no Neuron device" in problem.rule
+
+
+@pytest.mark.parametrize(
+    ("variable", "package", "allowed"), [("CPU", 1, 1), ("CPU", 0, 0), ("NEURON", 1, 0), ("", 1, 0)]
+)
+def test_where_the_cpu_stands_in(monkeypatch: pytest.MonkeyPatch, variable: str, package: int, allowed: int) -> None:
+    monkeypatch.setenv("PJRT_DEVICE", variable)
+    monkeypatch.setattr("trainer.world.has_module", lambda name: name == "neuronx_distributed" and bool(package))
+    assert World.from_environment().neuron_on_cpu is bool(allowed)
+
+
+def test_a_module_is_found_without_importing_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "left_alone.py").write_text("raise RuntimeError")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert has_module("left_alone")
+    assert not has_module("not_there_at_all")
+
+
+def test_plain_attention_is_announced() -> None:
+    config = changed(VALID, "backend.name", "neuron")
+    assert any("plain" in line and "no document masks" in line for line in derive(config, CPU).reasons)
+    without = derive(changed(config, "data.document_mask", False), CPU).reasons
+    assert not any("document masks" in line for line in without)

@@ -1,0 +1,70 @@
+"""Which Neuron packages are here, and whether they are a set that works. importlib.metadata only: nothing is imported.
+
+Which versions belong together: trainer.trainium.releases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+
+from trainer.errors import Problem
+from trainer.trainium.releases import ALLOWED, ASKED, INDEX, PINNED, PLACEHOLDERS, TORCH, begins
+
+PACKAGES = tuple(PINNED.packages)
+WITH_THEM = {name: ".".join(version.split(".")[:2]) for name, version in TORCH.items()}
+"""What the wheels of every allowed release are built for."""
+SDK_OF_COMPILER = {"2.21": "2.26", "2.22": "2.27", "2.25": "2.30", "2.26": "2.31", "2.27": "2.32"}
+"""Other releases, by the compiler's version, for messages."""
+INSTALL = f"pip install --extra-index-url {INDEX} " + " ".join(
+    f'"{name}=={PINNED.packages[name]}{".*" if name == "neuronx-cc" else ""}"' for name in ASKED
+)
+INSTALL_SYSTEM = f"aws-neuronx-dkms={PINNED.driver}* aws-neuronx-runtime-lib={PINNED.runtime}*"
+
+
+def found(version: Callable[[str], str] = metadata.version) -> dict[str, str]:
+    """The installed ones of the packages that matter, with their versions."""
+    here = {}
+    for name in (*PACKAGES, *WITH_THEM):
+        try:
+            here[name] = version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return here
+
+
+def placeholders(packages: Mapping[str, str]) -> Iterator[Problem]:
+    """The empty packages of the plain Python index."""
+    for name, empty in PLACEHOLDERS.items():
+        if packages.get(name) == empty:
+            rule = f"Neuron's own package: {empty} is the empty one of that name on the plain Python index"
+            yield Problem(name, empty, rule, INSTALL)
+
+
+def problems(packages: Mapping[str, str]) -> Iterator[Problem]:
+    """Everything that keeps the installed set from training on Trainium."""
+    empty = {problem.key for problem in placeholders(packages)}
+    yield from placeholders(packages)
+    for name in PACKAGES:
+        if name not in packages:
+            yield Problem(name, None, f"installed: SDK {PINNED.sdk} has {PINNED.packages[name]}", INSTALL)
+    for name, start in WITH_THEM.items():
+        if not begins(packages.get(name, ""), start):
+            rule = f"{start}: the Neuron packages for training are built for it"
+            yield Problem(name, packages.get(name), rule, f'pip install "{name}=={start}.*"')
+    real = {name: packages[name] for name in PACKAGES if name in packages and name not in empty}
+    if real and not any(release.fits(real) for release in ALLOWED):
+        yield _unfit(real)
+
+
+def _unfit(real: Mapping[str, str]) -> Problem:
+    """Names the package that does not belong to the release that most of them belong to."""
+    nearest = max(ALLOWED, key=lambda release: sum(begins(v, release.packages[n]) for n, v in real.items()))
+    name, version = next((n, v) for n, v in real.items() if not begins(v, nearest.packages[n]))
+    compiler = ".".join(real.get("neuronx-cc", "").split(".")[:2])
+    sdk = f" (the compiler is of SDK {SDK_OF_COMPILER[compiler]})" if compiler in SDK_OF_COMPILER else ""
+    rule = (
+        f"{nearest.packages[name]}, of Neuron SDK {nearest.sdk}{sdk}: the packages are of one release, and XLA training"
+        f" is supported up to 2.29; pinned is {PINNED.sdk}"
+    )
+    return Problem(name, version, rule, INSTALL)
