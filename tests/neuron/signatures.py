@@ -1,0 +1,51 @@
+"""Signatures of NxD's training API: the recorded facts, and what the library at hand says.
+
+nxd_signatures.json holds those of 0.17.0, which are the same in 0.18.0, read by inspect from the public source
+(github.com/aws-neuron/neuronx-distributed, commit 22cadad). A double of the API is held to the same file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+Signature = list[list[str | None]]
+"""[name, default or None where required, kind] of every parameter, in order."""
+FACTS = Path(__file__).with_name("nxd_signatures.json")
+
+
+def recorded(modules: Collection[str] | None = None) -> dict[str, Signature]:
+    """The facts by ``module:name``; of some modules, or of all."""
+    facts: dict[str, Signature] = json.loads(FACTS.read_text())["signatures"]
+    return {name: signature for name, signature in facts.items() if modules is None or _module(name) in modules}
+
+
+def signatures_of(modules: Collection[str] | None = None) -> dict[str, Signature]:
+    """What the importable neuronx_distributed says about the recorded names of some modules, or of all.
+
+    A name that the library lacks is left out, so that a comparison shows it. To be called where NxD is importable: in a
+    task of tests/neuron/processes.py.
+    """
+    found = {}
+    for name in recorded(modules):
+        target = getattr(importlib.import_module(_module(name)), name.partition(":")[2], None)
+        if target is not None:
+            found[name] = [_parameter(parameter) for parameter in inspect.signature(target).parameters.values()]
+    return found
+
+
+def _module(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def _parameter(parameter: inspect.Parameter) -> list[str | None]:
+    return [parameter.name, _default(parameter.default), parameter.kind.name]
+
+
+def _default(value: object) -> str | None:
+    if value is inspect.Parameter.empty:
+        return None
+    return f"<{value.__name__}>" if inspect.isfunction(value) else repr(value)
