@@ -1,0 +1,5 @@
+"""The pipeline."""
+
+from .model import NxDPPModel
+
+__all__ = ["NxDPPModel"]

@@ -1,0 +1,56 @@
+"""The double's signatures are NxD's: those on record in CI, and with the source at hand every one that it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.neuron.processes import Task, run
+from tests.neuron.signatures import recorded
+
+DOUBLE = Path(__file__).parent / "double"
+ROOT = "neuronx_distributed"
+MODULES = [
+    ".".join(path.relative_to(DOUBLE).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((DOUBLE / ROOT).rglob("*.py"))
+]
+LEFT_OUT = {
+    f"{ROOT}:{name}"
+    for name in (
+        "neuronx_distributed_config",
+        "initialize_parallel_model",
+        "initialize_parallel_optimizer",
+        "save_checkpoint",
+        "load_checkpoint",
+        "has_checkpoint",
+        "finalize_checkpoint",
+    )
+}
+"""What NxD has on record in modules that the double has too, and the backend does not use."""
+
+
+@pytest.mark.slow
+def test_signatures_are_those_on_record(tmp_path: Path) -> None:
+    facts = recorded(MODULES)
+    [[found]] = run([Task("tests.neuron.signatures:signatures_of", 1, {"modules": MODULES})], DOUBLE, tmp_path)
+    assert facts.keys() - found.keys() == LEFT_OUT
+    assert len(found) > 20
+    for name, signature in found.items():
+        assert signature == facts[name], name
+
+
+@pytest.mark.nxd
+@pytest.mark.slow
+def test_signatures_are_those_of_the_source(nxd_source: Path, tmp_path: Path) -> None:
+    found: list[dict[str, Any]] = []
+    for source in (DOUBLE, nxd_source):
+        (directory := tmp_path / source.name).mkdir()
+        names = list(found[0]) if found else None
+        arguments = {"modules": MODULES, "names": names}
+        [[signatures]] = run([Task("tests.neuron.double_worker:public", 1, arguments)], source, directory)
+        found.append(signatures)
+    double, original = found
+    assert len(double) > 60
+    assert {name: double[name] for name in double if double[name] != original[name]} == {}
