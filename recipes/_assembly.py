@@ -14,7 +14,7 @@ from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
 from trainer.derive import Derived
 from trainer.evaluation import Evaluator
-from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
 from trainer.optim.plugin import PluginOptimizer
 from trainer.parallel.boxes import Regions
 from trainer.parallel.mesh import Mesh
@@ -38,7 +38,27 @@ def make_mesh(config: Config, derived: Derived, rank: int) -> Mesh:
 
 def make_backend(config: Config, derived: Derived, world: World) -> Backend:
     """The backend of this configuration, with the optimizer that goes with it."""
-    return lower_natively(config, derived, make_mesh(config, derived, world.rank), optimizer_maker(config))
+    mesh = make_mesh(config, derived, world.rank)
+    if derived.backend == "neuron":
+        return lower_to_neuron(config, derived, mesh)
+    return lower_natively(config, derived, mesh, optimizer_maker(config))
+
+
+def lower_to_neuron(config: Config, derived: Derived, mesh: Mesh) -> Backend:
+    """The neuron backend; importing it imports XLA, which an ordinary run on CPU does without."""
+    from trainer.backends.neuron.backend import NeuronBackend
+
+    return NeuronBackend(
+        mesh,
+        config.optim,
+        parameter_groups,
+        config.parallel,
+        timeout_seconds=config.backend.timeout_seconds,
+        seq_len=config.data.seq_len,
+        documents=config.data.document_mask,
+        stages=derived.stages,
+        microbatches=derived.accumulation,
+    )
 
 
 def lower_natively(config: Config, derived: Derived, mesh: Mesh, make_optimizer: MakeOptimizer) -> NativeBackend:

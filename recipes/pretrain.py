@@ -51,7 +51,8 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
         state = resume_or_initialise(
             directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here
         )
-        on_rank_zero(backend, lambda: directory.begin(config, overrides))
+        if not backend.extracting:
+            on_rank_zero(backend, lambda: directory.begin(config, overrides))
         return train(config, derived, world, directory, corpus, backend, state)
     finally:
         backend.close()
@@ -84,6 +85,7 @@ def train(
         cursor=Cursor.from_json(state.cursor) if state.cursor else None,
         prefetch=data.prefetch,
     )
+    batches = backend.ahead(loader)
     saver = Saver(
         directory=directory.checkpoints,
         rank=world.rank,
@@ -94,14 +96,15 @@ def train(
         process_group=backend.host_group,
     )
     metrics = directory.path / METRICS
-    sinks = [] if world.rank else open_sinks(metrics, config.logging, derived.steps, state.step)
-    if not world.rank and (tracker := open_wandb(config, directory.path, world.wandb_account)) is not None:
+    quiet = world.rank > 0 or backend.extracting
+    sinks = [] if quiet else open_sinks(metrics, config.logging, derived.steps, state.step)
+    if not quiet and (tracker := open_wandb(config, directory.path, world.wandb_account)) is not None:
         sinks.append(tracker)
     trainer = Trainer(
         config=config,
         derived=derived,
         backend=backend,
-        batches=loader,
+        batches=batches,
         evaluator=make_evaluator(config, corpus, dp_rank, derived.dp),
         saver=saver,
         sinks=sinks,
@@ -110,10 +113,13 @@ def train(
     try:
         code = trainer.run()
     finally:
-        loader.close()
+        batches.close()
         for sink in sinks:
             sink.close()
-    if trainer.complete and world.rank == 0:
+    if backend.extracting:
+        if world.rank == 0:
+            print("graphs collected, of training, evaluation and samples; nothing was computed or kept", flush=True)
+    elif trainer.complete and world.rank == 0:
         directory.finish({**trainer.result(), **compressor_references(corpus)})
         print("\n".join(directory.describe()), flush=True)
     elif world.rank == 0:

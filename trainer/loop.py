@@ -6,10 +6,10 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from trainer.arithmetic import flops_per_token
-from trainer.backends.base import Backend, StepMetrics
+from trainer.backends.base import Backend, StepMetrics, StepSource
 from trainer.batch import StepBatch
 from trainer.checkpoint.save import Saver
 from trainer.config import Config
@@ -26,12 +26,8 @@ from trainer.state import TrainState
 from trainer.step import Agreement, agree, train_step
 from trainer.together import on_rank_zero
 
-
-class StepSource(Protocol):
-    """Yields this rank's share of every step, forever; see trainer.data.loader."""
-
-    def __iter__(self) -> Iterator[StepBatch]: ...
-    def close(self) -> None: ...
+EXTRACTED_STEPS = 3
+"""Steps that show every graph of training to neuron_parallel_compile; the guard's warm-up and one more."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,13 @@ class Trainer:
     pace: float = 0.0
     """Seconds a step, as a moving average: what the remaining time is worked out from."""
     in_flight: deque[InFlight] = field(default_factory=deque)
+    first_step: int = field(init=False)
+    """Steps that were done before this process began."""
     failure: ConfigError | None = None
     """Why a record could not be written; all ranks stop for it after the next step, saved."""
+
+    def __post_init__(self) -> None:
+        self.first_step = self.state.step
 
     def run(self) -> ExitCode:
         """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
@@ -104,8 +105,9 @@ class Trainer:
 
     @property
     def last_step(self) -> int:
-        """Where this process ends: the schedule's end, or train.stop_after_steps."""
-        return min(self.derived.steps, self.config.train.stop_after_steps or self.derived.steps)
+        """Where this process ends: the schedule's end, or train.stop_after_steps; soon, where graphs are collected."""
+        last = min(self.derived.steps, self.config.train.stop_after_steps or self.derived.steps)
+        return min(last, self.first_step + EXTRACTED_STEPS) if self.backend.extracting else last
 
     @property
     def complete(self) -> bool:
@@ -178,7 +180,11 @@ class Trainer:
         every = self.config.evaluation.every_steps
         if self.evaluator is None or not every:
             return
-        if self.state.step % every == 0 or self.complete:
+        if (
+            self.state.step % every == 0
+            or self.complete
+            or (self.backend.extracting and self.state.step == self.last_step)
+        ):
             self.settle()
             self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
             self.write(self.last_evaluation)
@@ -190,8 +196,10 @@ class Trainer:
             self.save()
 
     def save(self) -> None:
-        """Commit a checkpoint of where training stands."""
+        """Commit a checkpoint of where training stands; none where steps compute nothing."""
         self.settle()
+        if self.backend.extracting:
+            return
         start = time.perf_counter()
         self.state.rng = self.backend.rng_state()
         path = self.saver.save(self.backend.store(), self.state)
@@ -204,6 +212,8 @@ class Trainer:
         A failure stops all ranks together, after the next step and a save: raised here, on rank 0 alone, it would leave
         the others in a collective.
         """
+        if self.backend.extracting:
+            return
         try:
             write_all(self.sinks, record)
         except OSError as error:

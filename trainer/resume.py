@@ -48,7 +48,8 @@ def resume_or_initialise(
         if rank == 0:
             print(f"starting {directory.path.name} at step 0", flush=True)
         backend.load_initial(initialise)
-        on_rank_zero(backend, lambda: _clear_the_way(directory, found))
+        if not backend.extracting:
+            on_rank_zero(backend, lambda: _clear_the_way(directory, found))
         return TrainState(corpus=dict(corpus))
     state = on_every_rank(backend, partial(load_checkpoint, found, backend.store(), backend.host_group))
     if state.step > steps:
@@ -56,7 +57,8 @@ def resume_or_initialise(
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
     on_every_rank(backend, partial(refuse_other_text, state.corpus, corpus, allowed))
     # Nothing on the disk has changed until here: a refused resume leaves the run as it was.
-    on_rank_zero(backend, lambda: _clear_the_way(directory, found))
+    if not backend.extracting:
+        on_rank_zero(backend, lambda: _clear_the_way(directory, found))
     state.corpus = dict(corpus)
     backend.loaded(state.updates)
     backend.set_rng_state(state.rng)

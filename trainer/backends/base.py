@@ -6,7 +6,7 @@ Metrics stay on the device (``torch.Tensor``) until ``fetch``; an XLA backend ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.batch import Batch
+from trainer.batch import Batch, StepBatch
 from trainer.parallel.boxes import Box, Store
 from trainer.parallel.mesh import AXES, Mesh
 from trainer.parallel.plan import Plan
@@ -23,6 +23,13 @@ BuildModel = Callable[[], nn.Module]
 """Makes the plain model; called under the meta device, so it allocates nothing."""
 Initialise = Callable[[Box], torch.Tensor]
 """Draws a box's initial values, FP32 of shape ``box.sizes``."""
+
+
+class StepSource(Protocol):
+    """Yields this rank's share of every step, forever; see trainer.data.loader."""
+
+    def __iter__(self) -> Iterator[StepBatch]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Backend(Protocol):
     """Process group of all ranks for host objects, as checkpoint planning needs; None: the default group will do."""
     fetch_delay: int
     """Steps that the loop lets pass before it fetches a step's metrics: 0 where they are at hand at once."""
+    extracting: bool
+    """Graphs are only collected for the compiler: results are zeros, and nothing on the host may act on them."""
 
     def setup(self) -> None:
         """Bring up process groups and devices."""
@@ -82,6 +91,9 @@ class Backend(Protocol):
 
     def load_initial(self, initialise: Initialise) -> None:
         """Fill the weights (masters first, rounded once) from the boxes that this rank holds."""
+
+    def ahead(self, source: StepSource) -> StepSource:
+        """The same steps, with what they need travelling to the device before it is asked for. Not collective."""
 
     def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
         """Accumulate the gradients of ``scale`` times the summed loss over this rank's microbatches."""

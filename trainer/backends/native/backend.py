@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics
+from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
 from trainer.backends.native.context_parallel import Share
 from trainer.backends.native.fully_sharded import data_mesh, local, take_gradients
 from trainer.backends.native.groups import join
@@ -42,6 +42,7 @@ class NativeBackend:
 
     host_group: dist.ProcessGroup | None = None
     fetch_delay = 0
+    extracting = False
     _stages: list[Stage]
     _pipeline: Pipeline | None = None
     _data_mesh: DeviceMesh | None = None
@@ -154,6 +155,10 @@ class NativeBackend:
             for box in placed.boxes:
                 box.of(placed.tensor).copy_(initialise(box))
         self._publish()
+
+    def ahead(self, source: StepSource) -> StepSource:
+        """As it is: the batches are in the device's memory already."""
+        return source
 
     def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
         """Accumulate gradients of scale * summed loss."""

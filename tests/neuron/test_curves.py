@@ -1,0 +1,159 @@
+"""The neuron backend gives the native one's single-process curve: the layout contract of docs/numerics.md.
+
+Over gloo, the backend's own code unmodified: on neuronx-distributed's real source (``make test-nxd``), and a few
+layouts on the double, where there is no source. Parts of a layout's name: tests/distributed/layouts.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.contract import Differences, assert_sound_reference, compare, table
+from tests.distributed.layouts import STEPS, parse
+from tests.neuron.conftest import VARIABLE
+from tests.neuron.processes import RanksFailed
+from tests.neuron.training import DOUBLE, Bench, Outcomes, references
+
+pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
+
+ON_DOUBLE = {
+    "fp32": ["tp4-sp-padded", "pp2-interleaved-full", "cp2-zero1-padded", "dp2-tp2-sp-pp2-zero1"],
+    "bf16_mixed": ["dp2-tp2-zero1-padded"],
+}
+"""By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
+ON_SOURCE = {
+    "fp32": [
+        "one",
+        "one-padded",
+        "tp2",
+        "tp2-padded",
+        "tp2-sp",
+        "tp2-sp-padded",
+        "tp4",
+        "tp4-padded",
+        "tp4-sp",
+        "tp4-sp-padded",
+        "dp2",
+        "dp2-zero1",
+        "dp4-zero1-padded",
+        "cp2-zero1",
+        "cp2-zero1-padded",
+        "cp2-padded",
+        "pp2",
+        "pp2-padded",
+        "pp2-cuts1.4",
+        "pp2-interleaved",
+        "pp2-interleaved-full-padded",
+        "pp4",
+        "pp4-cuts1.2.1.1-padded",
+        "tp2-full",
+        "dp2-zero1-full-every2-padded",
+        "tp2-sp-full-every2-padded",
+        "dp2-tp2-padded",
+        "tp2-sp-pp4",
+        "tp2-sp-cp2-zero1-padded",
+        "dp2-tp2-pp2",
+        "dp2-tp2-pp2-padded",
+        "dp2-tp2-sp-pp2-zero1",
+        "dp2-tp2-sp-pp2-interleaved-zero1-full-every2",
+        "dp2-tp2-sp-cp2-zero1-padded",
+        "tp2-pp2-cp2-zero1-padded",
+        "dp2-pp2-cp2-interleaved-zero1",
+    ],
+    "bf16_mixed": [
+        "tp2-padded",
+        "tp2-sp",
+        "tp4-sp-padded",
+        "pp4",
+        "pp2-interleaved-padded",
+        "dp2-zero1-full",
+        "cp2-zero1-padded",
+        "dp2-tp2-sp-pp2-zero1",
+        "dp2-tp2-pp2-interleaved-zero1-full-padded",
+        "dp2-tp2-sp-cp2-zero1-padded",
+    ],
+    "bf16": ["tp4-padded", "tp2-sp", "pp2-interleaved", "dp2-zero1-padded", "dp2-tp2-sp-pp2-zero1"],
+}
+REFUSED = "dp2-tp4-sp-zero1"
+"""On 8 ranks NxD lays tensor-parallel groups of 4 out in strides; on 4 they are whoever there is."""
+CASES = [
+    *(
+        pytest.param(name, kind, "double", marks=pytest.mark.slow, id=f"{name}-{kind}-double")
+        for kind, names in ON_DOUBLE.items()
+        for name in names
+    ),
+    *(
+        pytest.param(name, kind, "source", marks=pytest.mark.nxd, id=f"{name}-{kind}")
+        for kind, names in ON_SOURCE.items()
+        for name in names
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """References of the tests that were selected."""
+    return references(tmp_path_factory.mktemp("curves"), [key[:2] for key in _wanted(request)])
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, bench: Bench) -> Outcomes:
+    """All selected layouts, in one launch on each library."""
+    found = Outcomes()
+    for library in ("double", "source"):
+        keys = [key for key in _wanted(request) if key[2] == library]
+        if keys:
+            source = DOUBLE if library == "double" else Path(os.environ[VARIABLE]).resolve()
+            tasks = [bench.task(name, precision) for name, precision, _ in keys]
+            found.found |= dict(zip(keys, bench.attempt(library, tasks, source), strict=True))
+    return found
+
+
+def _wanted(request: pytest.FixtureRequest) -> list[tuple[str, str, str]]:
+    items = [
+        item for item in request.session.items if item.path == request.path and not item.get_closest_marker("skip")
+    ]
+    params = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    return [(values["name"], values["precision"], values["library"]) for values in params]
+
+
+@pytest.fixture(scope="module")
+def rows(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Differences]]:
+    """Worst differences as they are found; shown at the end."""
+    found: dict[tuple[str, str], Differences] = {}
+    yield found
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"\n{table(found)}")
+
+
+@pytest.mark.parametrize(("name", "precision", "library"), CASES)
+def test_equals_the_native_backend(
+    bench: Bench,
+    outcomes: Outcomes,
+    rows: dict[tuple[str, str], Differences],
+    name: str,
+    precision: str,
+    library: str,
+) -> None:
+    one = bench.one(name, precision)
+    assert_sound_reference(one)
+    ranks = outcomes[name, precision, library]
+    assert len(ranks) == parse(name).processes
+    assert len(ranks[0]["steps"]) == STEPS
+    label = name if library == "source" else f"{name} (double)"
+    rows[label, precision] = compare(one, ranks, precision)
+    rows[label, precision].assert_within()
+
+
+@pytest.mark.nxd
+def test_groups_that_are_not_ours_are_refused(bench: Bench) -> None:
+    """Else every shard would be another rank's."""
+    (outcome,) = bench.attempt("refused", [bench.task(REFUSED, "fp32")], Path(os.environ[VARIABLE]).resolve())
+    assert isinstance(outcome, RanksFailed)
+    assert "parallel.tp = 4" in str(outcome)
+    assert "it has [(0, 2, 4, 6), (1, 3, 5, 7)]" in str(outcome)

@@ -1,0 +1,58 @@
+"""Attention on Trainium: the NKI flash kernel where shapes and masks allow it, plain products elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from neuronx_distributed.parallel_layers.mappings import gather_from_sequence_parallel_region
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Any], torch.Tensor]
+"""What trainer.models.attention.attend is."""
+
+MASKED = -1e30
+"""A score that nothing looks at: far below any other, and far from where FP32 and BF16 end."""
+
+
+def flash_attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Any) -> torch.Tensor:
+    """As trainer.models.attention.attend, by the NKI kernel: causal, no mask.
+
+    The kernel wants [batch, heads, head_dim, seq], and as many heads in keys and values as in queries.
+    """
+    from neuronx_distributed.kernels.flash_attn import nki_flash_attn_func
+
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    turned = [tensor.transpose(2, 3) for tensor in (q, k, v)]
+    result: torch.Tensor = nki_flash_attn_func(*turned, lnc=1, causal=True, mixed_precision=True)
+    return result
+
+
+def plain_attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Any) -> torch.Tensor:
+    """As trainer.models.attention.attend: products in the model's dtype, the softmax between them in FP32.
+
+    PyTorch's own decomposition, which XLA gets, turns BF16 into FP32 before the products: a quarter of a core's rate.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = torch.matmul(q, k.transpose(2, 3)).float() * q.shape[-1] ** -0.5
+    shares = torch.softmax(scores.masked_fill(~context.mask, MASKED), dim=-1)
+    return torch.matmul(shares.to(v.dtype), v)
+
+
+@dataclass(frozen=True)
+class GatheredAttention:
+    """Attention of this rank's queries to everybody's keys and values, over the context-parallel ranks."""
+
+    attend: Attend
+    group: Any
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Any) -> torch.Tensor:
+        """As trainer.models.attention.attend; dim 2 is the sequence. Keys and values travel together."""
+        both = torch.cat((k, v), dim=1)
+        keys, values = gather_from_sequence_parallel_region(both, 2, process_group=self.group).chunk(2, dim=1)
+        return self.attend(q, keys, values, context)

@@ -1,0 +1,330 @@
+"""The neuron backend: neuronx-distributed's layers, pipeline and ZeRO-1, in graphs that never change."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from neuronx_distributed.parallel_layers import parallel_state
+from torch import nn
+
+from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
+from trainer.backends.native.context_parallel import Share
+from trainer.backends.neuron import agreement, audit, device, groups
+from trainer.backends.neuron.device import Deferred
+from trainer.backends.neuron.facts import gather_facts
+from trainer.backends.neuron.guard import CompileGuard
+from trainer.backends.neuron.hlo import Graph
+from trainer.backends.neuron.lowering import Options, lower
+from trainer.backends.neuron.materialise import materialise
+from trainer.backends.neuron.pipeline import Pipeline
+from trainer.backends.neuron.prefetch import Prefetch
+from trainer.backends.neuron.reduction import Reduction
+from trainer.backends.neuron.store import HostStore
+from trainer.backends.neuron.zero1 import Grouped, Zero1
+from trainer.batch import IGNORED_LABEL, Batch
+from trainer.config import OptimConfig, ParallelConfig
+from trainer.parallel.boxes import Store
+from trainer.parallel.mesh import DATA, Mesh
+from trainer.parallel.plan import Plan
+from trainer.trainium.environment import patience_seconds
+from trainer.trainium.flash import why_plain
+
+
+@dataclass(frozen=True)
+class DeferredMetrics(StepMetrics):
+    """Metrics that a step closure brings to the host."""
+
+    deferred: Deferred
+
+
+class NeuronBackend:
+    """Implements trainer.backends.base.Backend.
+
+    Two graphs in steady state: forward and backward of a microbatch; reduction, norm, update and gathering. With a
+    pipeline, the engine cuts the first into its tasks.
+    """
+
+    host_group: dist.ProcessGroup | None = None
+    fetch_delay = 1
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        optim: OptimConfig,
+        grouped: Grouped,
+        parallel: ParallelConfig,
+        timeout_seconds: float,
+        seq_len: int,
+        documents: bool,
+        stages: Sequence[range] = (),
+        microbatches: int = 1,
+    ) -> None:
+        """grouped: which parameters decay. seq_len: tokens a sample. documents: attention stays inside them. stages:
+        layers of each pipeline stage, empty without pipeline. microbatches: that a rank trains on in a step.
+        """
+        self.mesh, self.parallel = mesh, parallel
+        self._optim, self._grouped, self._stages, self._microbatches = optim, grouped, stages, microbatches
+        self._timeout = timedelta(seconds=patience_seconds(timeout_seconds))
+        self._share = Share(mesh.coordinate("cp"), mesh.cp)
+        self._flash_wanted = why_plain(seq_len, documents, mesh.cp) is None
+        self._pipeline: Pipeline | None = None
+        self.guard: CompileGuard | None = None
+        self._facts: Facts | None = None
+        self.extracting = device.is_extracting()
+
+    def setup(self) -> None:
+        """Join the world, and NxD's groups in it."""
+        self.host_group = groups.join(self.mesh, self._timeout)
+        self.device = device.device()
+        if self.device.type == "xla":
+            self.guard = CompileGuard(on_graph=self._agree() if self.mesh.world > 1 else None)
+
+    def _agree(self) -> Callable[[str, Graph], None]:
+        """Compares each graph's collectives over this pipeline stage's ranks before it first runs."""
+        mine: Any = None
+        for ranks in self.mesh.groups("tp", *DATA):
+            group = agreement.host_group(ranks, self._timeout.total_seconds())
+            if self.mesh.rank in ranks:
+                mine = group
+        return lambda name, graph: agreement.agree_on_graph(name, graph, mine)
+
+    def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
+        """Lower to NxD's layers on meta, cut the pipeline, allocate on the device, make ZeRO-1 over what is here."""
+        self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        master = torch.bfloat16 if precision == "bf16" else torch.float32
+        lowered = lower(build, plan, self._options())
+        self.model = lowered.model
+        if self._stages:
+            self._pipeline = Pipeline(self.model, self._stages, self.mesh.pp, self._microbatches)
+        modules = self._pipeline.modules() if self._pipeline is not None else [self.model]
+        materialise(modules, self.device)
+        self.model.model.derive_buffers(self.device)
+        named = self._pipeline.named_parameters() if self._pipeline is not None else self.model.named_parameters()
+        self._parameters: dict[str, nn.Parameter] = dict(named)
+        audit.audit_reduction(self.model, self.dtype)
+        self._make_optimizer(plan, lowered.locals, lowered.rules, master)
+
+    def _options(self) -> Options:
+        share = None
+        if self.mesh.cp > 1:
+            share = (self._share, parallel_state.get_context_model_parallel_group())
+        return Options(
+            tp=self.mesh.tp,
+            tp_rank=self.mesh.coordinate("tp"),
+            sequence=self.parallel.sp,
+            dtype=self.dtype,
+            recompute=self.parallel.recompute == "full",
+            recompute_every=self.parallel.recompute_every,
+            flash=self._flash_wanted and self.device.type == "xla" and not _is_cpu(self.device),
+            share=share,
+        )
+
+    def _make_optimizer(self, plan: Plan, locals_: Mapping[str, Any], rules: Mapping[str, Any], master: Any) -> None:
+        mine = {name: locals_[name] for name in self._parameters}
+        of_mine = {name: rules[name] for name in self._parameters}
+        audit.audit_marks(self._parameters, mine, of_mine, self.mesh.tp, self.parallel.sp)
+        self._rules, sharded = of_mine, self.parallel.zero > 0
+        data = groups.as_lists(self.mesh.groups(*DATA)) if sharded else [[rank] for rank in range(self.mesh.world)]
+        self._reduction = Reduction(self.mesh, plan, mine, of_mine, self.parallel.sp, not sharded, self.device)
+        self._zero = Zero1(self._parameters, self._optim, master, data, self._reduction, self._grouped)
+        self._host = HostStore(self._zero, mine, self.mesh, sharded)
+        rows = {name: self._host.rows(name) for name in mine}
+        self._zero.counted = self._reduction.counted(rows, self.device)
+        # The data axes' mean is what ZeRO-1 takes, and the sum what the contract asks for.
+        self._data_ranks = len(data[0])
+        self._loss = torch.zeros(1, dtype=torch.float32, device=self.device)
+        device.sync()
+
+    @torch.no_grad()
+    def load_initial(self, initialise: Initialise) -> None:
+        """Draw the masters on the host, then round them into the model; padding is zero."""
+        for placed in self._host.blank().model.values():
+            for box in placed.boxes:
+                box.of(placed.tensor).copy_(initialise(box))
+        self._install()
+
+    def _install(self) -> None:
+        self._host.push()
+        device.sync()
+        with self._phase("publish", {}):
+            self._zero.publish()
+            device.sync()
+        if not self.extracting:
+            audit.audit_copies(self._parameters, self._rules, self.mesh, self.host_group)
+
+    def _phase(self, name: str, inputs: Mapping[str, object], **allowed: Any) -> AbstractContextManager[None]:
+        """A part of the step that has to stay the same graph; only XLA has any."""
+        return nullcontext() if self.guard is None else self.guard.phase(name, inputs, **allowed)
+
+    def ahead(self, source: StepSource) -> StepSource:
+        """A step's batches travel while the one before computes; NxD's pipeline takes them from the host by itself."""
+        return source if self._pipeline is not None or self.guard is None else Prefetch(source, self._mine)
+
+    def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
+        """Accumulate gradients of scale * summed loss."""
+        self._host.forget()
+        mine = [self._mine(microbatch) for microbatch in microbatches]
+        # FP32 data, not a Python number: the number of targets changes from step to step, the graph must not.
+        weight = torch.full((1,), scale * self._data_ranks, dtype=torch.float32)
+        if self._pipeline is not None:
+            with self._phase("pipeline", {"microbatches": mine}, cuts_itself=True):
+                self._loss = self._pipeline.train(mine, weight, self.device)
+                device.sync()
+            return
+        weights = weight.expand(len(mine[0].tokens)).to(self.device)
+        for batch in device.send(mine):
+            with self._phase("forward-backward", {"batch": batch, "weights": weights}):
+                loss = self.model(*batch, weights)
+                loss.backward()
+                self._loss += loss.detach()
+                device.sync()
+
+    def _mine(self, batch: Batch) -> Batch:
+        """This rank's positions of a microbatch; what is on the device has been cut already."""
+        cut = self.mesh.cp == 1 or batch.tokens.device.type == "xla"
+        return batch if cut else self._share.of(batch)
+
+    @torch.no_grad()
+    def clip_and_apply(self, lr: float) -> StepMetrics:
+        """Sum gradients and loss over the ranks that share them, then clip by the norm over all ranks and update."""
+        rate = torch.full((1,), lr, dtype=torch.float32).to(self.device)
+        with self._phase("optimizer", {"learning rate": rate, "loss": self._loss}):
+            # Every tensor-parallel rank has the whole loss; and it carries the factor that ZeRO-1's mean takes out.
+            loss, norm, finite = self._zero.update(rate, self._loss / (self.mesh.tp * self._data_ranks))
+            self._loss = torch.zeros_like(self._loss)
+            deferred = Deferred(*[scalar.reshape(()) for scalar in (loss, norm, finite)])
+            device.sync()
+        return DeferredMetrics(loss, norm, finite, deferred)
+
+    def step_end(self) -> None:
+        """Nothing is pending: the update has cut its graph."""
+
+    @torch.no_grad()
+    def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
+        """Sum losses in FP64 on the host, over the ranks too."""
+        batches = [self._mine(microbatch) for microbatch in microbatches]
+        targets = sum(int((batch.labels != IGNORED_LABEL).sum()) for batch in batches)
+        losses = self._evaluate_stages(batches) if self._pipeline is not None else self._evaluate_whole(batches)
+        total = sum(float(loss) for loss in losses)
+        sums = torch.tensor([total / self.mesh.tp, targets / (self.mesh.tp * self.mesh.pp)], dtype=torch.float64)
+        if self.host_group is not None:
+            dist.all_reduce(sums, group=self.host_group)
+        return sums[0].item(), round(sums[1].item())
+
+    def _evaluate_whole(self, batches: Sequence[Batch]) -> list[torch.Tensor]:
+        losses = []
+        ones = torch.ones(len(batches[0].tokens), dtype=torch.float32).to(self.device) if batches else None
+        for batch in device.send(batches):
+            with self._phase("evaluation", {"batch": batch}):
+                losses.append(self.model(*batch, ones))
+                device.sync()
+        return losses
+
+    def _evaluate_stages(self, batches: Sequence[Batch]) -> list[torch.Tensor]:
+        """In as many microbatches at a time as training has; the last time, some have no targets."""
+        assert self._pipeline is not None
+        count, losses = self._microbatches, []
+        for start in range(0, len(batches), count):
+            some = list(batches[start : start + count])
+            blank = some[0]._replace(labels=torch.full_like(some[0].labels, IGNORED_LABEL))
+            with self._phase("evaluation", {"microbatches": some}, cuts_itself=True), torch.enable_grad():
+                losses.append(self._pipeline.loss([*some, *[blank] * (count - len(some))], self.device))
+                if self._pipeline.virtual > 1:
+                    self._zero.zero_grad()
+                device.sync()
+        return losses
+
+    @torch.no_grad()
+    def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:
+        """Run the last ``length`` tokens, padded on the right; causality hides the padding."""
+        assert self._pipeline is None, "validation refuses samples with a pipeline: its engine returns losses only"
+        window = list(tokens[-length:])
+        padded = torch.tensor([window + [0] * (length - len(window))])
+        positions = torch.arange(length).unsqueeze(0)
+        batch = self._mine(Batch(padded, padded, positions, torch.zeros_like(positions)))
+        # The last token's row by a mask, not by its number: a number would be another graph for every length.
+        last = (batch.positions[0] == len(window) - 1).float().unsqueeze(1).to(self.device)
+        (sent,) = device.send([batch])
+        with self._phase("sample", {"batch": sent, "last": last}):
+            row = (self.model.logits(sent.tokens, sent.positions, sent.document_ids)[0] * last).sum(dim=0)
+            device.sync()
+        row = row.cpu()
+        if self.mesh.cp > 1:
+            dist.all_reduce(row, group=self.host_group)
+            row /= self.mesh.world // self.mesh.cp
+        return row
+
+    def fetch(self, metrics: StepMetrics) -> tuple[float, float, bool]:
+        """The scalars of an earlier step: its closure has brought them by now. Extracted graphs compute nothing."""
+        if self.extracting:
+            return 0.0, 0.0, True
+        assert isinstance(metrics, DeferredMetrics)
+        loss, norm, finite = metrics.deferred.values()
+        return loss, norm, bool(finite)
+
+    def store(self) -> Store:
+        """Host copies, until the next step; ``loaded`` takes them back to the device.
+
+        Looks once more whether what is not cut is equal on all tensor-parallel ranks: in pure BF16 that takes the same
+        stochastic rounding on each.
+        """
+        device.sync()
+        if not self.extracting:
+            audit.audit_copies(self._parameters, self._rules, self.mesh, self.host_group)
+        return self._host.pull()
+
+    @torch.no_grad()
+    def loaded(self, updates: int) -> None:
+        """The host copies were filled: to the device with them, and round the masters into the model."""
+        self._zero.base_optimizer.updates.fill_(updates)
+        self._install()
+
+    def rng_state(self) -> str:
+        """PyTorch's CPU generator. Nothing in our step draws from it; a user's model may."""
+        return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+
+    def set_rng_state(self, state: str) -> None:
+        """Put the generator back."""
+        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
+
+    def facts(self) -> Facts:
+        """Device, versions and peak."""
+        if self._facts is None:
+            self._facts = gather_facts(self.mesh.world, self.dtype)
+        return self._facts
+
+    def host_sum(self, values: Sequence[int]) -> list[int]:
+        """Sum small integers over the ranks, on the host."""
+        if self.host_group is None:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.int64)
+        dist.all_reduce(sums, group=self.host_group)
+        return [int(value) for value in sums]
+
+    def host_broadcast(self, value: int) -> int:
+        """Rank 0's value."""
+        if self.host_group is None:
+            return value
+        holder = torch.tensor(value, dtype=torch.int64)
+        dist.broadcast(holder, 0, group=self.host_group)
+        return int(holder.item())
+
+    def close(self) -> None:
+        """Say how many graphs there were, and leave the process groups."""
+        if self.guard is not None and self.guard.phases and not self.mesh.rank:
+            print(self.guard.summary(), flush=True)
+        groups.leave()
+
+
+def _is_cpu(device: torch.device) -> bool:
+    """Whether XLA runs on the CPU, where there are no NKI kernels."""
+    import torch_xla.runtime as xr
+
+    return bool(xr.device_type() == "CPU")

@@ -1,0 +1,30 @@
+"""Activation recomputation, on whatever device the tensors are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.utils.checkpoint
+
+
+def checkpoint(function: Callable[..., torch.Tensor], x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    """``function(x, *others)`` now, and again in the backward pass instead of keeping what it made.
+
+    torch_xla's own version puts optimization barriers around the second run, without which the compiler would merge it
+    with the first and keep everything. Reentrant, so x has to require grad; nothing in a layer draws random numbers.
+    """
+    if x.device.type != "xla":
+        result = torch.utils.checkpoint.checkpoint(function, x, *others, use_reentrant=True, preserve_rng_state=False)
+    else:
+        from torch_xla.utils.checkpoint import checkpoint as with_barriers
+
+        def run(*inputs: torch.Tensor) -> torch.Tensor:
+            """Not a module's method: torch_xla would put the module's weights behind the barrier too, in place, and the
+            graph of every microbatch would write all of them.
+            """
+            return function(*inputs)
+
+        result = with_barriers(run, x, *others, use_reentrant=True, preserve_rng_state=False)
+    assert isinstance(result, torch.Tensor)
+    return result
