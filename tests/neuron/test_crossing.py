@@ -1,0 +1,171 @@
+"""Checkpoints cross between the neuron and the native backend, bitwise, and a run resumes from its own bit-equal."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import harness
+from tests.distributed.contract import BF16, read_logs
+from tests.distributed.layouts import parse
+from tests.distributed.test_exchange import TENSORS, whole_tensors
+from tests.neuron.conftest import VARIABLE
+from tests.neuron.crossing_worker import AGAIN, CURVE, Leg
+from tests.neuron.processes import Task
+from tests.neuron.training import DOUBLE, Bench, written
+from trainer.checkpoint.directory import name_of
+
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for all the training
+
+STOPS = [6, 9, 12]
+"""Steps after which each leg ends."""
+JOURNEYS = {
+    "tied": ("fp32", ["dp2-tp2-pp2-zero1", "dp4", "tp4-sp"]),
+    "padded": ("fp32", ["dp2-tp2-pp2-zero1-padded", "dp4-padded", "tp4-padded"]),
+    "mixed": ("bf16_mixed", ["dp2-tp2-sp-pp2-interleaved-zero1-padded", "dp4-zero1-padded", "tp4-sp-padded"]),
+}
+"""Neuron, native, neuron. tied: a head that is the embedding at a pipeline's other end; its key-value heads are held
+twice on 4 ranks. padded: heads held twice and padded ones."""
+RESUMED = {"dp2-tp2-sp-pp2-zero1": "bf16_mixed", "tp4-sp-padded": "fp32", "dp2-zero1-padded": "bf16"}
+"""Layouts that go on from their own checkpoint, and their precisions."""
+FIRST, LAST = 4, 7
+ON_DOUBLE = (["padded"], ["dp2-tp2-sp-pp2-zero1"])
+
+
+class Travels:
+    """Every leg on one library."""
+
+    def __init__(self, directory: Path, library: str, journeys: list[str], resumed: list[str]) -> None:
+        self.out = directory / "legs" / library
+        self._bench, self._library = Bench(directory), library
+        legs = [leg for name in journeys for leg in self.journey(name)]
+        again = [leg for layout in resumed for leg in self.resumed(layout)]
+        self._neuron("first", [*(leg for leg in legs if not leg.source), *again])
+        native = [leg for leg in legs if leg.backend == "native"]
+        straight = [self.straight(name) for name in journeys]
+        texts = [json.dumps(asdict(leg)) for leg in (*native, *straight)]
+        harness.work_in_forks("tests.neuron.crossing_worker", texts, directory, timeout=600)
+        for leg in (*native, *straight):
+            read_logs(Path(leg.out) / "logs")
+        self._neuron("last", [leg for leg in legs if leg.backend == "neuron" and leg.source])
+
+    def journey(self, name: str) -> list[Leg]:
+        """Its legs."""
+        precision, layouts = JOURNEYS[name]
+        legs: list[Leg] = []
+        for index, (layout, stop) in enumerate(zip(layouts, STOPS, strict=True)):
+            source = str(Path(legs[-1].out) / name_of(STOPS[index - 1])) if legs else ""
+            backend = "native" if index == 1 else "neuron"
+            legs.append(Leg(backend, layout, precision, str(self.out / name / str(index)), [stop], source))
+        return legs
+
+    def straight(self, name: str) -> Leg:
+        """The same model in one native process."""
+        precision, layouts = JOURNEYS[name]
+        return Leg("native", parse(layouts[0]).reference, precision, str(self.out / name / "straight"), STOPS[-1:])
+
+    def resumed(self, layout: str) -> list[Leg]:
+        """Without a stop, and from its checkpoint in new processes."""
+        out = self.out / layout
+        whole = Leg("neuron", layout, RESUMED[layout], str(out / "whole"), [FIRST, LAST])
+        return [whole, replace(whole, out=str(out / "rest"), saves=[LAST], source=str(out / "whole" / name_of(FIRST)))]
+
+    def _neuron(self, name: str, legs: list[Leg]) -> None:
+        source = DOUBLE if self._library == "double" else Path(os.environ[VARIABLE]).resolve()
+        for leg in legs:
+            Path(leg.out).mkdir(parents=True)
+        tasks = [Task("tests.neuron.crossing_worker:go", parse(leg.layout).processes, asdict(leg)) for leg in legs]
+        for outcome in self._bench.attempt(f"{self._library}-{name}", tasks, source):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a corpus."""
+    found = tmp_path_factory.mktemp("crossing")
+    harness.write_corpus(found / "corpus")
+    (found / "cache").mkdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_source(directory: Path) -> Travels:
+    return Travels(directory, "source", list(JOURNEYS), list(RESUMED))
+
+
+@pytest.fixture(scope="module")
+def on_double(directory: Path) -> Travels:
+    return Travels(directory, "double", *ON_DOUBLE)
+
+
+def _assert_bitwise(a: Path, b: Path, count: int) -> dict[str, torch.Tensor]:
+    expected, actual = whole_tensors(a), whole_tensors(b)
+    assert expected.keys() == actual.keys()
+    assert len(expected) == 3 * count
+    for name in expected:
+        assert expected[name].dtype == actual[name].dtype
+        assert torch.equal(expected[name], actual[name]), name
+    assert any(name.startswith("optimizer exp_avg_sq") and values.any() for name, values in expected.items())
+    assert written(a / "state.json") == written(b / "state.json")
+    return expected
+
+
+def _curve(leg: Leg) -> list[dict[str, Any]]:
+    return list(written(Path(leg.out) / CURVE))
+
+
+def _assert_crossed(travels: Travels, name: str) -> None:
+    precision, layouts = JOURNEYS[name]
+    legs = travels.journey(name)
+    count = TENSORS[parse(layouts[0]).reference]
+    for leg in legs[1:]:
+        source = Path(leg.source)
+        _assert_bitwise(source, Path(leg.out) / AGAIN / source.name, count)
+        assert written(source / "state.json")["updates"] == written(source / "state.json")["step"]
+    straight, travelled = _curve(travels.straight(name)), [line for leg in legs for line in _curve(leg)]
+    assert [line["step"] for line in travelled] == list(range(1, STOPS[-1] + 1))
+    if precision == "fp32":
+        harness.assert_same_curve(straight, travelled)
+    else:
+        assert harness.worst_difference(straight, travelled, "loss") <= BF16["last"]
+
+
+def _assert_resumed(travels: Travels, layout: str) -> None:
+    whole, rest = travels.resumed(layout)
+    assert _curve(rest) == _curve(whole)[FIRST:]
+    count = TENSORS[parse(layout).reference]
+    tensors = _assert_bitwise(Path(whole.out) / name_of(LAST), Path(rest.out) / name_of(LAST), count)
+    if RESUMED[layout] == "bf16_mixed":
+        masters = [values for name, values in tensors.items() if name.startswith("model ")]
+        assert all((values != values.bfloat16().float()).any() for values in masters if values.dim() > 1)
+
+
+@pytest.mark.nxd
+@pytest.mark.parametrize("name", JOURNEYS)
+def test_checkpoints_cross(on_source: Travels, name: str) -> None:
+    _assert_crossed(on_source, name)
+
+
+@pytest.mark.nxd
+@pytest.mark.parametrize("layout", RESUMED)
+def test_a_resumed_run_is_bit_equal(on_source: Travels, layout: str) -> None:
+    _assert_resumed(on_source, layout)
+
+
+@pytest.mark.slow
+def test_checkpoints_cross_on_the_double(on_double: Travels) -> None:
+    for name in ON_DOUBLE[0]:
+        _assert_crossed(on_double, name)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_bit_equal_on_the_double(on_double: Travels) -> None:
+    for layout in ON_DOUBLE[1]:
+        _assert_resumed(on_double, layout)
