@@ -1,0 +1,53 @@
+"""A training step of the tiny recipe, one process, as the graph that XLA on a CPU is handed. Nothing of it runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from tests.neuron.pretended import for_each, pretend, sharded, without_running
+from tests.recipes.test_full_size import configured
+from trainer.backends.neuron import device, hlo, pending
+from trainer.batch import Batch
+from trainer.config import Config
+from trainer.derive import derive
+from trainer.parallel.mesh import Mesh
+from trainer.world import World
+
+FUNCTIONS = ("exponential", "log", "cosine", "sine", "rsqrt")
+"""What softmax, loss, rotary tables and norms are made of."""
+
+
+def graphs(variants: list[str]) -> dict[str, Any]:
+    """The step's graph by variant, a precision and a recomputation joined by a slash."""
+    return for_each(variants, partial(graph, configured("tiny")))
+
+
+def graph(config: Config, variant: str) -> dict[str, Any]:
+    """Of one microbatch, then the update."""
+    mode, recompute = variant.split("/")
+    config = replace(config, precision=replace(config.precision, mode=mode))
+    config = replace(config, parallel=replace(config.parallel, recompute=recompute))
+    pretend(Mesh())
+    backend = sharded(config, derive(config, World()), Mesh(), device.device())
+    shape = (config.train.microbatch, config.data.seq_len)
+    with without_running():
+        backend.forward_backward([Batch(*(torch.zeros(shape, dtype=torch.int64) for _ in Batch._fields))], 1.0)
+        metrics = backend.clip_and_apply(1e-4)
+        moments = [moment for _, _, moment in backend._zero.moments()]
+        outputs = [*backend._parameters.values(), *backend._zero.shards.values(), *moments]
+        text = pending.text_of([tensor.detach() for tensor in outputs] + [metrics.loss_sum, metrics.grad_norm])
+    found = hlo.parse(text)
+    return {
+        "flops": found.flops,
+        "dtypes": sorted({dtype for m in found.matmuls for dtype in (m.lhs.dtype, m.rhs.dtype)}),
+        "ranks": sorted({collective.size for collective in found.collectives}),
+        "functions": {name: sorted(set(re.findall(rf"= (\w+)\[.* {name}\(", text))) for name in FUNCTIONS},
+        "host": found.host,
+        "dynamic": found.dynamic,
+        "custom_calls": found.custom_calls,
+    }

@@ -1,0 +1,159 @@
+"""Every full-size recipe under neuronx-distributed at its intended world size, without a device and without a run.
+
+What a rank holds is compared with the native plan, closed forms and the memory formula; the collectives of its step, of
+a shortened model, with closed forms and with the golden files in tests/golden/neuron_collectives, which were reviewed.
+To write them again after a change that is meant:
+
+    .venv/bin/python -m tests.neuron.write_golden <checkout of neuronx-distributed>/src [recipe ...]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.neuron.full_size import planned, ranks_of_stages, short
+from tests.neuron.processes import Task, run
+from tests.neuron.traffic_form import Stage
+from tests.recipes.closed_forms import Rank
+from tests.recipes.test_full_size import ALL
+from trainer.backends.fake.verdict import BYTES, Verdict
+from trainer.config import ModelConfig
+from trainer.models.decoder import CausalLM
+from trainer.models.sharding import sharding_plan
+from trainer.parallel.placement import Placement
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "neuron_collectives"
+DOUBLE = Path(__file__).parent / "double"
+RECIPES = [pytest.param(recipe, True, marks=pytest.mark.nxd, id=f"{recipe}-source") for recipe in ALL]
+IN_CI = [
+    pytest.param(recipe, False, marks=pytest.mark.slow, id=f"{recipe}-double")
+    for recipe in ("smollm2_135m", "deepseek7b")
+]
+"""The double's layers keep what they gathered, and so send less than the original: it holds the same, no more."""
+SECONDS = 600
+
+
+@pytest.fixture
+def source(request: pytest.FixtureRequest, real: bool) -> Path:
+    return Path(request.getfixturevalue("nxd_source")) if real else DOUBLE
+
+
+@pytest.mark.parametrize(("recipe", "real"), [*RECIPES, *IN_CI])
+def test_ranks_hold_what_the_plan_says(recipe: str, source: Path, tmp_path: Path) -> None:
+    config, derived = planned(recipe)
+    stages = ranks_of_stages(config, derived)
+    task = Task(
+        "tests.neuron.pretended:holdings", 1, {"recipe": recipe, "ranks": list(chain(*stages))}, seconds=SECONDS
+    )
+    ((found,),) = run([task], source, tmp_path, gloo=False)
+    layers = derived.stages or (range(config.model.layers),)
+    assert sum(map(len, layers)) == config.model.layers
+    for index, ranks in enumerate(stages):
+        first, last = index == 0, index == len(stages) - 1
+        expected = Rank(config, len(layers[index]), first, last, derived.dp, derived.accumulation).parameters()
+        for rank in ranks:
+            here = found[str(rank)]
+            placed = placements(config.model, config.parallel.tp, rank % config.parallel.tp)
+            assert set(here["pieces"]) == names(config.model, layers[index], first, last)
+            assert sum(math.prod(shape) for shape in here["shapes"].values()) == expected
+            check_pieces(here, placed)
+            check_memory(here["bytes"], Verdict(config.precision.mode, expected, derived.dp, 0))
+
+
+def placements(model: ModelConfig, tp: int, rank: int) -> dict[str, Placement]:
+    """Of the native plan."""
+    with torch.device("meta"):
+        shapes = {name: tuple(parameter.shape) for name, parameter in CausalLM(model).named_parameters()}
+    return sharding_plan(model).place(shapes, tp, rank)
+
+
+def names(model: ModelConfig, layers: range, first: bool, last: bool) -> set[str]:
+    """Canonical, of a stage."""
+    projections = [f"self_attn.{name}_proj" for name in "qkvo"] + [
+        f"mlp.{name}_proj" for name in ("gate", "up", "down")
+    ]
+    of_a_layer = [*projections, "input_layernorm", "post_attention_layernorm"]
+    found = {f"model.layers.{layer}.{name}.weight" for layer in layers for name in of_a_layer}
+    found |= {"model.embed_tokens.weight"} if first or (last and model.tied) else set()
+    found |= {"model.norm.weight"} if last else set()
+    return found | ({"lm_head.weight"} if last and not model.tied else set())
+
+
+def check_pieces(here: dict[str, Any], placed: dict[str, Placement]) -> None:
+    """Every tensor is its parameters, one above the other and nothing else, each where the native plan has it."""
+    inside: dict[str, list[tuple[int, str]]] = {}
+    for canonical, (tensor, boxes) in here["pieces"].items():
+        top = boxes[0][2][0] - placed[canonical].boxes[0].local[0].start
+        shifted = [
+            [
+                list(box.offsets),
+                list(box.sizes),
+                [box.local[0].start + top, *(s.start for s in box.local[1:])],
+                box.copy,
+            ]
+            for box in placed[canonical].boxes
+        ]
+        assert boxes == shifted
+        inside.setdefault(tensor, []).append((top, canonical))
+    assert set(inside) == set(here["shapes"])
+    for tensor, pieces in inside.items():
+        row = 0
+        for top, canonical in sorted(pieces):
+            assert top == row
+            row += placed[canonical].local_shape[0]
+            assert list(placed[canonical].local_shape[1:]) == here["shapes"][tensor][1:]
+        assert row == here["shapes"][tensor][0]
+
+
+def check_memory(counted: dict[str, int], verdict: Verdict) -> None:
+    """The tensors that the backend allocates, and those that the formula counts."""
+    weight, gradient, optimizer = BYTES[verdict.precision]
+    assert counted["weights"] == verdict.parameters * weight
+    assert counted["gradients"] == verdict.parameters * gradient
+    assert counted["optimizer"] == verdict.parameters * optimizer / verdict.data
+    assert sum(counted.values()) == verdict.static
+
+
+@pytest.mark.parametrize(("recipe", "real"), RECIPES)
+def test_a_step_sends_what_the_layout_says(recipe: str, source: Path, tmp_path: Path) -> None:
+    config, derived = planned(recipe, short(recipe))
+    stages, task = lowering(recipe)
+    ((found,),) = run([task], source, tmp_path, gloo=False)
+    golden = json.loads((GOLDEN / f"{recipe}.json").read_text())
+    layers = [len(stage) for stage in derived.stages] or [config.model.layers]
+    for index, ranks in enumerate(stages):
+        expected = Stage(config, layers[index], index, derived.dp, derived.accumulation).step()
+        for rank in ranks:
+            here = found[str(rank)]
+            assert here["collectives"] == expected, f"rank {rank}"
+            assert not here["host"]
+            assert not here["dynamic"]
+            assert here["dots"] == ["bf16"]
+        assert golden["stages"][index] == expected, "a change that is meant is written by tests.neuron.write_golden"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ALL)
+def test_the_golden_file_is_the_closed_form(recipe: str) -> None:
+    """Without the source too: neither can change alone."""
+    config, derived = planned(recipe, short(recipe))
+    golden = json.loads((GOLDEN / f"{recipe}.json").read_text())
+    layers = [len(stage) for stage in derived.stages] or [config.model.layers]
+    assert golden["world"] == config.parallel.tp * config.parallel.pp * config.parallel.cp * derived.dp
+    assert golden["stages"] == [
+        Stage(config, count, index, derived.dp, derived.accumulation).step() for index, count in enumerate(layers)
+    ]
+
+
+def lowering(recipe: str) -> tuple[list[list[int]], Task]:
+    """Ranks of each stage, and the task that finds each rank's step as a graph."""
+    stages = ranks_of_stages(*planned(recipe, short(recipe)))
+    arguments = {"recipe": recipe, "layers": short(recipe), "ranks": list(chain(*stages))}
+    return stages, Task("tests.neuron.pretended:steps", 1, arguments, seconds=SECONDS)
