@@ -20,9 +20,7 @@ QUICK = {
     "fp32": [
         "cp2-sp-zero2-padded",
         "dp2-zero3-full-every2",
-        "tp4-sp",
         "pp4-cuts1.2.1.1-padded",
-        "dp2-pp2-zero1-selective",
         "tp2-sp-pp2-interleaved-padded",
         "dp2-tp2-sp-pp2-zb-zero1",
     ],
@@ -33,6 +31,8 @@ FULL = {
     "fp32": [
         "dp2",
         "dp4",
+        "tp4-sp",
+        "dp2-pp2-zero1-selective",
         "tp2-padded",
         "pp2-zb",
         "dp2-tp2-cp2-padded",

@@ -100,6 +100,7 @@ def extended(clone: Path) -> Path:
 PAGES = [*commands("docs/extending.md"), commands("docs/runs.md")[-1], *commands("docs/parallel.md")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", PAGES)
 def test_command_of_a_page(extended: Path, command: str) -> None:
     check(extended, command)
