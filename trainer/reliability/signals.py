@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,11 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 """TERM: the scheduler takes the machine. INT: a person. USR1, USR2: its early warning. HUP: the terminal is gone."""
 
 
+_arrived, _training = threading.Event(), threading.Event()
+"""A stopping signal has come before training: its KeyboardInterrupt may be lost in a callback that swallows it, then
+the first step boundary acts on it. And: training has begun."""
+
+
 class StopRequest:
     """Context manager; ``requested`` turns true when a stopping signal arrives. A second SIGINT interrupts at once."""
 
@@ -24,6 +30,8 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
+        _training.set()
+        self.requested = self.requested or _arrived.is_set()
         signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
         for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
@@ -62,8 +70,19 @@ def leave_within(seconds: float, report: Callable[[], object]) -> None:
     def watch() -> None:
         while byte := os.read(reader, 1):
             if byte[0] in STOPPING:
+                _arrived.set()
                 time.sleep(seconds)
+                if _training.is_set():
+                    return
                 report()
                 os._exit(int(ExitCode.PREEMPTED))
 
     threading.Thread(target=watch, name="leave", daemon=True).start()
+    told = sys.unraisablehook
+
+    def quiet(unraisable: sys.UnraisableHookArgs) -> None:
+        """A KeyboardInterrupt in a callback that can raise nothing is worth no traceback: the signal is known."""
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            told(unraisable)
+
+    sys.unraisablehook = quiet
