@@ -22,7 +22,7 @@ LONG = ["train.steps=45", "train.tokens_per_step=2048", "checkpoint.every_steps=
     [
         (1, "fp32"),
         (2, "fp32"),
-        (1, "bf16_mixed"),
+        pytest.param(1, "bf16_mixed", marks=pytest.mark.long),
         pytest.param(2, "bf16_mixed", marks=pytest.mark.long),
     ],
 )

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def command(*variables: str) -> list[str]:
     """What make would run last."""
     shown = subprocess.run(
-        ["make", "--dry-run", "trn1-smoke", *variables],
+        ["make", "--no-print-directory", "--dry-run", "trn1-smoke", *variables],
         cwd=ROOT,
         capture_output=True,
         text=True,
