@@ -1,23 +1,36 @@
-"""The full-size recipes as tests of the neuron backend take them: whole, or shortened. Imports no Neuron library."""
+"""The full-size recipes as tests of the neuron backend take them: whole, or shortened. Imports no Neuron library.
+
+``llama3_8b-cp2`` is a recipe over two context-parallel ranks, in the same world.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.recipes.test_full_size import configured
+from tests.recipes.test_full_size import ALL, configured
 from trainer.config import Config
 from trainer.derive import Derived, derive, effective, pretended
 from trainer.world import World
 
 MICROBATCHES = 5
 """Of a shortened recipe with a pipeline: one more than its stages, so that the schedule is the full-size recipe's."""
+CONTEXT = ["llama3_8b-cp2", "llama3_70b-cp2"]
+"""No recipe uses context parallelism; these two, of long sequences, would: without a pipeline, and with one."""
+CASES = [*ALL, *CONTEXT]
 LAYERS = 2
 """Of a shortened recipe without pipeline; with one, a stage has one."""
 
 
+def named(case: str) -> Config:
+    """The configuration of a case."""
+    recipe, _, cp = case.partition("-cp")
+    config = configured(recipe)
+    return replace(config, parallel=replace(config.parallel, cp=int(cp or config.parallel.cp)))
+
+
 def planned(recipe: str, layers: int | None = None) -> tuple[Config, Derived]:
     """A recipe as it runs at its full world size; shortened to some layers, and to few microbatches, where asked."""
-    config = configured(recipe)
+    config = named(recipe)
     world = pretended(config, World(cpu_bf16=True))
     if layers is not None:
         microbatches = MICROBATCHES if config.parallel.pp > 1 else 1
@@ -31,11 +44,16 @@ def planned(recipe: str, layers: int | None = None) -> tuple[Config, Derived]:
 
 def short(recipe: str) -> int:
     """Layers of the shortened recipe."""
-    pp = configured(recipe).parallel.pp
+    pp = named(recipe).parallel.pp
     return pp if pp > 1 else LAYERS
+
+
+def replicas(config: Config, derived: Derived) -> int:
+    """Ranks that hold the same weights."""
+    return config.parallel.cp * derived.dp
 
 
 def ranks_of_stages(config: Config, derived: Derived) -> list[list[int]]:
     """Of each stage the first rank, the second and the last."""
-    each = config.parallel.tp * config.parallel.cp * derived.dp
+    each = config.parallel.tp * replicas(config, derived)
     return [[stage * each, stage * each + 1, (stage + 1) * each - 1] for stage in range(config.parallel.pp)]

@@ -196,7 +196,11 @@ def _know_what_is_received(config: Config, mesh: Mesh) -> None:
 
     parts = mesh.tp if config.parallel.sp else 1
     hidden = torch.empty(
-        config.train.microbatch, config.data.seq_len // parts, config.model.hidden, dtype=torch.bfloat16, device="meta"
+        config.train.microbatch,
+        config.data.seq_len // mesh.cp // parts,
+        config.model.hidden,
+        dtype=torch.bfloat16,
+        device="meta",
     )
     skeleton, _, metas = engine.SerializationManager().serialize(hidden.requires_grad_())
     engine.recv_python_object = lambda **_: (metas, skeleton)
@@ -213,7 +217,7 @@ def describe(collective: Collective, mesh: Mesh) -> str:
 def _axis(replicas: tuple[tuple[int, ...], ...], mesh: Mesh) -> str:
     """Which ranks meet; the rank's own group does not do, the graph names everybody's."""
     found = sorted(tuple(sorted(group)) for group in replicas)
-    for name, axes in (("tp", ("tp",)), ("data", DATA)):
+    for name, axes in (("tp", ("tp",)), ("data", DATA), ("cp", ("cp",))):
         if found == mesh.groups(*axes):
             return name
     if not found or found == [tuple(range(mesh.world))]:

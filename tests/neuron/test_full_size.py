@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.neuron.full_size import planned, ranks_of_stages, short
+from tests.neuron.full_size import CASES, planned, ranks_of_stages, replicas, short
 from tests.neuron.processes import Task, run
 from tests.neuron.traffic_form import Stage
 from tests.recipes.closed_forms import Rank
-from tests.recipes.test_full_size import ALL
 from trainer.backends.fake.verdict import BYTES, Verdict
 from trainer.config import ModelConfig
 from trainer.models.decoder import CausalLM
@@ -31,7 +30,7 @@ from trainer.parallel.placement import Placement
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "neuron_collectives"
 DOUBLE = Path(__file__).parent / "double"
-RECIPES = [pytest.param(recipe, True, marks=pytest.mark.nxd, id=f"{recipe}-source") for recipe in ALL]
+RECIPES = [pytest.param(recipe, True, marks=pytest.mark.nxd, id=f"{recipe}-source") for recipe in CASES]
 IN_CI = [
     pytest.param(recipe, False, marks=pytest.mark.slow, id=f"{recipe}-double")
     for recipe in ("smollm2_135m", "deepseek7b")
@@ -53,18 +52,18 @@ def test_ranks_hold_what_the_plan_says(recipe: str, source: Path, tmp_path: Path
         "tests.neuron.pretended:holdings", 1, {"recipe": recipe, "ranks": list(chain(*stages))}, seconds=SECONDS
     )
     ((found,),) = run([task], source, tmp_path, gloo=False)
-    layers = derived.stages or (range(config.model.layers),)
+    layers, data = derived.stages or (range(config.model.layers),), replicas(config, derived)
     assert sum(map(len, layers)) == config.model.layers
     for index, ranks in enumerate(stages):
         first, last = index == 0, index == len(stages) - 1
-        expected = Rank(config, len(layers[index]), first, last, derived.dp, derived.accumulation).parameters()
+        expected = Rank(config, len(layers[index]), first, last, data, derived.accumulation).parameters()
         for rank in ranks:
             here = found[str(rank)]
             placed = placements(config.model, config.parallel.tp, rank % config.parallel.tp)
             assert set(here["pieces"]) == names(config.model, layers[index], first, last)
             assert sum(math.prod(shape) for shape in here["shapes"].values()) == expected
             check_pieces(here, placed)
-            check_memory(here["bytes"], Verdict(config.precision.mode, expected, derived.dp, 0))
+            check_memory(here["bytes"], Verdict(config.precision.mode, expected, data, 0))
 
 
 def placements(model: ModelConfig, tp: int, rank: int) -> dict[str, Placement]:
@@ -129,7 +128,7 @@ def test_a_step_sends_what_the_layout_says(recipe: str, source: Path, tmp_path: 
     golden = json.loads((GOLDEN / f"{recipe}.json").read_text())
     layers = [len(stage) for stage in derived.stages] or [config.model.layers]
     for index, ranks in enumerate(stages):
-        expected = Stage(config, layers[index], index, derived.dp, derived.accumulation).step()
+        expected = Stage(config, layers[index], index, replicas(config, derived), derived.accumulation).step()
         for rank in ranks:
             here = found[str(rank)]
             assert here["collectives"] == expected, f"rank {rank}"
@@ -140,15 +139,16 @@ def test_a_step_sends_what_the_layout_says(recipe: str, source: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ALL)
+@pytest.mark.parametrize("recipe", CASES)
 def test_the_golden_file_is_the_closed_form(recipe: str) -> None:
     """Without the source too: neither can change alone."""
     config, derived = planned(recipe, short(recipe))
     golden = json.loads((GOLDEN / f"{recipe}.json").read_text())
     layers = [len(stage) for stage in derived.stages] or [config.model.layers]
-    assert golden["world"] == config.parallel.tp * config.parallel.pp * config.parallel.cp * derived.dp
+    assert golden["world"] == config.parallel.tp * config.parallel.pp * replicas(config, derived)
     assert golden["stages"] == [
-        Stage(config, count, index, derived.dp, derived.accumulation).step() for index, count in enumerate(layers)
+        Stage(config, count, index, replicas(config, derived), derived.accumulation).step()
+        for index, count in enumerate(layers)
     ]
 
 

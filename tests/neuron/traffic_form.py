@@ -1,6 +1,6 @@
 """The collectives of a rank's step under neuronx-distributed, from the layout and papers' descriptions alone.
 
-For what the full-size recipes use: ZeRO-1, no context parallelism, heads that divide, sequence parallelism wherever
+For what the full-size recipes use, and context parallelism: ZeRO-1, heads that divide, sequence parallelism wherever
 there is tensor parallelism, whole layers recomputed or none, one stage for each pipeline rank, all of equal length.
 Each collective is a line: kind, axis, ranks, dtype, bytes that the rank hands in.
 """
@@ -41,7 +41,7 @@ class Stage:
 
     @property
     def tokens(self) -> int:
-        return self.config.train.microbatch * self.config.data.seq_len
+        return self.config.train.microbatch * self.config.data.seq_len // self.config.parallel.cp
 
     def step(self) -> list[str]:
         """All of them, in order."""
@@ -86,16 +86,37 @@ class Stage:
     def _scatter(self) -> str:
         return self._line("reduce-scatter", "tp", self.tp, "bf16", self.tokens * self.config.model.hidden * BF16)
 
+    def _context(self, kind: str, parts: int) -> list[str]:
+        """Keys and values, or their gradients, of some context-parallel ranks' positions, in one message."""
+        cp, model = self.config.parallel.cp, self.config.model
+        heads, head = max(1, model.kv_heads // self.tp), model.head_dim or model.hidden // model.heads
+        size = parts * self.tokens * 2 * heads * head * BF16
+        return [self._line(kind, "cp", cp, "bf16", size)] if cp > 1 else []
+
     def _forward(self) -> Iterator[str]:
         """Korthikanti et al. 2022 (arXiv:2205.05198), section 4.2.2: a gathering before each block, a reduce-scatter
         after it. The embedding's partial rows are reduced and scattered; the head gathers.
         """
         if self.tp > 1:
             yield from [self._scatter()] * self.first
-            yield from [self._gather(), self._scatter()] * (2 * self.layers)
+        yield from self._layer_forward() * self.layers
+        if self.tp > 1:
             yield from [self._gather()] * self.last
         if self.last:  # largest logit, target's logit, sum of exponentials (Shoeybi et al. 2019, section 3)
             yield from [self._line("all-reduce", "tp", self.tp, "f32", self.tokens * FP32)] * 3
+
+    def _layer_forward(self) -> list[str]:
+        """Attention, which meets the keys and values of all positions, then the feed-forward block."""
+        before, after = ([self._gather()], [self._scatter()]) if self.tp > 1 else ([], [])
+        return [*before, *self._context("all-gather", 1), *after, *before, *after]
+
+    def _layer_backward(self) -> list[str]:
+        """A gathering for the output's gradient, one for the block's input, a reduce-scatter of the input's gradient;
+        in attention, the gradients of keys and values go back before the last two.
+        """
+        output, rest = ([self._gather()], [self._gather(), self._scatter()]) if self.tp > 1 else ([], [])
+        context = self._context("reduce-scatter", self.config.parallel.cp)
+        return [*output, *rest, *output, *context, *rest]
 
     def _backward(self) -> Iterator[str]:
         """The reverse; a block gathers its input once more, since it did not keep it (the same section). A layer that
@@ -103,10 +124,11 @@ class Stage:
         """
         if self.tp > 1:
             yield from [self._gather(), self._scatter()] * self.last
-            for layer in reversed(range(self.index * self.layers, (self.index + 1) * self.layers)):
-                if self.config.parallel.recompute == "full" and layer % self.config.parallel.recompute_every == 0:
-                    yield from [self._gather(), self._scatter()] * 2
-                yield from [self._gather(), self._gather(), self._scatter()] * 2
+        for layer in reversed(range(self.index * self.layers, (self.index + 1) * self.layers)):
+            if self.config.parallel.recompute == "full" and layer % self.config.parallel.recompute_every == 0:
+                yield from self._layer_forward()
+            yield from self._layer_backward()
+        if self.tp > 1:
             yield from [self._gather()] * self.first
 
     # --- update

@@ -10,15 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.neuron.full_size import planned, short
+from tests.neuron.full_size import CASES, planned, short
 from tests.neuron.processes import run
 from tests.neuron.test_full_size import GOLDEN, lowering
-from tests.recipes.test_full_size import ALL
 
 
 def main(source: Path, recipes: list[str]) -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    recipes = recipes or ALL
+    recipes = recipes or CASES
     tasks = dict(zip(recipes, map(lowering, recipes), strict=True))
     with tempfile.TemporaryDirectory() as directory:
         found = run([task for _, task in tasks.values()], source, Path(directory), gloo=False)
