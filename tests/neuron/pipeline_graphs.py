@@ -1,0 +1,72 @@
+"""A stage of a pipeline, alone in this process, on the lazy path with the compile guard: the graphs that it runs.
+
+Its neighbours' messages are what tests/neuron/alone.py makes of them. Runs in a rank of tests/neuron/processes.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+
+from recipes._assembly import lower_to_neuron, make_mesh
+from tests.neuron import alone
+from tests.neuron.curves import configured
+from tests.neuron.pretended import _know_what_is_received, for_each, pretend
+from trainer.backends.neuron import device
+from trainer.backends.neuron.backend import NeuronBackend
+from trainer.backends.neuron.guard import CompileGuard
+from trainer.batch import Batch
+from trainer.derive import derive
+from trainer.models.decoder import CausalLM
+from trainer.models.initialise import Initialiser
+from trainer.models.sharding import sharding_plan
+from trainer.world import World
+
+STEPS = 6
+
+
+def stages(layout: str, ranks: list[int]) -> dict[str, Any]:
+    """What ``stage`` finds of ranks, by rank."""
+    return for_each([(layout, rank) for rank in ranks], lambda case: stage(*case))
+
+
+def stage(layout: str, rank: int) -> dict[str, Any]:
+    """Six steps, and an evaluation after each second one."""
+    config = configured(layout, "fp32")
+    world = World(size=config.parallel.pp * config.parallel.tp, rank=rank, neuron_on_cpu=True)
+    derived = derive(config, world)
+    mesh = make_mesh(config, derived, rank)
+    pretend(mesh)
+    _know_what_is_received(config, mesh)
+    alone.install()
+    backend = lower_to_neuron(config, derived, mesh)
+    assert isinstance(backend, NeuronBackend)
+    looked: Counter[str] = Counter()
+    backend.device = device.device()
+    backend.guard = CompileGuard(on_graph=lambda phase, _: looked.update([phase]))
+    backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), "fp32")
+    backend.load_initial(Initialiser(config.model, config.seed))
+    for number in range(STEPS):
+        backend.forward_backward(_batches(derived.accumulation, number), 1.0)
+        backend.clip_and_apply(1e-3 * number)
+        if number % 2:
+            backend.evaluate(_batches(3, number))
+    outside = backend.guard.outside()
+    return {
+        "graphs": backend.guard.graphs(),
+        "launches": backend.guard.launches(),
+        "looked": looked,
+        "outside": [outside.compiled, outside.launched],
+    }
+
+
+def _batches(count: int, seed: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(count):
+        tokens = torch.randint(512, (2, 64), generator=generator)
+        positions = torch.arange(64).expand(2, 64).contiguous()
+        found.append(Batch(tokens, tokens, positions, torch.zeros_like(tokens)))
+    return found
