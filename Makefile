@@ -26,9 +26,9 @@ test: $(READY)
 
 # make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not nxd and not long" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not nxd and not long" -n 2 --dist loadfile --durations 40
 
-# make test-long   what CI leaves out of the slow tests: commands of the docs' pages, the smoke test's dry run
+# make test-long   what CI leaves out of the slow tests: BF16 kills, more layouts' checkpoints, docs' commands, a dry run
 test-long: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 

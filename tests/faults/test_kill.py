@@ -20,8 +20,8 @@ LONG = ["train.steps=45", "train.tokens_per_step=2048", "checkpoint.every_steps=
 @pytest.mark.parametrize(
     ("processes", "precision"),
     [
-        (1, "fp32"),
         (2, "fp32"),
+        pytest.param(1, "fp32", marks=pytest.mark.long),
         pytest.param(1, "bf16_mixed", marks=pytest.mark.long),
         pytest.param(2, "bf16_mixed", marks=pytest.mark.long),
     ],

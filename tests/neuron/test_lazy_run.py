@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -69,13 +70,18 @@ def kept(run: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same 50 steps three times: by the native backend, straight through, and stopped after 20 and resumed."""
+    """The same 50 steps three times: by the native backend, straight through, and stopped after 20 and resumed.
+
+    Besides, twice what was there when it stopped: ``begun`` and ``crossing``.
+    """
     cwd = tmp_path_factory.mktemp("lazy")
     harness.write_corpus(cwd / "corpus")
     done = harness.train(cwd, [*LONG, "run.name=native"])
     assert done.code == 0, done.output
     (cwd / "straight.txt").write_text(train(cwd, LONG, "straight"))
     train(cwd, [*LONG, "train.stop_after_steps=20"], "resumed")
+    for name in ("begun", "crossing"):
+        shutil.copytree(cwd / "runs" / "resumed", cwd / "runs" / name)
     (cwd / "resumed.txt").write_text(train(cwd, LONG, "resumed"))
     return cwd
 
@@ -118,7 +124,6 @@ def test_a_resume_is_bitwise(runs: Path) -> None:
 
 def test_extraction_runs_every_graph_and_keeps_nothing(runs: Path) -> None:
     """As under neuron_parallel_compile, which sets the variable, on a run that has begun: results may be zeros."""
-    train(runs, [*LONG, "train.stop_after_steps=20"], "begun")
     run = runs / "runs" / "begun"
     before = kept(run)
     output = train(runs, LONG, "begun", {"NEURON_EXTRACT_GRAPHS_ONLY": "1"})
@@ -129,7 +134,6 @@ def test_extraction_runs_every_graph_and_keeps_nothing(runs: Path) -> None:
 
 def test_a_checkpoint_goes_on_in_the_native_backend(runs: Path) -> None:
     """The run that neuron saved at step 50 is complete for the native backend too, and one at step 20 goes on there."""
-    train(runs, [*LONG, "train.stop_after_steps=20"], "crossing")
     done = harness.train(runs, [*LONG, "run.name=crossing"])
     assert done.code == 0, done.output
     assert "resuming crossing from step 20" in done.output
