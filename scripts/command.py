@@ -5,7 +5,6 @@ python scripts/command.py recipe=deepseek67b [--nodes 4] [overrides]      --node
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 
@@ -17,13 +16,10 @@ from trainer import frontdoor
 from trainer.config import Config
 from trainer.launching import launches
 
-parser = argparse.ArgumentParser(add_help=False)
-parser.add_argument("--nodes", type=int, default=None)
-
 
 def show(config: Config) -> Iterator[str]:
     """The command lines of this recipe, with the overrides that were given here."""
-    return launches(config, list(HydraConfig.get().overrides.task), options.nodes)
+    return launches(config, list(HydraConfig.get().overrides.task), nodes)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -32,5 +28,5 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    options, sys.argv[1:] = parser.parse_known_args()
+    nodes = frontdoor.take_option("--nodes")
     sys.exit(frontdoor.enter(main, launch=False))

@@ -5,7 +5,6 @@ python scripts/plan.py recipe=deepseek67b [--rank 127] [overrides]      --rank: 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 
@@ -17,18 +16,16 @@ from trainer.config import Config
 from trainer.derive import model_parallel_size
 from trainer.errors import ConfigError, Problem
 
-parser = argparse.ArgumentParser(add_help=False)
-parser.add_argument("--rank", type=int, default=0)
-
 
 def show(config: Config) -> Iterator[str]:
     """The plan's lines; torch is imported only now."""
     from trainer.planning import describe_plan
 
-    if not 0 <= options.rank < (ranks := model_parallel_size(config)):
+    ranks = model_parallel_size(config)
+    if not 0 <= rank < ranks:
         rule = f"a rank of one copy of the model (tp x cp x pp): 0 to {ranks - 1}"
-        raise ConfigError(Problem("--rank", options.rank, rule, "choose one of them"))
-    return describe_plan(config, options.rank)
+        raise ConfigError(Problem("--rank", rank, rule, "choose one of them"))
+    return describe_plan(config, rank)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -37,5 +34,5 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    options, sys.argv[1:] = parser.parse_known_args()
+    rank = frontdoor.take_option("--rank") or 0
     sys.exit(frontdoor.enter(main, launch=False))

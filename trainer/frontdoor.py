@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -176,6 +178,21 @@ def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> No
         outcomes[-1] = report(error, world, None)
     except BrokenPipeError:  # whoever read along, head or less, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def take_option(name: str) -> int | None:
+    """The whole number of ``--name N`` or ``--name=N``, taken off the command line that Hydra reads; None without.
+
+    A mistake ends the process with exit code 3.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(name, nargs="?", const="", dest="text")
+    found, sys.argv[1:] = parser.parse_known_args()
+    text: str | None = found.text
+    if text is None or re.fullmatch(r"-?\d+", text):
+        return None if text is None else int(text)
+    problem = Problem(name, text, "a whole number", f"give {name} N, or leave it out")
+    sys.exit(report(ConfigError(problem), World(), None))
 
 
 def configure(composed: DictConfig, world: World) -> Config:

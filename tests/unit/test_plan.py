@@ -151,3 +151,22 @@ def test_the_script_prints_deepseek_67b_in_under_ten_seconds(tmp_path: Path) -> 
     k_proj = next(line for line in lines if line[0] == "model.layers.94.self_attn.k_proj.weight")
     assert " ".join(k_proj[1:]) == "kv 1024 x 8192 128 x 8192 [896:1024, 0:8192] copy 3"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [["--rank=-1"], ["--rank", "1"], ["--rank", "x"], ["--rank"]])
+def test_a_rank_that_is_none_is_a_mistake_with_a_remedy(given: list[str], tmp_path: Path) -> None:
+    """One process has rank 0 alone."""
+    script = str(harness.ROOT / "scripts" / "plan.py")
+    done = subprocess.run(
+        [sys.executable, script, "recipe=tiny", *given],
+        cwd=tmp_path,
+        env=harness.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "1. --rank = " in done.stderr
+    assert "remedy:" in done.stderr
+    assert "Traceback" not in done.stderr
