@@ -7,7 +7,7 @@ several parameters fused in one local tensor (one box each).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +40,19 @@ class Box:
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The box's values: a view of the local tensor, of shape ``sizes``."""
         return tensor[self.local] if self.local else tensor
+
+    def rows(self, start: int, stop: int) -> Box | None:
+        """What a slice [start, stop) of the local tensor's dim 0 holds of the box, as it lies there; or nothing."""
+        rows = self.local[0]
+        low, high = max(rows.start, start), min(rows.stop, stop)
+        if low >= high:
+            return None
+        return replace(
+            self,
+            offsets=(self.offsets[0] + low - rows.start, *self.offsets[1:]),
+            sizes=(high - low, *self.sizes[1:]),
+            local=(slice(low - start, high - start), *self.local[1:]),
+        )
 
 
 def whole_box(name: str, shape: tuple[int, ...], copy: int = 0) -> Box:

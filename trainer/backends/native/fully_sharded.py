@@ -11,7 +11,6 @@ FSDP2's sharded FP32 parameters are the masters; it casts what it gathers, and r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from trainer.parallel.boxes import Box
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan
 
@@ -111,21 +109,8 @@ def rows_of(placement: Placement, rank: int, ranks: int) -> Placement:
     extent = placement.local_shape[0]
     size = -(-extent // ranks)
     start, stop = min(rank * size, extent), min((rank + 1) * size, extent)
-    boxes = tuple(cut for box in placement.boxes if (cut := _rows(box, start, stop)) is not None)
+    boxes = tuple(cut for box in placement.boxes if (cut := box.rows(start, stop)) is not None)
     return Placement(placement.shape, (stop - start, *placement.local_shape[1:]), boxes)
-
-
-def _rows(box: Box, start: int, stop: int) -> Box | None:
-    first = box.local[0]
-    low, high = max(first.start, start), min(first.stop, stop)
-    if low >= high:
-        return None
-    return replace(
-        box,
-        offsets=(box.offsets[0] + low - first.start, *box.offsets[1:]),
-        sizes=(high - low, *box.sizes[1:]),
-        local=(slice(low - start, high - start), *box.local[1:]),
-    )
 
 
 def take_gradients(parameters: Mapping[str, nn.Parameter], gradient: Callable[[str], torch.Tensor]) -> None:

@@ -39,8 +39,9 @@ class Local:
     def boxes(self, first: int, last: int) -> Iterator[tuple[str, Placement, tuple[Box, ...]]]:
         """What rows [first, last) of the tensor hold, as boxes within those rows, by canonical name."""
         for piece in self.pieces:
-            cut = (_window(_moved(box, piece.row), first, last, self.copy) for box in piece.placement.boxes)
-            yield piece.name, piece.placement, tuple(box for box in cut if box is not None)
+            cut = (_moved(box, piece.row).rows(first, last) for box in piece.placement.boxes)
+            here = tuple(replace(box, copy=box.copy + self.copy) for box in cut if box is not None)
+            yield piece.name, piece.placement, here
 
 
 def fuse(names: Sequence[str], placements: Mapping[str, Placement]) -> Local:
@@ -61,17 +62,3 @@ def shard_rows(rows: int, rank: int, ranks: int) -> tuple[int, int]:
 def _moved(box: Box, rows: int) -> Box:
     first = box.local[0]
     return replace(box, local=(slice(first.start + rows, first.stop + rows), *box.local[1:]))
-
-
-def _window(box: Box, first: int, last: int, copy: bool) -> Box | None:
-    rows = box.local[0]
-    low, high = max(rows.start, first), min(rows.stop, last)
-    if low >= high:
-        return None
-    return replace(
-        box,
-        offsets=(box.offsets[0] + low - rows.start, *box.offsets[1:]),
-        sizes=(high - low, *box.sizes[1:]),
-        local=(slice(low - first, high - first), *box.local[1:]),
-        copy=box.copy + copy,
-    )
