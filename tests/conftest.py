@@ -4,5 +4,25 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
+from tests.distributed.contract import Differences, table
+
+Rows = dict[tuple[str, str], Differences]
+ROWS = pytest.StashKey[Rows]()
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def rows(request: pytest.FixtureRequest) -> Rows:
+    """Worst differences of layouts, by layout and precision, as tests find them; shown at the end."""
+    return request.config.stash.setdefault(ROWS, {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of what ``rows`` has collected."""
+    if found := config.stash.get(ROWS, None):
+        terminalreporter.section("worst differences by layout")
+        terminalreporter.write_line(table(found))

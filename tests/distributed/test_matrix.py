@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import harness
-from tests.distributed.contract import Differences, assert_sound_reference, compare, read, table
+from tests.conftest import Rows
+from tests.distributed.contract import assert_sound_reference, compare, read
 from tests.distributed.layouts import STEPS, parse
 
 pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
@@ -105,20 +105,8 @@ def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return harness.train_layouts(tmp_path_factory.mktemp("matrix"), jobs, timeout=5000)
 
 
-@pytest.fixture(scope="module")
-def rows(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Differences]]:
-    """Worst differences as they are found; shown at the end."""
-    found: dict[tuple[str, str], Differences] = {}
-    yield found
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(f"\n{table(found)}")
-
-
 @pytest.mark.parametrize(("name", "precision"), CASES)
-def test_equals_one_process(
-    findings: Path, rows: dict[tuple[str, str], Differences], name: str, precision: str
-) -> None:
+def test_equals_one_process(findings: Path, rows: Rows, name: str, precision: str) -> None:
     (one,) = read(findings / f"{parse(name).reference}@{precision}")
     assert_sound_reference(one)
     ranks = read(findings / f"{name}@{precision}")

@@ -7,12 +7,12 @@ layouts on the double, where there is no source. Parts of a layout's name: tests
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.contract import Differences, assert_sound_reference, compare, table
+from tests.conftest import Rows
+from tests.distributed.contract import assert_sound_reference, compare
 from tests.distributed.layouts import STEPS, parse
 from tests.neuron.conftest import VARIABLE
 from tests.neuron.processes import RanksFailed
@@ -121,21 +121,11 @@ def _wanted(request: pytest.FixtureRequest) -> list[tuple[str, str, str]]:
     return [(values["name"], values["precision"], values["library"]) for values in params]
 
 
-@pytest.fixture(scope="module")
-def rows(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Differences]]:
-    """Worst differences as they are found; shown at the end."""
-    found: dict[tuple[str, str], Differences] = {}
-    yield found
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(f"\n{table(found)}")
-
-
 @pytest.mark.parametrize(("name", "precision", "library"), CASES)
 def test_equals_the_native_backend(
     bench: Bench,
     outcomes: Outcomes,
-    rows: dict[tuple[str, str], Differences],
+    rows: Rows,
     name: str,
     precision: str,
     library: str,
