@@ -11,8 +11,9 @@ from trainer.backends.fake.rehearsal import Piece, rank_classes, rehearse
 from trainer.backends.fake.report import describe
 from trainer.backends.native.recompute import recomputing
 from trainer.config import Config
-from trainer.derive import Derived
+from trainer.derive import Derived, model_parallel_size
 from trainer.errors import ExitCode
+from trainer.launching import refusals
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.mesh import Mesh
@@ -25,6 +26,9 @@ def rehearse_run(config: Config, derived: Derived) -> ExitCode:
         print("\n".join(describe(report)), flush=True)
     if (why := why_plain(config.data.seq_len, config.data.document_mask, config.parallel.cp)) is not None:
         print(f"not in the activations: scores of plain attention on trn1, heads x seq^2 a sample and layer ({why})")
+    if problems := refusals(config, derived.dp * model_parallel_size(config)):
+        print(f"trn1: refuses this configuration: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+        print("\n".join(f"    {problem}" for problem in problems), flush=True)
     return ExitCode.DONE
 
 

@@ -13,10 +13,20 @@ from trainer.trainium.checkup import examine, limits
 from trainer.trainium.host import detect
 
 
+def count(text: str) -> int:
+    """A number of nodes, of which there is one at least."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of nodes: give 1 or more")
+    return int(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=1, help="nodes of the job that this machine is meant for")
-    nodes = parser.parse_args().nodes
+    parser.add_argument("--nodes", type=count, default=1, help="nodes of the job that this machine is meant for")
+    try:
+        nodes = parser.parse_args().nodes
+    except SystemExit as error:  # argparse has said what it does not understand
+        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
     lines = list(examine(detect(), limits(), nodes))
     print("\n".join(map(str, lines)))
     wrong = [line.what for line in lines if not line.fine]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from trainer.config import Config
 from trainer.derive import model_parallel_size
 from trainer.errors import ConfigError, Problem
-from trainer.neuron_rules import job, neuron_machine
+from trainer.neuron_rules import job, neuron, neuron_machine
 from trainer.trainium.command import describe
 from trainer.trainium.topology import CORES_OF_A_NODE
 from trainer.validate import batch, layout
@@ -19,23 +19,36 @@ from trainer.world import World
 def launches(config: Config, overrides: Sequence[str], nodes: int | None) -> Iterator[str]:
     """Lines for people: the command on one node and on several, or why it cannot be. nodes: for so many only.
 
-    Raises ConfigError where ``nodes`` cannot run this configuration.
+    Raises ConfigError where none of them can run this configuration.
     """
     if nodes is not None and nodes < 1:
         raise ConfigError(Problem("--nodes", nodes, "1 or more", "leave it out for the recipe's own"))
     config = replace(config, backend=replace(config.backend, name="neuron"))
     script = ["scripts/train.py", *(shlex.quote(o) for o in _on_trainium(overrides))]
-    for count in [nodes] if nodes is not None else [1, several(config)]:
-        world = World(size=CORES_OF_A_NODE * count, trainium=True, local_size=CORES_OF_A_NODE)
-        problems = [problem for rule in (batch, layout, neuron_machine) for problem in rule(config, world)]
-        if problems and nodes is not None:
-            raise ConfigError(problems)
+    counts = [nodes] if nodes is not None else [1, several(config)]
+    found = {count: refusals(config, CORES_OF_A_NODE * count) for count in counts}
+    if all(found.values()):
+        raise ConfigError(found[counts[-1]])
+    for count, problems in found.items():
         if problems:
             yield f"{'one node' if count == 1 else f'{count} nodes'}: not for this configuration"
             yield from (f"    {problem}" for problem in problems)
         else:
-            yield from describe(count, config.run.name or "run", script, job(config, world))
+            yield from describe(
+                count, config.run.name or "run", script, job(config, full_nodes(CORES_OF_A_NODE * count))
+            )
         yield ""
+
+
+def full_nodes(size: int) -> World:
+    """Processes on all cores of trn1.32xlarge nodes, as far as that is known elsewhere."""
+    return World(size=size, trainium=True, local_size=min(size, CORES_OF_A_NODE))
+
+
+def refusals(config: Config, size: int) -> list[Problem]:
+    """What trn1 has against a configuration on so many processes, that other machines have not."""
+    config, world = replace(config, backend=replace(config.backend, name="neuron")), full_nodes(size)
+    return [problem for rule in (batch, layout, neuron, neuron_machine) for problem in rule(config, world)]
 
 
 def several(config: Config) -> int:
@@ -45,5 +58,6 @@ def several(config: Config) -> int:
 
 
 def _on_trainium(overrides: Sequence[str]) -> list[str]:
-    """The overrides, without those that rehearse: backend.world and backend.rank mean nothing on devices."""
-    return [o for o in overrides if not o.startswith(("backend.world=", "backend.rank=", "backend=fake"))]
+    """The overrides, without those that choose a backend, which is neuron's here, or rehearse."""
+    others = ("backend.world=", "backend.rank=", "backend.name=", "backend=")
+    return [o for o in overrides if not o.startswith(others)]

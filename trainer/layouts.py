@@ -12,9 +12,10 @@ from math import log2
 
 from trainer.arithmetic import head_dim
 from trainer.config import Config, ParallelConfig
-from trainer.derive import model_parallel_size
+from trainer.derive import backend_name, model_parallel_size
 from trainer.errors import Problem
 from trainer.parallel.heads import Heads, lay_out
+from trainer.trainium.topology import TENSOR_PARALLEL
 from trainer.world import World
 
 SCHEDULES = ("1f1b", "interleaved_1f1b", "interleaved_zero_bubble")
@@ -118,24 +119,30 @@ def zero(config: Config, world: World) -> Iterator[Problem]:
             " its neighbours wait"
         )
         yield Problem("parallel.zero", p.zero, rule, "parallel.zero=1")
+    if p.zero and (apart := copies_apart(config)) is not None:
+        rule = (
+            f"0 where copies of a key-value head lie at different places of their ranks ({apart}): their slices would"
+            " not meet"
+        )
+        yield Problem("parallel.zero", p.zero, rule, "parallel.zero=0")
+
+
+def copies_apart(config: Config) -> str | None:
+    """How, where tensor-parallel ranks hold copies of a key-value head at different places; None where they do not."""
     heads = Heads(config.model.heads, config.model.kv_heads, head_dim(config.model))
-    if p.zero and p.tp > 1 and heads.query % heads.key_value == 0:
-        held = lay_out(heads, p.tp)
-        if held.copies > 1 and held.slots_per_rank > 1:
-            rule = (
-                f"0 where copies of a key-value head lie at different places of their ranks ({held.slots_per_rank}"
-                f" heads a rank, up to {held.copies} copies of each): their slices would not meet"
-            )
-            yield Problem("parallel.zero", p.zero, rule, "parallel.zero=0")
+    if config.parallel.tp <= 1 or heads.query % heads.key_value:
+        return None
+    held = lay_out(heads, config.parallel.tp)
+    if held.copies == 1 or held.slots_per_rank == 1:
+        return None
+    return f"{held.slots_per_rank} heads a rank, up to {held.copies} copies of each"
 
 
 def recompute(config: Config, world: World) -> Iterator[Problem]:
     """Modes of recomputation."""
     p = config.parallel
     if p.recompute not in RECOMPUTE:
-        yield Problem(
-            "parallel.recompute", p.recompute, f"one of: {', '.join(RECOMPUTE)}", "parallel.recompute=selective"
-        )
+        yield Problem("parallel.recompute", p.recompute, f"one of: {', '.join(RECOMPUTE)}", "parallel.recompute=full")
     if p.recompute in ("selective", "full") and p.pp > 1 and p.pipeline.schedule == "interleaved_zero_bubble":
         rule = "none with interleaved_zero_bubble: its split backward pass would make a layer's activations many times"
         yield Problem("parallel.recompute", p.recompute, rule, "parallel.recompute=none, or another schedule")
@@ -159,13 +166,15 @@ def nearest(config: Config, world: World) -> str | None:
         return None
     sizes = [n for n in range(1, ranks + 1) if ranks % n == 0]
     samples, micro = config.train.tokens_per_step // config.data.seq_len, max(1, config.train.microbatch)
-    own = (p.pipeline.schedule, p.pipeline.virtual_stages)
+    own, on_trn1 = (p.pipeline.schedule, p.pipeline.virtual_stages), backend_name(config, world) == "neuron"
     schedules = list(dict.fromkeys([own, ("interleaved_1f1b", 2), ("1f1b", 1)]))  # the first of equals is proposed
     choices = product(
         sizes, sizes, sizes, dict.fromkeys([p.sp, False]), range(p.zero + 1 if 0 <= p.zero <= 3 else 2), schedules
     )
     for tp, pp, cp, sp, stage, (schedule, virtual) in choices:
         if ranks % (tp * pp * cp) or config.model.mlp % tp or config.model.vocab % tp or pp > config.model.layers:
+            continue
+        if on_trn1 and not _on_trn1(tp, cp, stage, schedule):
             continue
         if samples % (micro * ranks // (tp * pp * cp)):
             continue
@@ -178,6 +187,11 @@ def nearest(config: Config, world: World) -> str | None:
         if not any(problem for rule in RULES for problem in rule(changed, replace(world, size=ranks))):
             best = (distance, _changes(p, candidate))
     return best[1] if best is not None and best[1] else None
+
+
+def _on_trn1(tp: int, cp: int, stage: int, schedule: str) -> bool:
+    """What trainer.neuron_rules and trainer.trainium.topology say of a layout, in short."""
+    return tp in TENSOR_PARALLEL and stage <= 1 and (cp == 1 or stage == 1) and schedule != "interleaved_zero_bubble"
 
 
 def _distance(a: ParallelConfig, b: ParallelConfig) -> float:

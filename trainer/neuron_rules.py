@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from trainer.config import Config
 from trainer.derive import backend_name, model_parallel_size, precision_mode
 from trainer.errors import Problem
+from trainer.layouts import copies_apart
 from trainer.trainium.contradictions import contradictions, visible_cores
 from trainer.trainium.environment import Job
 from trainer.trainium.host import Host
 from trainer.trainium.installed import placeholders
 from trainer.trainium.installed import problems as package_problems
-from trainer.trainium.topology import CORES_OF_A_NODE, INSTANCES, Instance, Topology
+from trainer.trainium.topology import CORES_OF_A_NODE, INSTANCES, Instance, Topology, illegal_tensor_parallel
 from trainer.trainium.topology import problems as topology_problems
 from trainer.world import World
 
@@ -38,7 +39,7 @@ def zero(config: Config, world: World) -> Iterator[Problem]:
         yield Problem("parallel.zero", p.zero, rule, "parallel.zero=1")
     elif p.cp > 1 and p.zero != 1:
         rule = "1 with parallel.cp: neuronx-distributed sums gradients over the context-parallel ranks twice without it"
-        yield Problem("parallel.zero", p.zero, rule, "parallel.zero=1")
+        yield Problem("parallel.zero", p.zero, rule, _zero_one(config, "parallel.cp=1"))
 
 
 def rounding(config: Config, world: World) -> Iterator[Problem]:
@@ -48,7 +49,14 @@ def rounding(config: Config, world: World) -> Iterator[Problem]:
         rule = (
             "1 with precision=bf16 and data parallelism: its updates round stochastically, and each rank makes its own"
         )
-        yield Problem("parallel.zero", 0, rule, "parallel.zero=1")
+        yield Problem("parallel.zero", 0, rule, _zero_one(config, "precision=bf16_mixed"))
+
+
+def _zero_one(config: Config, otherwise: str) -> str:
+    """The remedy, where ZeRO-1 is to be had: trainer.layouts refuses it where copies of heads lie apart."""
+    return (
+        "parallel.zero=1" if copies_apart(config) is None else f"{otherwise}, or a parallel.tp that divides the heads"
+    )
 
 
 def schedule(config: Config, world: World) -> Iterator[Problem]:
@@ -121,7 +129,8 @@ def no_device(config: Config) -> Problem:
         "neuron",
         f"needs Trainium, and this machine has no Neuron device; this recipe: {need}",
         "run it there; to take a whole step of it here, without devices: python scripts/train.py"
-        f" recipe={config.recipe} backend=fake; to train something here: python scripts/train.py recipe=tiny",
+        f" recipe={config.recipe} backend=fake ... (and your overrides); to train something here:"
+        " python scripts/train.py recipe=tiny",
     )
 
 
@@ -141,8 +150,10 @@ def trainium(config: Config, world: World) -> Iterator[Problem]:
         yield first
         first = 0
     topology = Topology(world.size, world.per_node, p.tp, p.pp, p.cp, first)
-    if min(p.tp, p.pp, p.cp) > 0 and world.size % model_parallel_size(config) == 0:  # else trainer.validate speaks
+    if min(p.tp, p.pp, p.cp) > 0 and world.size % model_parallel_size(config) == 0:
         yield from topology_problems(topology, instance)
+    elif min(p.tp, p.pp, p.cp) > 0:  # trainer.validate says that the axes do not divide the world
+        yield from illegal_tensor_parallel(topology)
     if host is not None:
         yield from network(host, instance, topology.nodes)
         yield from package_problems(host.packages)

@@ -236,11 +236,12 @@ def command_line(config: Config, world: World) -> str:
         return f"backend.world={max(size, world.size // size * size)}, or another multiple of {size}"
     if backend_name(config, world) != "neuron":
         return f"torchrun --standalone --nproc_per_node {size} {recipe} ... (and your overrides)"
-    nodes = -(-size // CORES_OF_A_NODE)
-    command = f"{' '.join(argument.text for argument in torchrun(nodes, config.recipe or 'run'))} {recipe}"
+    nodes = math.lcm(size, CORES_OF_A_NODE) // CORES_OF_A_NODE
+    launch = " ".join(argument.text for argument in torchrun(nodes, config.recipe or "run"))
+    command = f"{launch} {recipe} ... (and your overrides)"
     if nodes == 1:
         return command
-    return f"on each of {nodes} nodes or a multiple: {command}   (HOST: the first node's address)"
+    return f"on each of {nodes} nodes or a multiple: {command}; HOST: the first node's address"
 
 
 def tensor_parallel(config: Config, world: World) -> Iterator[Problem]:

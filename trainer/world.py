@@ -68,6 +68,9 @@ class World:
         if size > 1 and "MASTER_ADDR" not in os.environ:
             rule = "torchrun sets it together with MASTER_ADDR, which is missing"
             raise ConfigError(Problem("WORLD_SIZE", size, rule, "launch with torchrun, or unset WORLD_SIZE and RANK"))
+        if size < 1 or not 0 <= rank < size:
+            rule = f"a rank of the {size} processes that WORLD_SIZE names"
+            raise ConfigError(Problem("RANK", rank, rule, "launch with torchrun, or unset WORLD_SIZE and RANK"))
         trainium = Path("/dev/neuron0").exists()
         return cls(
             size=size,
@@ -76,7 +79,7 @@ class World:
             local_rank=_count("LOCAL_RANK", 0) if "LOCAL_RANK" in os.environ else None,
             local_size=_count("LOCAL_WORLD_SIZE", 0) or None,
             host=detect() if trainium else None,
-            neuron_on_cpu=os.environ.get("PJRT_DEVICE") == "CPU" and has_module("neuronx_distributed"),
+            neuron_on_cpu=not trainium and os.environ.get("PJRT_DEVICE") == "CPU" and has_module("neuronx_distributed"),
             cpu_bf16=cpu_has_bf16(),
             wandb_account=has_wandb_account(),
         )

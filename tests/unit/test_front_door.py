@@ -123,7 +123,9 @@ def test_a_users_recipe_needs_no_name_of_its_own(tmp_path: Path) -> None:
     assert "optim.lr = -1.0" in done.output
 
 
-@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "abc"}, {"WORLD_SIZE": "2", "RANK": "0"}])
+@pytest.mark.parametrize(
+    "variables", [{"WORLD_SIZE": "abc"}, {"WORLD_SIZE": "2", "RANK": "0"}, {"WORLD_SIZE": "0"}, {"RANK": "5"}]
+)
 def test_leftovers_of_another_launcher_are_named(tmp_path: Path, variables: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, str(harness.ROOT / "scripts" / "train.py"), "recipe=tiny"],
@@ -229,6 +231,12 @@ def test_a_rehearsal_prints_and_leaves_nothing(tmp_path: Path) -> None:
     assert "rank 0 of 2 (tp 0 of 2): one step, 16 microbatches, scaled from 2 and 3" in done.output
     for words in ("peak activations", "all_reduce", "FLOPs a step", "fits (estimated)"):
         assert words in done.output
+    assert "trn1: refuses" not in done.output
+    warned = run(tmp_path, *overrides, "parallel.zero=0", "backend.world=4", "parallel.tp=4")
+    assert warned.code == 0
+    assert "trn1: refuses this configuration: 2 problems" in warned.output
+    assert "parallel.tp = 4" in warned.output
+    assert "number of processes = 4" in warned.output
     refused = run(tmp_path, *overrides, "backend.rank=2")
     assert refused.code == 3
     assert "backend.rank = 2" in refused.output

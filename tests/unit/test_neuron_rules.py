@@ -111,3 +111,20 @@ def test_plain_attention_is_announced() -> None:
     assert any("plain" in line and "no document masks" in line for line in derive(config, CPU).reasons)
     without = derive(changed(config, "data.document_mask", False), CPU).reasons
     assert not any("document masks" in line for line in without)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"parallel.cp": 2, "parallel.tp": 2}, "parallel.cp=1"),
+        ({"precision.mode": "bf16", "parallel.tp": 2}, "precision=bf16_mixed"),
+    ],
+)
+def test_a_remedy_does_not_lead_back(changes: dict[str, Any], remedy: str) -> None:
+    """Copies of key-value heads that lie apart allow no ZeRO, which these want: something else has to change."""
+    heads = {"model.heads": 9, "model.kv_heads": 3, "model.head_dim": 16}
+    world = replace(CPU, size=8)
+    (with_zero,) = problems({**heads, **changes, "parallel.zero": 1}, world)
+    assert "parallel.zero=0" in with_zero.remedy
+    (without,) = problems({**heads, **changes, "parallel.zero": 0}, world)
+    assert (without.key, without.remedy.split(",")[0]) == ("parallel.zero", remedy)

@@ -6,6 +6,7 @@ project's tables: trainer/trainium says where each stands.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -62,6 +63,7 @@ def with_variables(case: Case) -> Host:
 PP = {"model.layers": 32, "train.tokens_per_step": 2**20}
 CORES, NODE, CC = "number of processes", "processes of a node", "NEURON_CC_FLAGS"
 VISIBLE, CACHE = "NEURON_RT_VISIBLE_CORES", "NEURON_COMPILE_CACHE_URL"
+EXEC = "NEURON_RT_EXEC_TIMEOUT"
 CASES = {
     # core counts of one node
     "one core": Case(1),
@@ -89,7 +91,7 @@ CASES = {
     "tp 4 in a pipeline": Case(
         *(32, 1, BIG),
         {"parallel.tp": 4, "parallel.pp": 8, "evaluation.sample_prompt": "", **PP},
-        *("parallel.tp", "dp 1 below 32/4", "parallel.tp=8"),
+        *("parallel.tp", "dp 1 below 32/4", "parallel.tp=2"),
     ),
     "tp 4 on eight cores": Case(8, layout={"parallel.tp": 4}, key="parallel.tp", rule="with a stride"),
     "tp 16": Case(32, layout={"parallel.tp": 16}, key="parallel.tp", rule="trn2", remedy="parallel.tp=8"),
@@ -98,13 +100,15 @@ CASES = {
     ),
     "not divisible": Case(
         *(32, 1, BIG, {"parallel.tp": 8, "parallel.pp": 3, "evaluation.sample_prompt": ""}, "parallel"),
-        *("(24) divides the number of processes (32)", "--nproc_per_node 32"),
+        *("(24) divides the number of processes (32)", "on each of 3 nodes or a multiple: torchrun --nnodes 3"),
     ),
     # which cores
     "the second eight": Case(8, variables={VISIBLE: "8-15"}),
     "not aligned": Case(8, variables={VISIBLE: "4-11"}, key=VISIBLE, rule="multiple of 8", remedy=f"{VISIBLE}=0-7"),
     "not neighbours": Case(2, variables={VISIBLE: "0,2"}, key=VISIBLE, rule="neighbours", remedy=f"{VISIBLE}=0-1"),
-    "too few": Case(8, variables={VISIBLE: "0-3"}, key=VISIBLE, rule="each of the 8", remedy="--nproc_per_node 4"),
+    "too few": Case(8, variables={VISIBLE: "0-3"}, key=VISIBLE, rule="each of the 8", remedy=f"{VISIBLE}=0-7"),
+    "in the wrong order": Case(2, variables={VISIBLE: "31,0"}, key=VISIBLE, rule="in order", remedy=f"{VISIBLE}=30-31"),
+    "with a gap": Case(2, variables={VISIBLE: "1,3"}, key=VISIBLE, rule="neighbours", remedy=f"{VISIBLE}=0-1"),
     "beyond the last": Case(8, variables={VISIBLE: "32-39"}, key=VISIBLE, rule="0 to 31", remedy="24-31"),
     "no cores": Case(8, variables={VISIBLE: "all"}, key=VISIBLE, rule="a range", remedy="unset"),
     # packages
@@ -140,6 +144,13 @@ CASES = {
     "sockets on one node": Case(32, variables={"FI_PROVIDER": "tcp"}),
     "casts by the compiler": Case(32, variables={CC: "--auto-cast all"}, key=CC, rule="none", remedy="--auto-cast all"),
     "cache on NFS": Case(32, host=replace(BIG, cache_filesystem="nfs4"), key=CACHE, rule="file locks", remedy="s3://"),
+    "cache on NFS, by a flag": Case(
+        *(32, 1, replace(BIG, cache_filesystem="lustre"), {}, CC, "file locks", "take --cache_dir out"),
+        {CC: "--cache_dir=/fsx/cache"},
+    ),
+    "an open quote": Case(32, variables={CC: "--foo 'bar"}, key=CC, rule="No closing quotation", remedy="close"),
+    "the CPU in the device's place": Case(32, variables={"PJRT_DEVICE": "CPU"}, key="PJRT_DEVICE", rule="NEURON"),
+    "no patience": Case(32, variables={EXEC: "30"}, key=EXEC, rule="7200 or more", remedy="unset"),
     "trn2's layout": Case(
         32, variables={"NEURON_PLATFORM_TARGET_OVERRIDE": "trn2"}, key="NEURON_PLATFORM_TARGET_OVERRIDE", remedy="unset"
     ),
@@ -179,6 +190,18 @@ def test_the_verdict_and_its_remedy(name: str) -> None:
     assert case.rule in problems[0].rule
     assert problems[0].remedy
     assert case.remedy in problems[0].remedy
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.key == "parallel.tp"])
+def test_a_remedy_of_tensor_parallelism_is_legal(name: str) -> None:
+    """Each size that it names, tried."""
+    case = CASES[name]
+    with pytest.raises(ConfigError) as raised:
+        check(case)
+    sizes = [int(size) for size in re.findall(r"parallel\.tp=(\d+)", raised.value.problems[0].remedy)]
+    assert sizes
+    for size in sizes:
+        check(replace(case, layout={**case.layout, "parallel.tp": size}))
 
 
 def test_there_are_as_many_as_promised() -> None:

@@ -123,3 +123,17 @@ def test_here_the_doctor_finds_no_device() -> None:
     assert done.returncode == 3
     assert "0 /dev/neuron*" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_where_no_number_of_nodes_does_the_reasons_are_an_error() -> None:
+    with pytest.raises(ConfigError) as raised:
+        list(launches(configured("recipe=deepseek7b", "parallel.tp=16"), [], None))
+    assert [problem.key for problem in raised.value.problems] == ["parallel.tp"]
+    with pytest.raises(ConfigError) as raised:
+        list(launches(configured("recipe=deepseek7b", "precision=bf16", "parallel.zero=0"), [], 1))
+    assert [problem.key for problem in raised.value.problems] == ["parallel.zero"], "what the backend refuses"
+
+
+def test_the_backend_is_neurons_whatever_was_asked() -> None:
+    lines = list(launches(configured("recipe=deepseek7b"), ["backend=native", "backend.name=fake", "seed=3"], 1))
+    assert commands(lines)[0].endswith("scripts/train.py seed=3")

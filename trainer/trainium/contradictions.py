@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 
 from trainer.errors import Problem
 from trainer.trainium.environment import FLAGS, REFUSED, Job, cache_directory, flag, variables
-from trainer.trainium.topology import parse_cores
+from trainer.trainium.topology import CORES_OF_A_JOB, CORES_OF_A_NODE, parse_cores, visible
 
 SHARED_FILESYSTEMS = ("nfs", "nfs4", "lustre", "fuse.s3fs", "fuse.mount-s3", "efs")
 
@@ -25,18 +26,29 @@ def contradictions(job: Job, environ: Mapping[str, str], cache_filesystem: str =
         elif variable.most is not None and not (own.isdecimal() and 0 <= int(own) <= variable.most):
             rule = f"a number up to {variable.most}: {variable.reason} ({variable.source})"
             yield Problem(variable.name, own, rule, f"unset {variable.name}: the run sets it")
+        elif variable.least is not None and not (own.isdecimal() and int(own) >= variable.least):
+            rule = f"a number, {variable.least} or more: {variable.reason} ({variable.source})"
+            yield Problem(variable.name, own, rule, f"unset {variable.name}: the run sets it")
     yield from _flags(environ.get(FLAGS, ""))
     if cache_filesystem in SHARED_FILESYSTEMS:
         where = cache_directory(environ) or "the compiler's cache"
+        key = FLAGS if flag(environ.get(FLAGS, ""), "--cache_dir") else "NEURON_COMPILE_CACHE_URL"
         rule = f"a disk of the node's own: file locks on {cache_filesystem} fail, and the cache breaks"
-        yield Problem("NEURON_COMPILE_CACHE_URL", where, rule, "unset it, or s3://bucket/prefix to share it")
+        remedy = "take --cache_dir out" if key == FLAGS else "unset it"
+        yield Problem(key, where, rule, f"{remedy}, or s3://bucket/prefix to share it")
 
 
 def _flags(own: str) -> Iterator[Problem]:
+    try:
+        shlex.split(own)
+    except ValueError as error:
+        yield Problem(FLAGS, own, f"words as a shell takes them ({error})", "close the quote, or take it out")
     cast = flag(own, "--auto-cast")
     if cast not in (None, "none"):
         rule = "--auto-cast none: the compiler would cast what the precision mode keeps in FP32"
-        yield Problem(FLAGS, own, rule, f"take --auto-cast {cast} out; precision=bf16_mixed says it to the model")
+        yield Problem(
+            FLAGS, own, rule, f"take {f'--auto-cast {cast}'.strip()} out; precision=bf16_mixed says it to the model"
+        )
     kind = flag(own, "--model-type")
     if kind not in (None, "transformer"):
         rule = "--model-type transformer: the model is a decoder"
@@ -56,8 +68,14 @@ def visible_cores(environ: Mapping[str, str], per_node: int) -> Problem | int:
         return Problem(name, own, "a core, or a range like 8-15", f"unset {name}: rank i of a node takes core i")
     if cores != list(range(cores[0], cores[0] + len(cores))):
         rule = "neighbours, in order: the runtime connects no others"
-        return Problem(name, own, rule, f"{name}={cores[0]}-{cores[0] + per_node - 1}")
+        return Problem(name, own, rule, _aligned(cores[0], per_node))
     if len(cores) != per_node:
         rule = f"one core for each of the {per_node} processes of this node"
-        return Problem(name, own, rule, f"unset {name}, or torchrun --nproc_per_node {len(cores)}")
+        fewer = f", or torchrun --nproc_per_node {len(cores)}" if len(cores) in CORES_OF_A_JOB else ""
+        return Problem(name, own, rule, f"unset {name}, or {_aligned(cores[0], per_node)}{fewer}")
     return cores[0]
+
+
+def _aligned(core: int, count: int) -> str:
+    """The assignment of as many cores, near this one, that begin where a job may."""
+    return visible(max(0, min(core, CORES_OF_A_NODE - count)) // count * count, count)

@@ -51,6 +51,8 @@ class Variable:
     """Another value of the user's would contradict the configuration or fail."""
     most: int | None = None
     """Largest value of the user's that is harmless."""
+    least: int | None = None
+    """Smallest one."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def _framework() -> list[Variable]:
             "64",
             "32 processes share the host's memory: glibc keeps fewer arenas in each (mallopt does it in the process)",
             "github.com/huggingface/optimum-neuron, its training examples",
+            least=1,
         ),
     ]
 
@@ -118,7 +121,7 @@ def _runtime(job: Job) -> list[Variable]:
     patience = (
         "a rank waits for one that still compiles, which takes an hour or more; the documents disagree on the default"
     )
-    found.append(Variable("NEURON_RT_EXEC_TIMEOUT", seconds, patience, _RUNTIME))
+    found.append(Variable("NEURON_RT_EXEC_TIMEOUT", seconds, patience, _RUNTIME, least=round(COMPILE_SECONDS)))
     if has_async(job.runtime):
         ahead = "steps wait in a queue on the device; more than 3 can exhaust its memory; no longer read from 2.33 on"
         found.append(Variable("NEURON_RT_ASYNC_EXEC_MAX_INFLIGHT_REQUESTS", "3", ahead, _RUNTIME, most=3))
@@ -202,18 +205,26 @@ def settle(job: Job, environ: Mapping[str, str]) -> Settled:
 
 def merged_flags(ours: str, own: str) -> str:
     """The user's compiler flags, and those of ours that they do not set themselves."""
-    theirs = {word.partition("=")[0] for word in shlex.split(own)}
+    theirs = {word.partition("=")[0] for word in words(own)}
     return " ".join([*(flag for flag in ours.split() if flag.partition("=")[0] not in theirs), own.strip()])
 
 
 def flag(flags: str, name: str) -> str | None:
     """The value of a compiler flag, given as --name=value or --name value; None where it is not there."""
-    words = shlex.split(flags)
-    for number, word in enumerate(words):
+    found = words(flags)
+    for number, word in enumerate(found):
         key, equals, value = word.partition("=")
         if key == name:
-            return value if equals else (words[number + 1] if number + 1 < len(words) else "")
+            return value if equals else (found[number + 1] if number + 1 < len(found) else "")
     return None
+
+
+def words(flags: str) -> list[str]:
+    """Compiler flags, taken apart as a shell does; where a quote is left open, at spaces."""
+    try:
+        return shlex.split(flags)
+    except ValueError:
+        return flags.split()
 
 
 def cache_directory(environ: Mapping[str, str]) -> str | None:

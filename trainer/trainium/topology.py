@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log2
 
 from trainer.errors import Problem
 
@@ -116,8 +117,16 @@ def _nodes(t: Topology, instance: Instance) -> Iterator[Problem]:
 
 
 def _tensor_parallel(t: Topology) -> Iterator[Problem]:
-    legal = f"one of {', '.join(map(str, TENSOR_PARALLEL))} on trn1"
-    nearest = f"parallel.tp={2 if t.per_node < 8 or t.tp < 4 else 8}"
+    yield from illegal_tensor_parallel(t)
+    if t.tp in TENSOR_PARALLEL and t.tp > t.per_node:
+        rule = f"at most the {t.per_node} cores that the job has of a node: a group lies within a node"
+        remedy = f"torchrun --nproc_per_node {CORES_OF_A_NODE}, or {_nearest(t)}"
+        yield Problem("parallel.tp", t.tp, rule, remedy)
+
+
+def illegal_tensor_parallel(t: Topology) -> Iterator[Problem]:
+    """A size that no world makes legal."""
+    legal, off = f"one of {', '.join(map(str, TENSOR_PARALLEL))} on trn1", "; off the device it is allowed"
     if t.tp == 4:
         rule = (
             f"{legal}: neuronx-distributed lays a group of 4 out with a stride ([0, 8, 16, 24] of 32 cores), and the"
@@ -125,19 +134,23 @@ def _tensor_parallel(t: Topology) -> Iterator[Problem]:
         )
         if (t.pp > 1 or t.cp > 1) and t.dp < t.per_node // 4:
             rule += f"; besides, it cannot lay out tp 4 with pp {t.pp} x cp {t.cp} and dp {t.dp} below {t.per_node}/4"
-        yield Problem("parallel.tp", 4, rule, f"{nearest}; off the device 4 is allowed")
+        yield Problem("parallel.tp", 4, rule, _nearest(t) + off)
     elif t.tp == 16:
         rule = f"{legal}: 16 cores are a group of trn2, and on trn1 the collectives' initialisation fails"
-        yield Problem("parallel.tp", 16, rule, "parallel.tp=8, or parallel.tp=32")
+        yield Problem("parallel.tp", 16, rule, _nearest(t) + off)
     elif t.tp not in TENSOR_PARALLEL:
         rule = f"{legal}: a group lies within a node"
-        best = max(n for n in TENSOR_PARALLEL if n <= max(1, min(t.tp, t.per_node)))
-        yield Problem("parallel.tp", t.tp, rule, f"parallel.tp={best}, and parallel.pp for what does not fit")
-    elif t.tp > t.per_node:
-        rule = f"at most the {t.per_node} cores that the job has of a node: a group lies within a node"
-        yield Problem(
-            "parallel.tp", t.tp, rule, f"torchrun --nproc_per_node {CORES_OF_A_NODE}, or a smaller parallel.tp"
-        )
+        yield Problem("parallel.tp", t.tp, rule, f"{_nearest(t)}, and parallel.pp for what does not fit")
+
+
+def _nearest(t: Topology) -> str:
+    """The legal sizes next to this one, in a node and with the other axes; or any of a smaller copy of the model."""
+    fit = [n for n in TENSOR_PARALLEL if n <= t.per_node and t.world % (n * t.pp * t.cp) == 0]
+    if not fit:
+        return "a smaller parallel.tp, parallel.pp or parallel.cp"
+    apart = {n: abs(log2(n / t.tp)) for n in fit}
+    best = sorted((n for n in fit if apart[n] == min(apart.values())), reverse=True)
+    return " or ".join(f"parallel.tp={n}" for n in best)
 
 
 def parse_cores(text: str) -> list[int] | None:
