@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -155,6 +156,10 @@ def main(folder: Path, cases: list[str]) -> None:
         found[case] = run.findings(int(microbatches)) | {"peak": buffers.peak, "left": buffers.bytes()}
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
+    sys.stdout.flush()
+    # A thread of gloo's that drops its last tensor while Python shuts down is unwound by force, and aborts the process
+    # ("terminate called without an active exception"). Without garbage collection, work is left to drop.
+    os._exit(0)
 
 
 if __name__ == "__main__":
