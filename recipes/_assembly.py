@@ -12,7 +12,7 @@ from trainer.backends.native.optimizer import MakeOptimizer
 from trainer.config import Config
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
-from trainer.derive import Derived
+from trainer.derive import Derived, why_plain_attention
 from trainer.evaluation import Evaluator
 from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
 from trainer.optim.plugin import PluginOptimizer
@@ -54,8 +54,7 @@ def lower_to_neuron(config: Config, derived: Derived, mesh: Mesh) -> Backend:
         parameter_groups,
         config.parallel,
         timeout_seconds=config.backend.timeout_seconds,
-        seq_len=config.data.seq_len,
-        documents=config.data.document_mask,
+        flash=why_plain_attention(config, config.precision.mode) is None,
         stages=derived.stages,
         microbatches=derived.accumulation,
     )

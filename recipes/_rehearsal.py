@@ -11,25 +11,36 @@ from trainer.backends.fake.rehearsal import Piece, rank_classes, rehearse
 from trainer.backends.fake.report import describe
 from trainer.backends.native.recompute import recomputing
 from trainer.config import Config
-from trainer.derive import Derived, model_parallel_size
+from trainer.derive import Derived, model_parallel_size, why_plain_attention
 from trainer.errors import ExitCode
 from trainer.launching import refusals
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.mesh import Mesh
-from trainer.trainium.flash import why_plain
 
 
 def rehearse_run(config: Config, derived: Derived) -> ExitCode:
     """Take a step as backend.rank, or as one rank of each class, and print what it takes. Writes nothing."""
     for report in rehearse(piece_of(config, derived), ranks_of(config, derived)):
         print("\n".join(describe(report)), flush=True)
-    if (why := why_plain(config.data.seq_len, config.data.document_mask, config.parallel.cp)) is not None:
+    if (why := why_plain_attention(config, config.precision.mode)) is not None:
         print(f"not in the activations: scores of plain attention on trn1, heads x seq^2 a sample and layer ({why})")
+    print(whole_logits(config), flush=True)
     if problems := refusals(config, derived.dp * model_parallel_size(config)):
         print(f"trn1: refuses this configuration: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
         print("\n".join(f"    {problem}" for problem in problems), flush=True)
     return ExitCode.DONE
+
+
+def whole_logits(config: Config) -> str:
+    """What the head of the neuron backend keeps, whose loss takes all positions at once."""
+    p = config.parallel
+    elements = config.train.microbatch * config.data.seq_len // p.cp * config.model.vocab // p.tp
+    parts = "microbatch x seq_len / cp x vocab / tp x (2 for logits + 4 for their softmax + 2 for their gradient)"
+    return (
+        f"not in the activations: whole logits on trn1, {8 * elements / 2**30:.2f} GiB on the last stage ({parts});"
+        " model.loss_chunk_tokens is of the native backend"
+    )
 
 
 def piece_of(config: Config, derived: Derived) -> Piece:

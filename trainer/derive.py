@@ -110,12 +110,18 @@ def derive(config: Config, world: World) -> Derived:
         layout = lay_out(Heads(config.model.heads, config.model.kv_heads, head_dim(config.model)), config.parallel.tp)
         reasons = (*reasons, f"heads          {f'tp {config.parallel.tp}':<12} {layout}")
     if backend == "neuron":
-        plain = why_plain(config.data.seq_len, config.data.document_mask, config.parallel.cp)
+        plain = why_plain_attention(config, precision)
         why = plain or "causal, without document masks (data.document_mask), of whole 2,048 positions"
         reasons = (*reasons, f"attention      {'plain' if plain else 'NKI flash':<12} {why}")
     stages = pipeline_stages(config)
     reasons = (*reasons, *_layout_reasons(config, dp, accumulation, stages))
     return Derived(backend, precision, dp, samples, accumulation, steps, warmup, stages, reasons)
+
+
+def why_plain_attention(config: Config, precision: str) -> str | None:
+    """Why attention on Trainium is not the NKI flash kernel; None where it is. precision: as it will run."""
+    data = config.data
+    return why_plain(data.seq_len, data.document_mask, config.parallel.cp, precision, head_dim(config.model))
 
 
 def pipeline_stages(config: Config) -> tuple[range, ...]:

@@ -50,6 +50,11 @@ def rounding(config: Config, world: World) -> Iterator[Problem]:
             "1 with precision=bf16 and data parallelism: its updates round stochastically, and each rank makes its own"
         )
         yield Problem("parallel.zero", 0, rule, _zero_one(config, "precision=bf16_mixed"))
+    if config.precision.mode == "bf16" and config.model.tied and config.parallel.pp > 1:
+        rule = (
+            "bf16_mixed or fp32 with a tied head in a pipeline: its two copies would round differently and drift apart"
+        )
+        yield Problem("precision.mode", "bf16", rule, "precision=bf16_mixed, or model.tied=false")
 
 
 def _zero_one(config: Config, otherwise: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_validate import VALID, changed
-from trainer.derive import derive
+from trainer.derive import derive, why_plain_attention
 from trainer.errors import ConfigError, Problem
 from trainer.validate import RULES, validate
 from trainer.world import World, has_module
@@ -128,3 +128,37 @@ def test_a_remedy_does_not_lead_back(changes: dict[str, Any], remedy: str) -> No
     assert "parallel.zero=0" in with_zero.remedy
     (without,) = problems({**heads, **changes, "parallel.zero": 0}, world)
     assert (without.key, without.remedy.split(",")[0]) == ("parallel.zero", remedy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"precision.mode": "fp32"}, "multiplies in BF16"),
+        ({"model.head_dim": 256}, "at most 128"),
+        ({"data.seq_len": 1024}, "multiple of 2048"),
+        ({"data.document_mask": True}, "document masks"),
+    ],
+)
+def test_attention_that_the_kernel_would_change_is_plain(changes: dict[str, Any], words: str | None) -> None:
+    config = VALID
+    sized = {
+        "data.seq_len": 2048,
+        "model.max_positions": 2048,
+        "data.document_mask": False,
+        "precision.mode": "bf16_mixed",
+    }
+    for key, value in {**sized, **changes}.items():
+        config = changed(config, key, value)
+    why = why_plain_attention(config, config.precision.mode)
+    assert (why is None) == (words is None)
+    assert words is None or words in str(why)
+
+
+def test_a_tied_head_in_a_pipeline_takes_no_random_rounding() -> None:
+    """Its two copies are updated by different programs."""
+    tied = {**PIPELINE, "precision.mode": "bf16", "model.tied": True, "parallel.zero": 1}
+    (problem,) = problems(tied, replace(CPU, size=2))
+    assert problem.key == "precision.mode"
+    assert problems({**tied, "model.tied": False}, replace(CPU, size=2)) == []
+    assert problems({**tied, "precision.mode": "bf16_mixed"}, replace(CPU, size=2)) == []

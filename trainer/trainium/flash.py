@@ -6,7 +6,12 @@ FLASH_TOKENS = 2048
 """The kernel takes sequences of a multiple of this (neuronx-distributed 0.17.0, kernels/flash_attn.py)."""
 
 
-def why_plain(seq_len: int, documents: bool, context_parallel: int) -> str | None:
+FLASH_HEAD = 128
+"""The widest head that it takes (NKI's flash_fwd asserts d <= 128, and says that with mixed_precision, which
+neuronx-distributed's call passes on, all products are BF16)."""
+
+
+def why_plain(seq_len: int, documents: bool, context_parallel: int, precision: str, head_dim: int) -> str | None:
     """Why the kernel does not compute what the model asks for; None where it does: causal attention, no other mask."""
     if documents:
         return "data.document_mask: the NKI flash kernel has no document masks"
@@ -14,4 +19,8 @@ def why_plain(seq_len: int, documents: bool, context_parallel: int) -> str | Non
         return f"data.seq_len is no multiple of {FLASH_TOKENS}, as the NKI flash kernel wants"
     if context_parallel > 1:
         return "parallel.cp: a rank's queries are two pieces of the sequence, and the NKI flash kernel knows one"
+    if precision == "fp32":
+        return "precision=fp32: the NKI flash kernel multiplies in BF16, whatever it is given"
+    if head_dim > FLASH_HEAD:
+        return f"heads of {head_dim}: the NKI flash kernel takes at most {FLASH_HEAD}"
     return None

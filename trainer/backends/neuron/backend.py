@@ -34,7 +34,6 @@ from trainer.parallel.boxes import Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.plan import Plan
 from trainer.trainium.environment import patience_seconds
-from trainer.trainium.flash import why_plain
 
 
 @dataclass(frozen=True)
@@ -61,19 +60,18 @@ class NeuronBackend:
         grouped: Grouped,
         parallel: ParallelConfig,
         timeout_seconds: float,
-        seq_len: int,
-        documents: bool,
+        flash: bool,
         stages: Sequence[range] = (),
         microbatches: int = 1,
     ) -> None:
-        """grouped: which parameters decay. seq_len: tokens a sample. documents: attention stays inside them. stages:
-        layers of each pipeline stage, empty without pipeline. microbatches: that a rank trains on in a step.
+        """grouped: which parameters decay. flash: attention may be the NKI kernel. stages: layers of each pipeline
+        stage, empty without pipeline. microbatches: that a rank trains on in a step.
         """
         self.mesh, self.parallel = mesh, parallel
         self._optim, self._grouped, self._stages, self._microbatches = optim, grouped, stages, microbatches
         self._timeout = timedelta(seconds=patience_seconds(timeout_seconds))
         self._share = Share(mesh.coordinate("cp"), mesh.cp)
-        self._flash_wanted = why_plain(seq_len, documents, mesh.cp) is None
+        self._flash_wanted = flash
         self._pipeline: Pipeline | None = None
         self.guard: CompileGuard | None = None
         self._facts: Facts | None = None

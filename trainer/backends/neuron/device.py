@@ -13,9 +13,10 @@ import torch_xla
 import torch_xla.core.xla_model as xm
 
 from trainer.batch import Batch
+from trainer.trainium.environment import COMPILE_SECONDS
 
-_STALL_SECONDS = 3600.0
-"""Longest wait for a step's scalars: a first compilation of a large graph takes tens of minutes, not longer."""
+_STALL_SECONDS = 2 * COMPILE_SECONDS
+"""Longest wait for a step's scalars: of a rank that has compiled, for one that has yet to."""
 
 
 def device() -> torch.device:

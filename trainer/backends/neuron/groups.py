@@ -14,6 +14,7 @@ from trainer.parallel.mesh import Mesh
 
 GETTERS = {
     "tp": parallel_state.get_tensor_model_parallel_replica_groups,
+    "cp": parallel_state.get_context_model_parallel_replica_groups,
     "dp": parallel_state.get_data_parallel_replica_groups,
     "pp": parallel_state.get_pipeline_model_parallel_replica_groups,
 }
