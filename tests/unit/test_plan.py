@@ -124,24 +124,21 @@ def test_deepseek_67b_has_its_local_shapes(tp: int) -> None:
     assert math.prod(placed["lm_head.weight"].local_shape) * tp == 102400 * 8192
 
 
-def test_the_script_prints_deepseek_67b_in_under_ten_seconds(tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(harness.ROOT / "scripts" / "plan.py"),
-            "recipe=deepseek67b",
-            "parallel.pp=1",
-            "--rank",
-            "31",
-        ],
-        cwd=tmp_path,
+def run_script(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(harness.ROOT / "scripts" / "plan.py"), *arguments],
+        cwd=cwd,
         env=harness.environment(),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_the_script_prints_deepseek_67b_in_under_ten_seconds(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run_script(tmp_path, "recipe=deepseek67b", "parallel.pp=1", "--rank", "31")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Processor time: other tests may share the machine.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
@@ -156,16 +153,7 @@ def test_the_script_prints_deepseek_67b_in_under_ten_seconds(tmp_path: Path) -> 
 @pytest.mark.parametrize("given", [["--rank=-1"], ["--rank", "1"], ["--rank", "x"], ["--rank"]])
 def test_a_rank_that_is_none_is_a_mistake_with_a_remedy(given: list[str], tmp_path: Path) -> None:
     """One process has rank 0 alone."""
-    script = str(harness.ROOT / "scripts" / "plan.py")
-    done = subprocess.run(
-        [sys.executable, script, "recipe=tiny", *given],
-        cwd=tmp_path,
-        env=harness.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_script(tmp_path, "recipe=tiny", *given)
     assert done.returncode == 3
     assert "1. --rank = " in done.stderr
     assert "remedy:" in done.stderr
