@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
@@ -62,7 +63,16 @@ class _Failure(NamedTuple):
     contents: Any
 
 
+def _forget_handlers() -> None:
+    """A signal ends a fork as it ends any program: to report a stop is for the parent, whose handlers these are."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _work(task: Callable[[], T], sending: Connection) -> None:
+    _forget_handlers()
     try:
         sending.send(task())
     except RunError as error:
