@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -83,13 +85,19 @@ def _plain(value: object) -> object:
     return value
 
 
+def this_process() -> str:
+    """What the holder of a run's lock writes into it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
 def _held(directory: Path) -> bool:
-    """Whether a live process holds the run's lock."""
+    """Whether another live process holds the run's lock. This one still does where it leaves without tidying up."""
     try:
-        with open(directory / LOCK, encoding="utf-8") as lock:
+        with open(directory / LOCK, encoding="utf-8", errors="replace") as lock:
+            holder = lock.read()
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return holder != this_process()
     except OSError:
         return False
     return False

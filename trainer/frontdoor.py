@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from trainer.exitfile import guess_directory, write_crash, write_exit
 from trainer.files import is_directory_name
 from trainer.neuron_rules import job as job_of
 from trainer.reliability.orphans import follow_launcher
-from trainer.reliability.signals import leave_within
+from trainer.reliability.signals import end_before_training
 from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
 from trainer.trainium.environment import apply, settle
@@ -85,9 +84,7 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
     register_schema()
     outcomes.clear()
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, _interrupt)
-        leave_within(PATIENCE_SECONDS, lambda: interrupted(world, directory))
+        end_before_training(PATIENCE_SECONDS, lambda: interrupted(world, directory))
         main()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if outcomes:  # a job had begun: this is no mistake of composition
@@ -100,11 +97,6 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
             write_exit(directory, ExitCode.CONFIG, 0, f"flags that nobody knows: {' '.join(flags)}")
         return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
     return max(outcomes, default=int(ExitCode.DONE))
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Until training begins (trainer.reliability.signals then takes over), a stopping signal ends the process."""
-    raise KeyboardInterrupt
 
 
 def interrupted(world: World, directory: Path | None) -> int:

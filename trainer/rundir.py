@@ -29,7 +29,7 @@ import yaml
 
 from trainer.config import OUTSIDE_TRAJECTORY, Config
 from trainer.errors import ConfigError, Problem
-from trainer.exitfile import LOCK, forget_exit
+from trainer.exitfile import LOCK, forget_exit, this_process
 from trainer.files import read_json, write_atomically, write_json
 from trainer.redact import redact
 from trainer.schema import flatten, to_config
@@ -214,7 +214,7 @@ def _lock(path: Path) -> IO[str]:
             Problem("run.name", path.name, f"no live run has this name ({holder} does)", "wait for it, or run.name=...")
         ) from None
     lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.write(this_process())
     lock.flush()
     return lock
 

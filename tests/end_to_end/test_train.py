@@ -237,9 +237,10 @@ def test_what_is_no_text_exits_4(workspace: Path, tmp_path: Path, content: bytes
     assert "Traceback" not in done.output
 
 
-def test_a_signal_before_training_exits_10_without_a_traceback(workspace: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.25, 0.5, 1.0, 1.5])
+def test_a_signal_before_training_exits_10_without_a_traceback(workspace: Path, seconds: float) -> None:
     process = subprocess.Popen(
-        harness.command(arguments("early"), 1),
+        harness.command(arguments(f"early-{seconds}"), 1),
         cwd=workspace,
         env=harness.environment(),
         stdout=subprocess.PIPE,
@@ -247,8 +248,8 @@ def test_a_signal_before_training_exits_10_without_a_traceback(workspace: Path) 
         text=True,
     )
     assert process.stdout is not None
-    assert "run early" in process.stdout.readline()  # announced, and about to import torch
-    time.sleep(0.5)
+    assert "run early-" in process.stdout.readline()  # announced, and about to import torch
+    time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
     output = process.stdout.read()
     assert process.wait(timeout=60) == 10, output

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ConfigError, Problem
-from trainer.exitfile import forget_exit, guess_directory, write_crash, write_exit
+from trainer.exitfile import forget_exit, guess_directory, this_process, write_crash, write_exit
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,16 @@ def test_a_live_runs_file_is_not_touched(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "exit.refused.json").read_text())["title"] == "refused"
         write_exit(tmp_path, 4, 3, "rank 3 of the live launch itself")
         assert json.loads((tmp_path / "exit.json").read_text())["rank"] == 3
+
+
+def test_a_process_that_leaves_while_it_holds_the_run_writes_its_own_exit(tmp_path: Path) -> None:
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(this_process())
+        lock.flush()
+        write_exit(tmp_path, 10, 0, "interrupted at once")
+    assert json.loads((tmp_path / "exit.json").read_text())["code"] == 10
+    assert not (tmp_path / "exit.refused.json").exists()
 
 
 def test_a_crash_that_follows_from_a_cause_does_not_hide_it(tmp_path: Path) -> None:

@@ -31,12 +31,12 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         _training.set()
-        self.requested = self.requested or _arrived.is_set()
         signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
         for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup: whoever started the run wants it to go on
             self._previous[number] = signal.signal(number, self._remember)
+        self.requested = self.requested or _arrived.is_set()  # after the handlers: none slips through between
         return self
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
@@ -58,11 +58,49 @@ def leave_when_asked() -> None:
             signal.signal(number, lambda _, __: os._exit(int(ExitCode.PREEMPTED)))
 
 
-def leave_within(seconds: float, report: Callable[[], object]) -> None:
-    """Until training begins: a process that has not ended ``seconds`` after a stopping signal reports and ends with 10.
+def end_before_training(seconds: float, report: Callable[[], object]) -> None:
+    """Until training begins: a stopping signal is a KeyboardInterrupt, or where that cannot be, a report and exit 10.
 
-    A Python handler waits for the main thread, and that may wait in C for a peer that is gone: gloo, while it connects.
+    It cannot be in the middle of an import: one raised through the initialisation of a C extension aborts the process.
+    Nor where the main thread waits in C, for a peer that is gone (gloo, while it connects): such a process leaves after
+    ``seconds``.
     """
+
+    def leave() -> None:
+        report()
+        os._exit(int(ExitCode.PREEMPTED))
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _arrived.set()
+        if _imports(frame):
+            leave()
+        raise KeyboardInterrupt
+
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    _leave_within(seconds, leave)
+    told = sys.unraisablehook
+
+    def quiet(unraisable: sys.UnraisableHookArgs) -> None:
+        """A KeyboardInterrupt in a callback that can raise nothing is worth no traceback: the signal is known."""
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            told(unraisable)
+
+    sys.unraisablehook = quiet
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether an import is under way at this point of the main thread."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _leave_within(seconds: float, leave: Callable[[], object]) -> None:
+    """Watch for signals in C, where a Python handler would wait for the main thread."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -74,15 +112,6 @@ def leave_within(seconds: float, report: Callable[[], object]) -> None:
                 time.sleep(seconds)
                 if _training.is_set():
                     return
-                report()
-                os._exit(int(ExitCode.PREEMPTED))
+                leave()
 
     threading.Thread(target=watch, name="leave", daemon=True).start()
-    told = sys.unraisablehook
-
-    def quiet(unraisable: sys.UnraisableHookArgs) -> None:
-        """A KeyboardInterrupt in a callback that can raise nothing is worth no traceback: the signal is known."""
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            told(unraisable)
-
-    sys.unraisablehook = quiet
