@@ -29,7 +29,7 @@ from trainer.exitfile import guess_directory, write_crash, write_exit
 from trainer.files import is_directory_name
 from trainer.neuron_rules import job as job_of
 from trainer.reliability.orphans import follow_launcher
-from trainer.reliability.signals import end_before_training
+from trainer.reliability.signals import end_outside_training, interrupts_shown
 from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
 from trainer.trainium.environment import apply, settle
@@ -44,7 +44,7 @@ VALUED_FLAGS = (
 
 REPORT_SECONDS = 2.0
 PATIENCE_SECONDS = 10.0
-"""From a stopping signal before training to the end by force."""
+"""From a stopping signal outside training to the end by force."""
 
 ENDINGS = {
     int(ExitCode.DONE): "done",
@@ -84,16 +84,19 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
     register_schema()
     outcomes.clear()
     try:
-        end_before_training(PATIENCE_SECONDS, lambda: interrupted(world, directory))
-        main()
+        end_outside_training(PATIENCE_SECONDS, lambda: interrupted(world, directory))
+        with interrupts_shown():
+            main()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if outcomes:  # a job had begun: this is no mistake of composition
             raise
         return report(diagnose(overrides, error, _search_path(flags)), world, directory)
     except KeyboardInterrupt:
         return interrupted(world, directory)
-    except SystemExit as error:  # argparse has printed what it does not understand
-        if error.code and world.rank == 0:
+    except SystemExit as error:
+        if outcomes:  # a sweep that was asked to stop
+            return max(outcomes)
+        if error.code and world.rank == 0:  # argparse has printed what it does not understand
             write_exit(directory, ExitCode.CONFIG, 0, f"flags that nobody knows: {' '.join(flags)}")
         return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
     return max(outcomes, default=int(ExitCode.DONE))
@@ -137,6 +140,8 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
         outcomes[-1] = train(config, world, load)
         if directory and world.rank == 0 and outcomes[-1] in ENDINGS:
             write_exit(directory[-1], outcomes[-1], 0, ENDINGS[outcomes[-1]])
+    if outcomes[-1] == ExitCode.PREEMPTED:
+        raise SystemExit  # the jobs of a sweep that have not begun, do not
 
 
 @contextmanager
@@ -148,7 +153,8 @@ def job(world: World) -> Iterator[list[Path]]:
     directories = [guess] if guess is not None else []
     outcomes.append(ExitCode.DONE)
     try:
-        yield directories
+        with interrupts_shown():
+            yield directories
     except RunError as error:
         outcomes[-1] = report(error, world, directories[-1] if directories else None)
     except KeyboardInterrupt:

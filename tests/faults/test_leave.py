@@ -1,12 +1,15 @@
-"""A stop before training ends the process even where Python cannot run a handler, or nothing may raise."""
+"""A stop outside training ends the process even where Python cannot run a handler, or nothing may raise."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,9 @@ from tests import harness
 BLOCKED_IN_C = """
 import sys
 from torch.distributed import FileStore
-from trainer.reliability.signals import end_before_training
+from trainer.reliability.signals import end_outside_training
 
-end_before_training(0.5, lambda: print("reported", flush=True))
+end_outside_training(0.5, lambda: print("reported", flush=True))
 store = FileStore(sys.argv[1], 2)
 print("waiting", flush=True)
 store.get("of a peer that is gone")
@@ -26,9 +29,9 @@ store.get("of a peer that is gone")
 
 IMPORTED_FROM_C = """
 import ctypes, sys
-from trainer.reliability.signals import end_before_training
+from trainer.reliability.signals import end_outside_training
 
-end_before_training(60, lambda: print("reported", flush=True))
+end_outside_training(60, lambda: print("reported", flush=True))
 sys.path.insert(0, sys.argv[1])
 
 @ctypes.CFUNCTYPE(None)
@@ -39,59 +42,135 @@ callback()  # as a C extension's initialisation does; what is raised in here is 
 print("went on", flush=True)
 """
 
+AFTER_TRAINING = BLOCKED_IN_C.replace("import end", "import StopRequest, end").replace(
+    "store =", "with StopRequest():\n    pass\nstore =", 1
+)
+
 IN_PLAIN_CODE = """
 import time
-from trainer.reliability.signals import end_before_training
+from trainer.reliability.signals import end_outside_training
 
-end_before_training(60, lambda: print("reported", flush=True))
+end_outside_training(60, lambda: print("reported", flush=True))
 try:
     print("waiting", flush=True)
     time.sleep(30)
 except KeyboardInterrupt:
+    print("tidying up", flush=True)
+    time.sleep(1)
     print("tidied up", flush=True)
 """
+
+HIDES_IT = """
+import time
+
+def wait(*arguments, **options):
+    try:
+        print("waiting", flush=True)
+        time.sleep(30)
+    finally:
+        raise {error}("of a library, about a state half made")
+"""
+
+COMPOSES = (
+    HIDES_IT
+    + """
+import sys
+from trainer import frontdoor
+
+sys.exit(frontdoor.enter(wait))
+"""
+)
+
+
+@contextmanager
+def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the block; what it prints comes through one pipe."""
+    environment = {**harness.environment(), "PYTHONPATH": f"{harness.ROOT}:{cwd}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=cwd, env=environment, text=True, start_new_session=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    assert any(read == line + "\n" for read in process.stdout)
+
+
+def rest(process: subprocess.Popen[str], code: int) -> str:
+    """What a process still prints until it ends with this code."""
+    output, _ = process.communicate(timeout=30)  # until the last that holds the pipe is gone
+    assert process.returncode == code, output
+    return output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize(
     ("program", "code", "last"),
-    [(BLOCKED_IN_C, 10, "reported\n"), (IMPORTED_FROM_C, 10, "reported\n"), (IN_PLAIN_CODE, 0, "tidied up\n")],
-    ids=["blocked-in-c", "imported-from-c", "in-plain-code"],
+    [
+        (BLOCKED_IN_C, 10, "reported\n"),
+        (AFTER_TRAINING, 10, "reported\n"),
+        (IMPORTED_FROM_C, 10, "reported\n"),
+        (IN_PLAIN_CODE, 0, "tidying up\ntidied up\n"),
+    ],
+    ids=["blocked-in-c", "after-training", "imported-from-c", "in-plain-code"],
 )
-def test_a_stop_before_training_ends_the_process(
+def test_a_stop_outside_training_ends_the_process(
     tmp_path: Path, program: str, code: int, last: str, number: signal.Signals
 ) -> None:
     (tmp_path / "slow.py").write_text("import time\nprint('waiting', flush=True)\ntime.sleep(30)\n")
-    argument = tmp_path / "store" if program is BLOCKED_IN_C else tmp_path
-    command = [sys.executable, "-c", program, str(argument)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "waiting\n"
+    argument = tmp_path if program is IMPORTED_FROM_C else tmp_path / "store"
+    with started([sys.executable, "-c", program, str(argument)], tmp_path) as process:
+        read_until(process, "waiting")
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
         process.send_signal(number)
-        assert process.wait(10) == code
-        assert process.stdout.read() == last
+        assert rest(process, code) == last
+
+
+def test_a_second_stop_does_not_disturb_the_first(tmp_path: Path) -> None:
+    """Ctrl-C under a launcher is two signals: the terminal's, to everybody, and the launcher's to its workers."""
+    with started([sys.executable, "-c", IN_PLAIN_CODE], tmp_path) as process:
+        read_until(process, "waiting")
+        process.send_signal(signal.SIGINT)
+        read_until(process, "tidying up")
+        process.send_signal(signal.SIGTERM)
+        assert rest(process, 0) == "tidied up\n"
+
+
+@pytest.mark.parametrize("error", ["AttributeError", "ValueError"])
+@pytest.mark.parametrize("composing", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_stop_is_reported_where_a_library_raises_an_error_of_its_own(
+    tmp_path: Path, error: str, composing: bool
+) -> None:
+    """Once, OmegaConf's ``finally`` met a node half copied: a traceback and exit 1 for a run that goes on."""
+    (tmp_path / "hides.py").write_text((COMPOSES if composing else HIDES_IT).format(error=error))
+    harness.write_corpus(tmp_path / "corpus")
+    data = "data.sources=[{paths: [corpus]}]"
+    overrides = [*harness.SMALL, data, "run.name=hidden", "optim._target_=hides.wait"]
+    command = [sys.executable, "hides.py", "recipe=tiny", "run.name=hidden"]
+    with started(command if composing else harness.command(overrides, 1), tmp_path) as process:
+        read_until(process, "waiting")
+        process.send_signal(signal.SIGTERM)
+        output = rest(process, 10)
+    assert "Traceback" not in output
+    assert "of a library" not in output
+    assert output.count("interrupted at once") == 1
+    record = json.loads((tmp_path / "runs" / "hidden" / "exit.json").read_text())
+    assert (record["code"], record["name"]) == (10, "PREEMPTED")
 
 
 @pytest.mark.slow
 def test_an_interrupted_rehearsal_ends_all_its_processes_without_a_traceback(tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole group, the forks that rehearse the ranks included."""
-    with subprocess.Popen(
-        harness.command(["recipe=deepseek67b", "backend=fake"], 1),
-        cwd=tmp_path,
-        env=harness.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started(harness.command(["recipe=deepseek67b", "backend=fake"], 1), tmp_path) as process:
         while not harness.children(process.pid):
             assert process.poll() is None
             time.sleep(0.05)
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=30)  # until the last that holds the pipe is gone
-    assert process.returncode == 10, output
+        output = rest(process, 10)
     assert "interrupted at once" in output
     assert "Traceback" not in output

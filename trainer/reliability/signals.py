@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -17,9 +17,11 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 """TERM: the scheduler takes the machine. INT: a person. USR1, USR2: its early warning. HUP: the terminal is gone."""
 
 
-_arrived, _training = threading.Event(), threading.Event()
-"""A stopping signal has come before training: its KeyboardInterrupt may be lost in a callback that swallows it, then
-the first step boundary acts on it. And: training has begun."""
+_training = threading.Event()
+"""A training loop runs, and acts on signals at the end of a step."""
+
+_raised = threading.Event()
+"""A stopping signal has raised KeyboardInterrupt. A library may swallow it, or raise something else on its account."""
 
 
 class StopRequest:
@@ -28,19 +30,23 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._wakeup = -1
 
     def __enter__(self) -> StopRequest:
         _training.set()
-        signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
+        self._wakeup = signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
         for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup: whoever started the run wants it to go on
             self._previous[number] = signal.signal(number, self._remember)
-        self.requested = self.requested or _arrived.is_set()  # after the handlers: none slips through between
+        if _raised.is_set():  # and was swallowed; read after the handlers, so that none slips through between
+            self.requested = True
+            _raised.clear()
         return self
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
+            _raised.set()
             raise KeyboardInterrupt
         self.requested = True
 
@@ -49,6 +55,8 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        _training.clear()
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
 
 
 def leave_when_asked() -> None:
@@ -58,12 +66,12 @@ def leave_when_asked() -> None:
             signal.signal(number, lambda _, __: os._exit(int(ExitCode.PREEMPTED)))
 
 
-def end_before_training(seconds: float, report: Callable[[], object]) -> None:
-    """Until training begins: a stopping signal is a KeyboardInterrupt, or where that cannot be, a report and exit 10.
+def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
+    """Before and after training a stopping signal is a KeyboardInterrupt, or where none can be, a report and exit 10.
 
-    It cannot be in the middle of an import: one raised through the initialisation of a C extension aborts the process.
+    None can be in the middle of an import: one raised through the initialisation of a C extension aborts the process.
     Nor where the main thread waits in C, for a peer that is gone (gloo, while it connects): such a process leaves after
-    ``seconds``.
+    ``seconds``, and so does one that has swallowed the exception. More signals do not disturb one that tidies up.
     """
 
     def leave() -> None:
@@ -71,9 +79,11 @@ def end_before_training(seconds: float, report: Callable[[], object]) -> None:
         os._exit(int(ExitCode.PREEMPTED))
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        _arrived.set()
+        if _raised.is_set():
+            return
         if _imports(frame):
             leave()
+        _raised.set()
         raise KeyboardInterrupt
 
     for number in STOPPING:
@@ -88,6 +98,20 @@ def end_before_training(seconds: float, report: Callable[[], object]) -> None:
             told(unraisable)
 
     sys.unraisablehook = quiet
+
+
+@contextmanager
+def interrupts_shown() -> Iterator[None]:
+    """Whatever ends the block once a stopping signal has interrupted it is a KeyboardInterrupt.
+
+    A library's ``finally`` that meets a state half made raises an error of its own, which says nothing about the run.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _raised.is_set():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _imports(frame: FrameType | None) -> bool:
@@ -107,11 +131,7 @@ def _leave_within(seconds: float, leave: Callable[[], object]) -> None:
 
     def watch() -> None:
         while byte := os.read(reader, 1):
-            if byte[0] in STOPPING:
-                _arrived.set()
-                time.sleep(seconds)
-                if _training.is_set():
-                    return
+            if byte[0] in STOPPING and not _training.wait(seconds):
                 leave()
 
     threading.Thread(target=watch, name="leave", daemon=True).start()
