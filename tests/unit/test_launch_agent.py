@@ -16,7 +16,7 @@ from trainer.launch.agent import FINAL, PatientAgent
 
 
 def test_torch_still_has_what_we_override() -> None:
-    for name in ("_start_workers", "_monitor_workers", "_stop_workers"):
+    for name in ("_rendezvous", "_start_workers", "_monitor_workers", "_stop_workers"):
         assert callable(getattr(LocalElasticAgent, name))
     assert "_remaining_restarts" in inspect.getsource(SimpleElasticAgent)
     assert "_pcontext" in inspect.getsource(LocalElasticAgent)
@@ -28,21 +28,22 @@ def test_torch_still_has_what_we_override() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codes", "stopped_by", "expected"),
+    ("codes", "handed_on", "expected"),
     [
-        ([3], None, 3),
-        ([1, 3], None, 3),  # a rank that crashed because another gave up
-        ([-9, 1], None, 137),
-        ([1, -15], None, 1),
-        ([10, 10], 15, 10),
-        ([-15, -15], 15, 10),  # before it could listen
-        ([-10, 1], 10, 10),
-        ([-9], 15, 137),  # killed after the grace
+        ([3], set(), 3),
+        ([1, 3], set(), 3),  # a rank that crashed because another gave up
+        ([-9, 1], set(), 137),
+        ([1, -15], set(), 1),
+        ([10, 10], {15}, 10),
+        ([-15, -15], {15}, 10),  # before it could listen
+        ([-10, 1], {10}, 10),
+        ([-2, 10], {15, 2}, 10),  # after it had saved: the second signal of a person in a hurry
+        ([-9], {15}, 137),  # killed after the grace
     ],
 )
-def test_the_code_of_a_launch(codes: list[int], stopped_by: int | None, expected: int) -> None:
+def test_the_code_of_a_launch(codes: list[int], handed_on: set[int], expected: int) -> None:
     failures = {rank: SimpleNamespace(exitcode=code, timestamp=rank) for rank, code in enumerate(codes)}
-    agent = SimpleNamespace(stopped_by=stopped_by)
+    agent = SimpleNamespace(handed_on=handed_on)
     assert PatientAgent.code(agent, RunResult(state=WorkerState.FAILED, failures=failures)) == expected
 
 

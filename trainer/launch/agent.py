@@ -37,6 +37,7 @@ class PatientAgent(LocalElasticAgent):
         super().__init__(spec=spec, logs_specs=logs_specs)
         self.grace_seconds = grace_seconds
         self.stopped_by: int | None = None
+        self.handed_on: set[int] = set()
         self.started = False
         self._stopped_at = self._failed_at = 0.0
 
@@ -56,7 +57,15 @@ class PatientAgent(LocalElasticAgent):
         if self.stopped_by is None:
             number = signal.SIGTERM if number == signal.SIGINT else number
             self.stopped_by, self._stopped_at = number, time.monotonic()
+        self.handed_on.add(number)
         send(number, self.pids())
+
+    def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        """Wait for the other nodes, for the first time or again: meanwhile there is nobody to hand a signal to."""
+        self.started = False
+        if self.stopped_by is not None:
+            os._exit(int(ExitCode.PREEMPTED))
+        super()._rendezvous(worker_group)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:
         self.started = True
@@ -96,8 +105,8 @@ class PatientAgent(LocalElasticAgent):
         """The launch's exit code: a documented one if there is any, else that of the worker which failed first."""
         failures = sorted(result.failures.values(), key=lambda failure: failure.timestamp)
         codes = [failure.exitcode for failure in failures]
-        if self.stopped_by is not None:  # before it could listen, a worker dies of the signal: nothing is lost
-            codes = [ExitCode.PREEMPTED if code == -self.stopped_by else code for code in codes]
+        # Before it could listen, a worker dies of the signal: nothing is lost.
+        codes = [ExitCode.PREEMPTED if -code in self.handed_on else code for code in codes]
         documented = [code for code in codes if code in set(ExitCode)]
         first = (documented or codes)[0]
         return int(first) if first >= 0 else 128 - first
