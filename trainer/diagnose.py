@@ -28,7 +28,7 @@ def diagnose(overrides: Sequence[str], error: Exception, search_path: Sequence[P
     for text in overrides:
         try:
             parsed.append(OverridesParser.create().parse_override(text))
-        except HydraException:
+        except (HydraException, ValueError):  # ValueError: a number of thousands of digits
             problems.append(
                 Problem(
                     text,
@@ -95,12 +95,12 @@ def _selected_files(overrides: Sequence[Override], roots: Sequence[Path]) -> Ite
 
 
 def _file_problems(path: Path, roots: Sequence[Path]) -> Iterator[Problem]:
-    text = path.read_text(encoding="utf-8")
     where = next(str(path.relative_to(root.parent)) for root in roots if path.is_relative_to(root))
     try:
+        text = path.read_text(encoding="utf-8")
         values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        yield Problem(where, "(unreadable)", "valid YAML", " ".join(str(error).split()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        yield Problem(where, "(unreadable)", "valid YAML, in UTF-8", " ".join(str(error).split()))
         return
     if not isinstance(values, dict):
         yield Problem(where, values, "a mapping of keys to values", "write key: value lines")

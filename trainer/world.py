@@ -68,6 +68,9 @@ class World:
         if size > 1 and "MASTER_ADDR" not in os.environ:
             rule = "torchrun sets it together with MASTER_ADDR, which is missing"
             raise ConfigError(Problem("WORLD_SIZE", size, rule, "launch with torchrun, or unset WORLD_SIZE and RANK"))
+        if size > 1 and not 0 < (port := _count("MASTER_PORT", 0)) < 1 << 16:
+            rule = "torchrun sets it: the port of the store at MASTER_ADDR, 1 to 65535"
+            raise ConfigError(Problem("MASTER_PORT", port, rule, "launch with torchrun, or unset WORLD_SIZE and RANK"))
         if size < 1 or not 0 <= rank < size:
             rule = f"a rank of the {size} processes that WORLD_SIZE names"
             raise ConfigError(Problem("RANK", rank, rule, "launch with torchrun, or unset WORLD_SIZE and RANK"))

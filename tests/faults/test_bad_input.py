@@ -101,6 +101,10 @@ CASES = {
     "name with a slash": Bad(["run.name=a/b"], "plain directory name"),
     "two sources of one name": Bad(["data.sources=[{paths: [corpus]}, {paths: [corpus]}]"], "unique"),
     "unknown key to allow": Bad(["resume.allow=[optim.lrr]"], "did you mean optim.lr?"),
+    "a number without end": Bad(["optim.lr=" + "1" * 6000], "an override reads key=value"),
+    "YAML in another encoding": Bad(
+        ["--config-dir", "more", "recipe=latin"], "in UTF-8", 3, write("more/recipe/latin.yaml", b"# caf\xe9")
+    ),
     # layout and machine
     "too few processes": Bad(["parallel.tp=2"], "--nproc_per_node 2"),
     "feed-forward that cannot be cut": Bad(["parallel.tp=2", "model.mlp=97"], "cuts the feed-forward", processes=2),
@@ -115,6 +119,7 @@ CASES = {
     "empty corpus": Bad([sources("paths: [empty.txt]")], "holds no text", 4, write("empty.txt", "")),
     "a picture": Bad([sources("paths: [p.txt]")], "binary", 4, write("p.txt", b"\x89PNG\0\0")),
     "another encoding": Bad([sources("paths: [l.txt]")], "UTF-8", 4, write("l.txt", "caf\xe9".encode("latin-1"))),
+    "a pipe for a file": Bad([sources("paths: [p.txt]")], "no regular file", 4, lambda cwd: os.mkfifo(cwd / "p.txt")),
     "missing column": Bad([sources("paths: [c.jsonl]")], "no such column", 4, write("c.jsonl", '{"body": "x"}\n')),
     "broken JSON": Bad([sources("paths: [b.jsonl]")], "cannot be read", 4, write("b.jsonl", '{"text": ')),
     "missing index": Bad([INDEXED, TOKENIZER, "data.tokenizer.path=t.json"], "gone", 4, write("t.json", "{}")),

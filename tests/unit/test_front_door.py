@@ -20,7 +20,11 @@ from trainer.world import World
 
 
 def run(cwd: Path, *overrides: str, world: int = 1, rank: int = 0) -> harness.Finished:
-    variables = {"WORLD_SIZE": str(world), "RANK": str(rank), "MASTER_ADDR": "localhost"} if world > 1 else {}
+    variables = (
+        {"WORLD_SIZE": str(world), "RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+        if world > 1
+        else {}
+    )
     done = subprocess.run(
         [sys.executable, str(harness.ROOT / "scripts" / "train.py"), *overrides],
         cwd=cwd,
@@ -124,7 +128,14 @@ def test_a_users_recipe_needs_no_name_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variables", [{"WORLD_SIZE": "abc"}, {"WORLD_SIZE": "2", "RANK": "0"}, {"WORLD_SIZE": "0"}, {"RANK": "5"}]
+    "variables",
+    [
+        {"WORLD_SIZE": "abc"},
+        {"WORLD_SIZE": "2", "RANK": "0"},
+        {"WORLD_SIZE": "0"},
+        {"RANK": "5"},
+        {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"},
+    ],
 )
 def test_leftovers_of_another_launcher_are_named(tmp_path: Path, variables: dict[str, str]) -> None:
     done = subprocess.run(

@@ -59,6 +59,8 @@ def _matches(source: SourceConfig, path: str) -> list[Path]:
         # Path.glob takes no absolute patterns.
         hits = (Path(hit) for hit in glob.glob(str(expanded), recursive=True))  # noqa: PTH207
         files = sorted({file for hit in hits for file in (_below(hit) if hit.is_dir() else [hit])})
+    if (odd := next((file for file in files if file.exists() and not file.is_file()), None)) is not None:
+        raise source_error(source, "paths", path, f"{odd} is no regular file", "name files or directories of text")
     if not files:
         remedy = f"check the spelling; relative paths start at {Path.cwd()}"
         raise source_error(source, "paths", path, "matches no file", remedy)
