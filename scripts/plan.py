@@ -8,6 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from trainer.reliability.signals import leave_when_asked
+
+leave_when_asked()  # from the first import on
+
 import hydra
 from omegaconf import DictConfig
 

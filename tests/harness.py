@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,6 +147,14 @@ def train_and_kill_when(cwd: Path, overrides: list[str], processes: int, conditi
     for pid in ranks:
         os.kill(pid, signal.SIGKILL)
     assert launcher.wait(timeout=90) != 0
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def children(pid: int) -> list[int]:

@@ -6,9 +6,7 @@ import argparse
 import os
 import re
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +22,20 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer.config import Config
 from trainer.derive import Derived, derive, effective, pretended
 from trainer.diagnose import CONF, diagnose
-from trainer.errors import ConfigError, ElsewhereError, ExitCode, Problem, RunError
-from trainer.exitfile import guess_directory, write_crash, write_exit
+from trainer.ending import directories, directory, finished, interrupted, job, outcomes, report
+from trainer.errors import ConfigError, ExitCode, Problem, RunError
+from trainer.exitfile import guess_directory, write_exit
 from trainer.files import is_directory_name
 from trainer.neuron_rules import job as job_of
 from trainer.reliability.orphans import follow_launcher
-from trainer.reliability.signals import end_outside_training, interrupts_shown
+from trainer.reliability.output import outlive_readers
+from trainer.reliability.signals import (
+    end_outside_training,
+    ignore_signals,
+    interrupts_shown,
+    stop_was_asked,
+    uninterrupted,
+)
 from trainer.rundir import run_path
 from trainer.schema import schema_node, to_config
 from trainer.trainium.environment import apply, settle
@@ -42,19 +48,14 @@ VALUED_FLAGS = (
 )
 """Hydra's flags that are followed by a value."""
 
-REPORT_SECONDS = 2.0
 PATIENCE_SECONDS = 10.0
 """From a stopping signal outside training to the end by force."""
 
-ENDINGS = {
-    int(ExitCode.DONE): "done",
-    int(ExitCode.PREEMPTED): "stopped by a signal, saved; the same command goes on",
-}
-
 LoadRecipe = Callable[[str], Callable[[Config, Derived, World, list[str]], int]]
 
-outcomes: list[int] = []
-"""Exit codes of the jobs of this process: hydra.main drops what its function returns, and a sweep has several."""
+
+class SweepStopped(BaseException):
+    """A stopping signal has come: the jobs of a sweep that have not begun, do not. Hydra lets it through."""
 
 
 def register_schema() -> None:
@@ -67,15 +68,16 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
 
     launch: whether this is a launch of a run, which leaves exit.json, or only looks at a configuration.
     """
+    outlive_readers()
     overrides, flags = split(sys.argv[1:])
     sys.argv[1:] = overrides + flags  # argparse takes overrides in one piece only; people mix them with flags
-    directory = guess_directory(overrides) if launch else None
+    _guess(overrides, sweep=not launch or bool({"--multirun", "-m"} & set(flags)))
     if not follow_launcher():
         return int(ExitCode.PREEMPTED)
     try:
         world = World.from_environment()
     except RunError as error:
-        return report(error, World(), directory)
+        return report(error, World())
     if not flags and not any(override.startswith("recipe=") for override in overrides):
         if world.rank == 0:
             print(recipe_list(_search_path(flags)), file=sys.stderr)
@@ -84,33 +86,37 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
     register_schema()
     outcomes.clear()
     try:
-        end_outside_training(PATIENCE_SECONDS, lambda: interrupted(world, directory))
+        return _compose(main, overrides, flags, world)
+    finally:
+        ignore_signals()
+
+
+def _compose(main: Callable[[], None], overrides: list[str], flags: list[str], world: World) -> int:
+    """The exit code of a process whose way in is ``main``."""
+    try:
+        end_outside_training(PATIENCE_SECONDS, lambda: interrupted(world))
         with interrupts_shown():
             main()
+    except SweepStopped:
+        return max(int(ExitCode.PREEMPTED), *outcomes)
+    except KeyboardInterrupt as stop:
+        return interrupted(world, stop.__cause__)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if outcomes:  # a job had begun: this is no mistake of composition
             raise
-        return report(diagnose(overrides, error, _search_path(flags)), world, directory)
-    except KeyboardInterrupt:
-        return interrupted(world, directory)
+        with uninterrupted():
+            return report(diagnose(overrides, error, _search_path(flags)), world)
     except SystemExit as error:
-        if outcomes:  # a sweep that was asked to stop
-            return max(outcomes)
         if error.code and world.rank == 0:  # argparse has printed what it does not understand
-            write_exit(directory, ExitCode.CONFIG, 0, f"flags that nobody knows: {' '.join(flags)}")
+            write_exit(directory(), ExitCode.CONFIG, 0, f"flags that nobody knows: {' '.join(flags)}")
         return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
     return max(outcomes, default=int(ExitCode.DONE))
 
 
-def interrupted(world: World, directory: Path | None) -> int:
-    """Report a stop that did not wait for a step to end: before training, or asked for twice."""
-    if world.rank == 0:
-        text = "interrupted at once"
-        if directory is not None:
-            text += "; the same command goes on from the last checkpoint, if there is one"
-        print(text, file=sys.stderr, flush=True)
-        write_exit(directory, ExitCode.PREEMPTED, world.rank, text)
-    return int(ExitCode.PREEMPTED)
+def _guess(overrides: Sequence[str], sweep: bool) -> None:
+    """Set the run's directory by the command line; the runs of a sweep are known by their configurations only."""
+    guess = None if sweep else guess_directory(overrides)
+    directories[:] = [guess] if guess is not None else []
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -129,39 +135,19 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
     load: finds the recipe of a task (recipes.load; the trainer does not import what stands on it).
     """
     world = World.from_environment()
-    with job(world) as directory:
+    _guess(HydraConfig.get().overrides.task, sweep=_sweeping())
+    with job(world):
         config = configure(composed, world)
         world = pretended(config, world)
         if world.launched is not None:
-            directory.clear()  # a rehearsal is no launch of the run, and leaves nothing
+            directories.clear()  # a rehearsal is no launch of the run, and leaves nothing
         elif is_directory_name(config.run.name or ""):
-            directory.append(run_path(config))
+            directories.append(run_path(config))
         validate(config, world)
         outcomes[-1] = train(config, world, load)
-        if directory and world.rank == 0 and outcomes[-1] in ENDINGS:
-            write_exit(directory[-1], outcomes[-1], 0, ENDINGS[outcomes[-1]])
-    if outcomes[-1] == ExitCode.PREEMPTED:
-        raise SystemExit  # the jobs of a sweep that have not begun, do not
-
-
-@contextmanager
-def job(world: World) -> Iterator[list[Path]]:
-    """Turns whatever ends the block into an exit code, a report and exit.json. Yields the run's directory, last in a
-    list: guessed at first, to be appended when it is known.
-    """
-    guess = guess_directory(HydraConfig.get().overrides.task)
-    directories = [guess] if guess is not None else []
-    outcomes.append(ExitCode.DONE)
-    try:
-        with interrupts_shown():
-            yield directories
-    except RunError as error:
-        outcomes[-1] = report(error, world, directories[-1] if directories else None)
-    except KeyboardInterrupt:
-        outcomes[-1] = interrupted(world, directories[-1] if directories else None)
-    except Exception as error:
-        write_crash(directories[-1] if directories else None, world.rank, error)
-        raise
+        finished(world)
+    if _sweeping() and stop_was_asked():
+        raise SweepStopped
 
 
 def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> None:
@@ -173,9 +159,7 @@ def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> No
         validate(config, world, [rule for rule in RULES if rule not in ABOUT_THIS_LAUNCH])
         print("\n".join(show(config)), flush=True)
     except RunError as error:
-        outcomes[-1] = report(error, world, None)
-    except BrokenPipeError:  # whoever read along, head or less, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outcomes[-1] = report(error, world)
 
 
 def take_option(name: str) -> int | None:
@@ -190,7 +174,7 @@ def take_option(name: str) -> int | None:
     if text is None or re.fullmatch(r"-?\d+", text):
         return None if text is None else int(text)
     problem = Problem(name, text, "a whole number", f"give {name} N, or leave it out")
-    sys.exit(report(ConfigError(problem), World(), None))
+    sys.exit(report(ConfigError(problem), World()))
 
 
 def configure(composed: DictConfig, world: World) -> Config:
@@ -229,7 +213,7 @@ def prepare_trainium(config: Config, world: World) -> tuple[str, ...]:
 def _named(config: Config, world: World) -> Config:
     """In a sweep, the overrides in which its jobs differ become part of the run's name."""
     hydra = HydraConfig.get()
-    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+    if not _sweeping():
         return config
     if world.size > 1:
         raise ConfigError(
@@ -243,27 +227,18 @@ def _named(config: Config, world: World) -> Config:
     return replace(config, run=replace(config.run, name=name))
 
 
-def report(error: RunError, world: World, directory: Path | None) -> int:
-    """Print the error, in full on the rank that reports it and as one line elsewhere; return its exit code.
-
-    The first process of a node prints it in full too: what is wrong with that node, rank 0 may not see. Whoever ends
-    first makes torchrun end the others: the others wait, so that the report is never lost.
-    """
-    if (world.rank == error.rank or world.leads_node) and not isinstance(error, ElsewhereError):
-        prefix = f"rank {world.rank}: " if world.rank else ""
-        print(prefix + error.report(), file=sys.stderr, flush=True)
-        write_exit(directory, int(error.code), world.rank, error.title, error)
-    else:
-        print(f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
-        time.sleep(REPORT_SECONDS)
-    return int(error.code)
+def _sweeping() -> bool:
+    """Whether this job is one of a sweep."""
+    mode = HydraConfig.get().mode
+    return mode is not None and mode.name == "MULTIRUN"
 
 
 def recipe_list(search_path: Sequence[Path] = ()) -> str:
     """The recipes with a line each: the first comment of their YAML."""
     lines = ["choose a recipe:"]
     for path in sorted(path for root in (*search_path, CONF) for path in (root / "recipe").glob("*.yaml")):
-        comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@" not in line]
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        comments = [line[2:] for line in text.splitlines() if line.startswith("# ") and "@" not in line]
         lines.append(f"  recipe={path.stem:<14} {comments[0] if comments else ''}")
     lines.append("for example: torchrun --nproc_per_node 2 scripts/train.py recipe=tiny    (--help says more)")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.programs import rest, started
 
 pytestmark = pytest.mark.slow
 
@@ -288,21 +289,14 @@ def test_a_sweep_is_a_run_each(workspace: Path) -> None:
 
 def test_a_stopped_sweep_begins_no_other_run(workspace: Path) -> None:
     overrides = [o for o in arguments("halted", "train.steps=3000") if not o.startswith("optim.lr")]
-    process = subprocess.Popen(
-        harness.command([*overrides, "--multirun", "optim.lr=1e-3,2e-3"], 1),
-        cwd=workspace,
-        env=harness.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
     first = workspace / "runs" / "halted-optim.lr=0.001"
-    while harness.last_step(first / "metrics.jsonl") < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 10, output
+    command = harness.command([*overrides, "--multirun", "optim.lr=1e-3,2e-3"], 1)
+    with started(command, workspace) as process:
+        while harness.last_step(first / "metrics.jsonl") < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        output = rest(process, 10)
     assert "Traceback" not in output
     assert json.loads((first / "exit.json").read_text())["name"] == "PREEMPTED"
     assert [path.name for path in (workspace / "runs").glob("halted*")] == [first.name]

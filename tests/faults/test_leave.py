@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import pytest
 
 from tests import harness
+from tests.programs import read_until, rest, started
 
 BLOCKED_IN_C = """
 import sys
@@ -71,6 +70,24 @@ def wait(*arguments, **options):
         raise {error}("of a library, about a state half made")
 """
 
+SWALLOWS = """
+import time
+from trainer.reliability.signals import StopRequest, end_outside_training, interrupts_shown
+
+end_outside_training(60, lambda: None)
+try:
+    print("waiting", flush=True)
+    time.sleep(30)
+except BaseException:
+    pass
+try:
+    with interrupts_shown(), StopRequest() as stop:
+        print("requested" if stop.requested else "forgotten")
+        raise ValueError("a real error")
+except ValueError as error:
+    print(error)
+"""
+
 COMPOSES = (
     HIDES_IT
     + """
@@ -80,30 +97,6 @@ from trainer import frontdoor
 sys.exit(frontdoor.enter(wait))
 """
 )
-
-
-@contextmanager
-def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that does not outlive the block; what it prints comes through one pipe."""
-    environment = {**harness.environment(), "PYTHONPATH": f"{harness.ROOT}:{cwd}"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=cwd, env=environment, text=True, start_new_session=True, **pipes) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def read_until(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdout is not None
-    assert any(read == line + "\n" for read in process.stdout)
-
-
-def rest(process: subprocess.Popen[str], code: int) -> str:
-    """What a process still prints until it ends with this code."""
-    output, _ = process.communicate(timeout=30)  # until the last that holds the pipe is gone
-    assert process.returncode == code, output
-    return output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -124,7 +117,7 @@ def test_a_stop_outside_training_ends_the_process(
     argument = tmp_path if program is IMPORTED_FROM_C else tmp_path / "store"
     with started([sys.executable, "-c", program, str(argument)], tmp_path) as process:
         read_until(process, "waiting")
-        with pytest.raises(subprocess.TimeoutExpired):
+        with pytest.raises(TimeoutExpired):
             process.wait(0.3)
         process.send_signal(number)
         assert rest(process, code) == last
@@ -156,10 +149,26 @@ def test_a_stop_is_reported_where_a_library_raises_an_error_of_its_own(
         process.send_signal(signal.SIGTERM)
         output = rest(process, 10)
     assert "Traceback" not in output
-    assert "of a library" not in output
     assert output.count("interrupted at once") == 1
     record = json.loads((tmp_path / "runs" / "hidden" / "exit.json").read_text())
     assert (record["code"], record["name"]) == (10, "PREEMPTED")
+
+
+def test_a_stop_that_was_swallowed_is_acted_on_in_training_and_hides_no_later_error(tmp_path: Path) -> None:
+    (tmp_path / "swallows.py").write_text(SWALLOWS)
+    with started([sys.executable, "swallows.py"], tmp_path) as process:
+        read_until(process, "waiting")
+        process.send_signal(signal.SIGTERM)
+        assert rest(process, 0) == "requested\na real error\n"
+
+
+def test_a_stopped_sweep_leaves_the_run_of_the_same_name_alone(tmp_path: Path) -> None:
+    (tmp_path / "hides.py").write_text(COMPOSES.format(error="AttributeError"))
+    with started([sys.executable, "hides.py", "recipe=tiny", "--multirun", "optim.lr=1e-3,2e-3"], tmp_path) as process:
+        read_until(process, "waiting")
+        process.send_signal(signal.SIGTERM)
+        assert "interrupted at once" in rest(process, 10)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

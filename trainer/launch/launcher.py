@@ -24,11 +24,13 @@ from trainer.errors import ExitCode
 from trainer.frontdoor import register_schema, split
 from trainer.launch.agent import PatientAgent
 from trainer.reliability.orphans import LAUNCHER
-from trainer.reliability.signals import STOPPING
+from trainer.reliability.output import outlive_readers
+from trainer.reliability.signals import STOPPING, ignore_signals
 
 
 def launch(arguments: list[str]) -> int:
     """Start the workers, wait for them, and return the code that says how it ended: see docs/exit_codes.md."""
+    outlive_readers()
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say what happened, once
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's default, without its banner
     try:
@@ -116,6 +118,7 @@ def run(agent: PatientAgent) -> int:
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
+    ignore_signals()
     return conclude(agent, outcome[0])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,10 +58,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print at once: a log that lags behind a crash hides it."""
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:  # whoever read along has gone; training has not
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+        print(text, flush=True)
 
     def close(self) -> None:
         """Nothing to close."""

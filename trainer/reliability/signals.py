@@ -20,6 +20,12 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 _training = threading.Event()
 """A training loop runs, and acts on signals at the end of a step."""
 
+_asked = threading.Event()
+"""A stopping signal has come."""
+
+_reporting = threading.Event()
+"""How a job ended is being told; a signal changes nothing about it."""
+
 _raised = threading.Event()
 """A stopping signal has raised KeyboardInterrupt. A library may swallow it, or raise something else on its account."""
 
@@ -33,18 +39,19 @@ class StopRequest:
         self._wakeup = -1
 
     def __enter__(self) -> StopRequest:
-        _training.set()
-        self._wakeup = signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
         for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup: whoever started the run wants it to go on
             self._previous[number] = signal.signal(number, self._remember)
+        self._wakeup = signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
+        _training.set()
         if _raised.is_set():  # and was swallowed; read after the handlers, so that none slips through between
             self.requested = True
             _raised.clear()
         return self
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        _asked.set()
         if self.requested and number == signal.SIGINT:
             _raised.set()
             raise KeyboardInterrupt
@@ -53,10 +60,10 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
         _training.clear()
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
 
 def leave_when_asked() -> None:
@@ -74,16 +81,22 @@ def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
     ``seconds``, and so does one that has swallowed the exception. More signals do not disturb one that tidies up.
     """
 
+    for state in (_training, _asked, _reporting, _raised):
+        state.clear()
+
     def leave() -> None:
-        report()
-        os._exit(int(ExitCode.PREEMPTED))
+        try:
+            report()
+        finally:
+            os._exit(int(ExitCode.PREEMPTED))
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if _raised.is_set():
+        _asked.set()
+        if _raised.is_set() or _reporting.is_set():
             return
+        _raised.set()
         if _imports(frame):
             leave()
-        _raised.set()
         raise KeyboardInterrupt
 
     for number in STOPPING:
@@ -100,11 +113,36 @@ def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
     sys.unraisablehook = quiet
 
 
+def stop_was_asked() -> bool:
+    """Whether a stopping signal has come since `end_outside_training`, in training or outside."""
+    return _asked.is_set()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A stopping signal does not disturb the block; outside training."""
+    was = _reporting.is_set()
+    _reporting.set()
+    try:
+        yield
+    finally:
+        if not was:
+            _reporting.clear()
+
+
+def ignore_signals() -> None:
+    """The exit code is decided, and this process ends: Python, which forgets its handlers then, keeps to what it is."""
+    signal.set_wakeup_fd(-1)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def interrupts_shown() -> Iterator[None]:
     """Whatever ends the block once a stopping signal has interrupted it is a KeyboardInterrupt.
 
-    A library's ``finally`` that meets a state half made raises an error of its own, which says nothing about the run.
+    A library's ``finally`` that meets a state half made raises an error of its own, which says nothing about the run;
+    it is the interrupt's cause.
     """
     try:
         yield
