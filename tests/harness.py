@@ -157,6 +157,12 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0
+
+
 def children(pid: int) -> list[int]:
     """Process ids whose parent is ``pid``."""
     found = []

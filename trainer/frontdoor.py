@@ -145,6 +145,8 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
             directories.append(run_path(config))
         validate(config, world)
         outcomes[-1] = train(config, world, load)
+        if not _sweeping():
+            ignore_signals()
         finished(world)
     if _sweeping() and stop_was_asked():
         raise SweepStopped

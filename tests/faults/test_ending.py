@@ -191,12 +191,11 @@ def test_a_launcher_that_waits_for_a_lost_node_ends_when_asked(cwd: Path) -> Non
     nodes = ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{port}", "--rdzv_id", port]
     launch = [sys.executable, str(harness.ROOT / "scripts" / "launch.py"), *nodes, "--max-restarts", "3"]
     command = [*launch, "--nproc_per_node", "1", script, *FEW, "train.steps=100000"]
-    with started(command, cwd) as stays, started(command, cwd) as lost:
-        while harness.last_step(cwd / "runs" / "tiny" / "metrics.jsonl") < 3:
+    with started(command, cwd) as stays:
+        while not harness.listens(int(port)):  # the first to come keeps the store that both meet at
             assert stays.poll() is None
             time.sleep(0.05)
-        for pid in (lost.pid, *harness.children(lost.pid)):
-            os.kill(pid, signal.SIGKILL)
+        _lose_a_node(command, cwd, stays)
         deadline = time.monotonic() + 60
         while harness.children(stays.pid):
             assert time.monotonic() < deadline
@@ -204,3 +203,12 @@ def test_a_launcher_that_waits_for_a_lost_node_ends_when_asked(cwd: Path) -> Non
         time.sleep(1)
         stays.send_signal(signal.SIGTERM)
         rest(stays, 10)
+
+
+def _lose_a_node(command: list[str], cwd: Path, stays: subprocess.Popen[str]) -> None:
+    with started(command, cwd) as lost:
+        while harness.last_step(cwd / "runs" / "tiny" / "metrics.jsonl") < 3:
+            assert stays.poll() is None
+            time.sleep(0.05)
+        for pid in (lost.pid, *harness.children(lost.pid)):
+            os.kill(pid, signal.SIGKILL)
