@@ -70,6 +70,19 @@ def wait(*arguments, **options):
         raise {error}("of a library, about a state half made")
 """
 
+STORM = """
+import time
+from trainer.reliability.signals import StopRequest, end_outside_training
+
+end_outside_training(60, lambda: None)
+with StopRequest() as stop:
+    print("waiting", flush=True)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        pass
+print("requested" if stop.requested else "forgotten")
+"""
+
 SWALLOWS = """
 import time
 from trainer.reliability.signals import StopRequest, end_outside_training, interrupts_shown
@@ -160,6 +173,15 @@ def test_a_stop_that_was_swallowed_is_acted_on_in_training_and_hides_no_later_er
         read_until(process, "waiting")
         process.send_signal(signal.SIGTERM)
         assert rest(process, 0) == "requested\na real error\n"
+
+
+def test_signals_that_interrupt_each_other_in_training_are_one_request(tmp_path: Path) -> None:
+    """A handler that took a lock waited for itself: the kernel tells of a dead launcher several times."""
+    with started([sys.executable, "-c", STORM], tmp_path) as process:
+        read_until(process, "waiting")
+        for _ in range(20_000):
+            process.send_signal(signal.SIGTERM)
+        assert rest(process, 0) == "requested\n"
 
 
 def test_a_stopped_sweep_leaves_the_run_of_the_same_name_alone(tmp_path: Path) -> None:

@@ -20,14 +20,16 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signa
 _training = threading.Event()
 """A training loop runs, and acts on signals at the end of a step."""
 
-_asked = threading.Event()
-"""A stopping signal has come."""
 
-_reporting = threading.Event()
-"""How a job ended is being told; a signal changes nothing about it."""
+class _Signals:
+    """What handlers have noted. Plain values: a handler may interrupt another, and a lock would wait for itself."""
 
-_raised = threading.Event()
-"""A stopping signal has raised KeyboardInterrupt. A library may swallow it, or raise something else on its account."""
+    asked = False
+    """A stopping signal has come."""
+    reporting = False
+    """How a job ended is being told; a signal changes nothing about it."""
+    raised = False
+    """It has raised KeyboardInterrupt. A library may swallow that, or raise something else on its account."""
 
 
 class StopRequest:
@@ -45,15 +47,15 @@ class StopRequest:
             self._previous[number] = signal.signal(number, self._remember)
         self._wakeup = signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
         _training.set()
-        if _raised.is_set():  # and was swallowed; read after the handlers, so that none slips through between
+        if _Signals.raised:  # and was swallowed; read after the handlers, so that none slips through between
             self.requested = True
-            _raised.clear()
+            _Signals.raised = False
         return self
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        _asked.set()
+        _Signals.asked = True
         if self.requested and number == signal.SIGINT:
-            _raised.set()
+            _Signals.raised = True
             raise KeyboardInterrupt
         self.requested = True
 
@@ -81,8 +83,8 @@ def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
     ``seconds``, and so does one that has swallowed the exception. More signals do not disturb one that tidies up.
     """
 
-    for state in (_training, _asked, _reporting, _raised):
-        state.clear()
+    _training.clear()
+    _Signals.asked = _Signals.reporting = _Signals.raised = False
 
     def leave() -> None:
         try:
@@ -91,10 +93,10 @@ def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
             os._exit(int(ExitCode.PREEMPTED))
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        _asked.set()
-        if _raised.is_set() or _reporting.is_set():
+        _Signals.asked = True
+        if _Signals.raised or _Signals.reporting:
             return
-        _raised.set()
+        _Signals.raised = True
         if _imports(frame):
             leave()
         raise KeyboardInterrupt
@@ -115,19 +117,19 @@ def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
 
 def stop_was_asked() -> bool:
     """Whether a stopping signal has come since `end_outside_training`, in training or outside."""
-    return _asked.is_set()
+    return _Signals.asked
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """A stopping signal does not disturb the block; outside training."""
-    was = _reporting.is_set()
-    _reporting.set()
+    was = _Signals.reporting
+    _Signals.reporting = True
     try:
         yield
     finally:
         if not was:
-            _reporting.clear()
+            _Signals.reporting = False
 
 
 def ignore_signals() -> None:
@@ -147,7 +149,7 @@ def interrupts_shown() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _raised.is_set():
+        if _Signals.raised:
             raise KeyboardInterrupt from error
         raise
 
