@@ -18,25 +18,25 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from recipes._assembly import make_backend
-from trainer import frontdoor
+from recipes.parts import make_backend
 from trainer.batch import Batch
 from trainer.checkpoint.save import Saver
-from trainer.config import Config
+from trainer.checkpoint.state import TrainState
+from trainer.commands import entry
+from trainer.config.compose import to_config
+from trainer.config.diagnose import CONF
+from trainer.config.schema import Config
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.loader import TrainLoader
-from trainer.derive import Derived, derive, effective
-from trainer.diagnose import CONF
-from trainer.loop import Trainer
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
 from trainer.observe.records import Record, StepRecord
 from trainer.observe.sinks import JsonLines, Sink
 from trainer.parallel.boxes import whole_box
-from trainer.schema import to_config
-from trainer.state import TrainState
-from trainer.world import World
+from trainer.rules.derived import Derived, derive, effective
+from trainer.run.world import World
+from trainer.training.loop import Trainer
 
 
 class Kept:
@@ -55,7 +55,7 @@ class Kept:
 
 def load_config(precision: str) -> tuple[Config, Derived, World]:
     """recipe=tiny as the command line would compose it."""
-    frontdoor.register_schema()
+    entry.register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", overrides=["recipe=tiny", f"precision={precision}"])
     config, world = to_config(composed), World(cpu_bf16=World.from_environment().cpu_bf16)

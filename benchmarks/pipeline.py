@@ -23,10 +23,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from trainer.backends.native.pipeline import Pipeline
-from trainer.backends.native.pipeline_stage import Stage
+from trainer.backends.native.pipeline.engine import Pipeline
+from trainer.backends.native.pipeline.stage import Stage
 from trainer.batch import Batch
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.parallel.bubble import idle_share
 from trainer.parallel.stages import cut_layers, local_stages, stage_costs

@@ -1,13 +1,13 @@
-"""Recipes: one module per kind of training. They assemble the parts and hand over to trainer.loop."""
+"""Recipes: one module per kind of training. They assemble the parts and hand over to trainer.training.loop."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
 
-from trainer.config import Config
-from trainer.derive import Derived
-from trainer.world import World
+from trainer.config.schema import Config
+from trainer.rules.derived import Derived
+from trainer.run.world import World
 
 Recipe = Callable[[Config, Derived, World, list[str]], int]
 """Runs one configuration and returns its exit code."""

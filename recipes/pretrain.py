@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from functools import partial
 
-from recipes._assembly import make_backend, make_evaluator
+from recipes.parts import make_backend, make_evaluator
 from trainer.backends.base import Backend
 from trainer.checkpoint.save import Saver
-from trainer.config import Config
+from trainer.checkpoint.state import TrainState
+from trainer.config.schema import Config
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.describe import compressor_references, describe
 from trainer.data.loader import TrainLoader
 from trainer.data.order import Cursor
-from trainer.derive import Derived
 from trainer.errors import ExitCode
-from trainer.loop import Trainer
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
 from trainer.observe.sinks import open_sinks
 from trainer.observe.wandb_sink import open_wandb
-from trainer.resume import resume_or_initialise
-from trainer.rundir import METRICS, RunDirectory, config_yaml, open_run, run_path
-from trainer.state import TrainState
-from trainer.together import on_every_rank, on_rank_zero
-from trainer.world import World
+from trainer.rules.derived import Derived
+from trainer.run.directory import METRICS, RunDirectory, config_yaml, open_run, run_path
+from trainer.run.world import World
+from trainer.training.collective import on_every_rank, on_rank_zero
+from trainer.training.loop import Trainer
+from trainer.training.resume import resume_or_initialise
 
 
 def run(config: Config, derived: Derived, world: World, overrides: list[str]) -> ExitCode:
     """Run to the end, or resume, or say that it is done. Collective over the ranks of this launch."""
     if derived.backend == "fake":
         # Not imported by an ordinary run: it brings private parts of torch.
-        from recipes._rehearsal import rehearse_run
+        from recipes.rehearse import rehearse_run
 
         return rehearse_run(config, derived)
     backend = make_backend(config, derived, world)
@@ -124,6 +124,7 @@ def train(
         print("\n".join(directory.describe()), flush=True)
     elif world.rank == 0:
         print(
-            f"stopped at step {trainer.state.step:,} of {derived.steps:,}, saved; the same command goes on", flush=True
+            f"stopped at step {trainer.state.step:,} of {derived.steps:,}, saved; the same command goes on",
+            flush=True,
         )
     return code

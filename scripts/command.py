@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from trainer.reliability.signals import leave_when_asked
+from trainer.run.signals import leave_when_asked
 
 leave_when_asked()  # from the first import on
 
@@ -16,9 +16,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from trainer import frontdoor
-from trainer.config import Config
-from trainer.launching import launches
+from trainer.commands import entry
+from trainer.commands.command import launches
+from trainer.config.schema import Config
 
 
 def show(config: Config) -> Iterator[str]:
@@ -28,9 +28,9 @@ def show(config: Config) -> Iterator[str]:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(composed: DictConfig) -> None:
-    frontdoor.inspect(composed, show)
+    entry.inspect(composed, show)
 
 
 if __name__ == "__main__":
-    nodes = frontdoor.take_option("--nodes")
-    sys.exit(frontdoor.enter(main, launch=False))
+    nodes = entry.take_option("--nodes")
+    sys.exit(entry.enter(main, launch=False))

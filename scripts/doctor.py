@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from trainer.commands.doctor import examine, limits
 from trainer.errors import ExitCode
-from trainer.trainium.checkup import examine, limits
 from trainer.trainium.host import detect
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from trainer.reliability.signals import leave_when_asked
+from trainer.run.signals import leave_when_asked
 
 if __name__ == "__main__":
     leave_when_asked()  # until workers run: importing torch takes seconds
-    from trainer.launch.launcher import launch
+    from trainer.commands.launch.launcher import launch
 
     sys.exit(launch(sys.argv[1:]))

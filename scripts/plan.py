@@ -8,22 +8,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from trainer.reliability.signals import leave_when_asked
+from trainer.run.signals import leave_when_asked
 
 leave_when_asked()  # from the first import on
 
 import hydra
 from omegaconf import DictConfig
 
-from trainer import frontdoor
-from trainer.config import Config
-from trainer.derive import model_parallel_size
+from trainer.commands import entry
+from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.rules.derived import model_parallel_size
 
 
 def show(config: Config) -> Iterator[str]:
     """The plan's lines; torch is imported only now."""
-    from trainer.planning import describe_plan
+    from trainer.commands.plan import describe_plan
 
     ranks = model_parallel_size(config)
     if not 0 <= rank < ranks:
@@ -34,9 +34,9 @@ def show(config: Config) -> Iterator[str]:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(composed: DictConfig) -> None:
-    frontdoor.inspect(composed, show)
+    entry.inspect(composed, show)
 
 
 if __name__ == "__main__":
-    rank = frontdoor.take_option("--rank") or 0
-    sys.exit(frontdoor.enter(main, launch=False))
+    rank = entry.take_option("--rank") or 0
+    sys.exit(entry.enter(main, launch=False))

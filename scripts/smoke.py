@@ -10,10 +10,10 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+from trainer.commands.smoke.curve import GOLDEN
+from trainer.commands.smoke.jobs import Setting
+from trainer.commands.smoke.run import smoke
 from trainer.errors import RunError
-from trainer.trainium.smoke.curve import GOLDEN
-from trainer.trainium.smoke.jobs import Setting
-from trainer.trainium.smoke.run import smoke
 
 
 def main() -> int:

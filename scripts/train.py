@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from trainer.reliability.signals import leave_when_asked
+from trainer.run.signals import leave_when_asked
 
 leave_when_asked()  # from the first import on: the others take seconds
 
@@ -12,13 +12,13 @@ import hydra
 from omegaconf import DictConfig
 
 import recipes
-from trainer import frontdoor
+from trainer.commands import entry
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(composed: DictConfig) -> None:
-    frontdoor.run(composed, recipes.load)
+    entry.run(composed, recipes.load)
 
 
 if __name__ == "__main__":
-    sys.exit(frontdoor.enter(main))
+    sys.exit(entry.enter(main))

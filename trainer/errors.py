@@ -42,7 +42,7 @@ class RunError(Exception):
     code: ExitCode = ExitCode.CONFIG
     title = "cannot start"
     rank = 0
-    """The rank that reports it in full: all ranks raise the same, unless trainer.together says otherwise."""
+    """The rank that reports it in full: all ranks raise the same, unless trainer.training.collective says otherwise."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)

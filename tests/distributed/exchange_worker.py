@@ -20,10 +20,10 @@ from tests.distributed.matrix_worker import bring_up, load, one_step
 from trainer.backends.native.backend import NativeBackend
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
+from trainer.checkpoint.state import TrainState
 from trainer.data.corpus import prepare_corpus
 from trainer.data.order import Cursor
 from trainer.parallel.boxes import Placed
-from trainer.state import TrainState
 
 SAVED, MORE = 6, 3
 CHECKPOINT = f"step-{SAVED:08d}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from trainer.config import (
+from trainer.config.schema import (
     Config,
     DataConfig,
     EvaluationConfig,

@@ -17,27 +17,27 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from recipes._assembly import make_backend
+from recipes.parts import make_backend
 from tests.distributed.faults import inject
 from tests.distributed.forked import launch
 from tests.distributed.layouts import Layout, configuration, parse
 from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
 from trainer.batch import StepBatch
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.heldout import HeldoutWindows
 from trainer.data.loader import TrainLoader
 from trainer.data.order import Cursor
-from trainer.derive import Derived, derive
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
 from trainer.optim.schedule import learning_rate
 from trainer.parallel.boxes import Box
-from trainer.step import agree, train_step
-from trainer.validate import validate
-from trainer.world import World
+from trainer.rules.check import validate
+from trainer.rules.derived import Derived, derive
+from trainer.run.world import World
+from trainer.training.step import agree, train_step
 
 PROBES = (0, 3, 10, 20)
 """Steps after which the model is evaluated and asked for a next token; in the middle that must disturb nothing."""

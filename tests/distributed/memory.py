@@ -16,19 +16,19 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from recipes._assembly import make_backend, make_mesh
-from recipes._rehearsal import piece_of
-from trainer.backends.fake.rehearsal import RankReport, rehearse_rank
+from recipes.parts import make_backend, make_mesh
+from recipes.rehearse import piece_of
 from trainer.batch import Batch
-from trainer.config import Config
-from trainer.derive import derive
-from trainer.diagnose import CONF
-from trainer.frontdoor import register_schema
+from trainer.commands.entry import register_schema
+from trainer.config.compose import to_config
+from trainer.config.diagnose import CONF
+from trainer.config.schema import Config
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
-from trainer.schema import to_config
-from trainer.world import World
+from trainer.rehearsal.rehearse import RankReport, rehearse_rank
+from trainer.rules.derived import derive
+from trainer.run.world import World
 
 MICROBATCHES = 2
 

@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from trainer.backends.native.pipeline import Pipeline
-from trainer.backends.native.pipeline_stage import Stage
+from trainer.backends.native.pipeline.engine import Pipeline
+from trainer.backends.native.pipeline.stage import Stage
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.parallel.stages import cut_layers, local_stages
 

@@ -11,19 +11,19 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from recipes._assembly import make_backend
+from recipes.parts import make_backend
 from tests import harness
-from trainer import frontdoor
 from trainer.batch import Batch
-from trainer.derive import derive
+from trainer.commands import entry
+from trainer.config.compose import to_config
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.boxes import Box
-from trainer.schema import to_config
-from trainer.world import World
+from trainer.rules.derived import derive
+from trainer.run.world import World
 
 folder, tp = Path(sys.argv[1]), int(sys.argv[2])
-frontdoor.register_schema()
+entry.register_schema()
 # The model alone: recipe=smollm2_135m pretrains it, on shorter contexts with another rotary base.
 with initialize_config_dir(str(harness.ROOT / "conf"), version_base="1.3"):
     config = to_config(compose("train", overrides=["recipe=tiny", "model=smollm2_135m", f"parallel.tp={tp}"]))

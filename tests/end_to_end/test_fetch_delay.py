@@ -9,7 +9,7 @@ import pytest
 from recipes import pretrain
 from tests import harness
 from trainer.backends.native.backend import NativeBackend
-from trainer.config import (
+from trainer.config.schema import (
     CheckpointConfig,
     Config,
     DataConfig,
@@ -23,9 +23,9 @@ from trainer.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from trainer.derive import derive
 from trainer.errors import NonFiniteError
-from trainer.world import World
+from trainer.rules.derived import derive
+from trainer.run.world import World
 
 pytestmark = pytest.mark.slow
 

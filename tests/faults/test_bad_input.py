@@ -20,8 +20,8 @@ from typing import NamedTuple
 import pytest
 
 from tests import harness
-from trainer.launch.launcher import launch
-from trainer.reliability.signals import STOPPING
+from trainer.commands.launch.launcher import launch
+from trainer.run.signals import STOPPING
 
 pytestmark = pytest.mark.slow
 

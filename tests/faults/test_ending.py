@@ -33,8 +33,8 @@ def waits(*arguments, **options):
 STOPPED_LATE = """
 import os, signal, sys
 import hydra
-from trainer import frontdoor
-from trainer.reliability.signals import StopRequest
+from trainer.commands import entry
+from trainer.run.signals import StopRequest
 
 def recipe(config, derived, world, overrides):
     print("job", flush=True)
@@ -44,9 +44,9 @@ def recipe(config, derived, world, overrides):
 
 @hydra.main(version_base="1.3", config_path={conf!r}, config_name="train")
 def main(composed):
-    frontdoor.run(composed, lambda task: recipe)
+    entry.run(composed, lambda task: recipe)
 
-sys.exit(frontdoor.enter(main))
+sys.exit(entry.enter(main))
 """
 
 

@@ -18,7 +18,7 @@ from tests.programs import read_until, rest, started
 BLOCKED_IN_C = """
 import sys
 from torch.distributed import FileStore
-from trainer.reliability.signals import end_outside_training
+from trainer.run.signals import end_outside_training
 
 end_outside_training(0.5, lambda: print("reported", flush=True))
 store = FileStore(sys.argv[1], 2)
@@ -28,7 +28,7 @@ store.get("of a peer that is gone")
 
 IMPORTED_FROM_C = """
 import ctypes, sys
-from trainer.reliability.signals import end_outside_training
+from trainer.run.signals import end_outside_training
 
 end_outside_training(60, lambda: print("reported", flush=True))
 sys.path.insert(0, sys.argv[1])
@@ -47,7 +47,7 @@ AFTER_TRAINING = BLOCKED_IN_C.replace("import end", "import StopRequest, end").r
 
 IN_PLAIN_CODE = """
 import time
-from trainer.reliability.signals import end_outside_training
+from trainer.run.signals import end_outside_training
 
 end_outside_training(60, lambda: print("reported", flush=True))
 try:
@@ -72,7 +72,7 @@ def wait(*arguments, **options):
 
 STORM = """
 import time
-from trainer.reliability.signals import StopRequest, end_outside_training
+from trainer.run.signals import StopRequest, end_outside_training
 
 end_outside_training(60, lambda: None)
 with StopRequest() as stop:
@@ -85,7 +85,7 @@ print("requested" if stop.requested else "forgotten")
 
 SWALLOWS = """
 import time
-from trainer.reliability.signals import StopRequest, end_outside_training, interrupts_shown
+from trainer.run.signals import StopRequest, end_outside_training, interrupts_shown
 
 end_outside_training(60, lambda: None)
 try:
@@ -105,9 +105,9 @@ COMPOSES = (
     HIDES_IT
     + """
 import sys
-from trainer import frontdoor
+from trainer.commands import entry
 
-sys.exit(frontdoor.enter(wait))
+sys.exit(entry.enter(wait))
 """
 )
 

@@ -17,7 +17,7 @@ subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]])
 WORKER = """
 import os, sys
 sys.stdin.readline()  # until the launcher is as the test wants it
-from trainer.reliability.orphans import follow_launcher
+from trainer.run.orphans import follow_launcher
 open(sys.argv[1], "w").write(str(follow_launcher()))
 """
 

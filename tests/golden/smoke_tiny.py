@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from tests.harness import ROOT, records, train
-from trainer.trainium.smoke.jobs import TINY
+from trainer.commands.smoke.jobs import TINY
 
 PATH = Path(__file__).with_suffix(".json")
 PRECISIONS = ("fp32", "bf16_mixed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from tests.distributed.forked import launch
-from trainer.backends.neuron.agreement import DisagreementError, Item, agree_on, host_group
+from trainer.backends.neuron.graphs.agreement import DisagreementError, Item, agree_on, host_group
 
 FIRST: list[Item] = [("all-reduce", 8, "bf16", 128), ("all-gather", 8, "bf16", 128)]
 ODD: list[Item] = [("all-reduce", 8, "bf16", 128), ("all-gather", 8, "f32", 256)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trainer.backends.neuron.attention import plain_attend
+from trainer.backends.neuron.lowering.attention import plain_attend
 from trainer.models.attention import Context, attend, document_mask
 
 

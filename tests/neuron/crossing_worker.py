@@ -22,11 +22,11 @@ from tests.distributed.matrix_worker import load, one_step
 from trainer.backends.base import Backend
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
-from trainer.config import Config
+from trainer.checkpoint.state import TrainState
+from trainer.config.schema import Config
 from trainer.data.corpus import prepare_corpus
 from trainer.data.order import Cursor
-from trainer.derive import Derived
-from trainer.state import TrainState
+from trainer.rules.derived import Derived
 
 AGAIN, CURVE = "again", "curve.json"
 """What a leg leaves in its directory: the checkpoint that it has loaded, saved from its own layout; and its losses."""

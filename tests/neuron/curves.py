@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from recipes._assembly import make_backend
+from recipes.parts import make_backend
 from tests.distributed import matrix_worker
 from tests.distributed.layouts import configuration, parse
 from tests.distributed.matrix_worker import FIRST, INITIAL, within
 from trainer.backends.neuron.backend import NeuronBackend
-from trainer.config import BackendConfig, Config
-from trainer.derive import Derived, derive
+from trainer.config.schema import BackendConfig, Config
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.boxes import Box
-from trainer.world import World
+from trainer.rules.derived import Derived, derive
+from trainer.run.world import World
 
 
 def configured(layout: str, precision: str) -> Config:

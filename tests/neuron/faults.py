@@ -12,12 +12,14 @@ from neuronx_distributed.pipeline import NxDPPModel
 
 from tests.distributed.faults.registry import after, nothing
 from tests.neuron import curves
-from trainer.backends.native.context_parallel import Share
-from trainer.backends.neuron import audit, layers, lowering, zero1
+from trainer.backends.native.lowering.context_parallel import Share
 from trainer.backends.neuron.backend import NeuronBackend
-from trainer.backends.neuron.pipeline import Pipeline
-from trainer.backends.neuron.reduction import Copies, Reduction
-from trainer.backends.neuron.zero1 import Zero1
+from trainer.backends.neuron.lowering import layers
+from trainer.backends.neuron.lowering import lower as lowering
+from trainer.backends.neuron.lowering.pipeline import Pipeline
+from trainer.backends.neuron.update import audit, zero1
+from trainer.backends.neuron.update.reduction import Copies, Reduction
+from trainer.backends.neuron.update.zero1 import Zero1
 
 FAULTS: dict[str, Callable[[], None]] = {}
 

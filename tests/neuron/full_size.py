@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.recipes.test_full_size import ALL, configured
-from trainer.config import Config
-from trainer.derive import Derived, derive, effective, pretended
-from trainer.world import World
+from trainer.config.schema import Config
+from trainer.rules.derived import Derived, derive, effective, pretended
+from trainer.run.world import World
 
 MICROBATCHES = 5
 """Of a shortened recipe with a pipeline: one more than its stages, so that the schedule is the full-size recipe's."""

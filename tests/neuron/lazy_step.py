@@ -21,7 +21,7 @@ from torch import nn
 
 from tests.distributed.forked import launch
 from trainer.backends.neuron import device
-from trainer.backends.neuron.guard import CompileGuard
+from trainer.backends.neuron.graphs.guard import CompileGuard
 from trainer.errors import RunError
 
 STEPS, LATE = 8, 5

@@ -20,8 +20,8 @@ import torch_xla.runtime as runtime
 from torch.nn import functional
 
 from trainer.backends.neuron import device
-from trainer.backends.neuron.hlo import Graph
-from trainer.backends.neuron.pending import graph_of, pending_graph
+from trainer.backends.neuron.graphs.hlo import Graph
+from trainer.backends.neuron.graphs.pending import graph_of, pending_graph
 
 WORLD = 32
 GROUPS = [[node * 8 + rank for rank in range(8)] for node in range(4)]

@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from recipes._assembly import lower_to_neuron, make_mesh
+from recipes.parts import lower_to_neuron, make_mesh
 from tests.neuron import alone
 from tests.neuron.curves import configured
 from tests.neuron.pretended import _know_what_is_received, for_each, pretend
 from trainer.backends.neuron import device
 from trainer.backends.neuron.backend import NeuronBackend
-from trainer.backends.neuron.guard import CompileGuard
+from trainer.backends.neuron.graphs.guard import CompileGuard
 from trainer.batch import Batch
-from trainer.derive import derive
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan
-from trainer.world import World
+from trainer.rules.derived import derive
+from trainer.run.world import World
 
 STEPS = 6
 

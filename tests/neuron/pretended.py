@@ -23,19 +23,20 @@ from neuronx_distributed.parallel_layers import parallel_state
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from recipes._assembly import lower_to_neuron, make_mesh
+from recipes.parts import lower_to_neuron, make_mesh
 from tests.distributed.forked import launch
 from tests.neuron.full_size import planned
 from trainer.backends.neuron import backend as module
-from trainer.backends.neuron import groups, pending
+from trainer.backends.neuron import groups
 from trainer.backends.neuron.backend import NeuronBackend
-from trainer.backends.neuron.hlo import Collective
+from trainer.backends.neuron.graphs import pending
+from trainer.backends.neuron.graphs.hlo import Collective
 from trainer.batch import Batch
-from trainer.config import Config
-from trainer.derive import Derived
+from trainer.config.schema import Config
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.mesh import DATA, Mesh
+from trainer.rules.derived import Derived
 
 
 def pretend(mesh: Mesh) -> None:

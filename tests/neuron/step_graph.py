@@ -11,12 +11,13 @@ import torch
 
 from tests.neuron.pretended import for_each, pretend, sharded, without_running
 from tests.recipes.test_full_size import configured
-from trainer.backends.neuron import device, hlo, pending
+from trainer.backends.neuron import device
+from trainer.backends.neuron.graphs import hlo, pending
 from trainer.batch import Batch
-from trainer.config import Config
-from trainer.derive import derive
+from trainer.config.schema import Config
 from trainer.parallel.mesh import Mesh
-from trainer.world import World
+from trainer.rules.derived import derive
+from trainer.run.world import World
 
 FUNCTIONS = ("exponential", "log", "cosine", "sine", "rsqrt")
 """What softmax, loss, rotary tables and norms are made of."""

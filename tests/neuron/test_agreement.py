@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.backends.neuron.agreement import Item, difference
+from trainer.backends.neuron.graphs.agreement import Item, difference
 
 REDUCE: Item = ("all-reduce", 8, "bf16", 128)
 GATHER: Item = ("all-gather", 8, "bf16", 128)

@@ -22,11 +22,11 @@ from tests.neuron.full_size import CASES, planned, ranks_of_stages, replicas, sh
 from tests.neuron.processes import Task, run
 from tests.neuron.traffic_form import Stage
 from tests.recipes.closed_forms import Rank
-from trainer.backends.fake.verdict import BYTES, Verdict
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.placement import Placement
+from trainer.rehearsal.verdict import BYTES, Verdict
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "neuron_collectives"
 DOUBLE = Path(__file__).parent / "double"

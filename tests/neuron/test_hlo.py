@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from trainer.backends.neuron import hlo
-from trainer.backends.neuron.hlo import Collective, Shape
+from trainer.backends.neuron.graphs import hlo
+from trainer.backends.neuron.graphs.hlo import Collective, Shape
 
 BOTH = ("tensors", "pending")
 """From the HLO of some tensors, and from the StableHLO of all that is pending."""

@@ -10,7 +10,7 @@ import pytest
 from tests.neuron.processes import Task, run
 from tests.neuron.test_full_size import DOUBLE
 from tests.recipes.test_full_size import configured
-from trainer.arithmetic import flops_per_token
+from trainer.config.arithmetic import flops_per_token
 
 VARIANTS = ["fp32/none", "bf16_mixed/none", "bf16/none", "bf16_mixed/full"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.config import Config
+from trainer.config.schema import Config
 
 BF16, FP32 = 2, 4
 CAP = 130 * 2**20

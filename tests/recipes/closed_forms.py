@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from trainer.config import Config
+from trainer.config.schema import Config
 
 Traffic = dict[tuple[str, str, str], tuple[int, int]]
 """(phase, axis, kind) -> number of collectives, bytes of the largest buffer that the rank has in each."""

@@ -6,19 +6,19 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from recipes._rehearsal import piece_of, ranks_of
+from recipes.rehearse import piece_of, ranks_of
 from tests.recipes.closed_forms import Rank
-from trainer.arithmetic import parameters
-from trainer.backends.fake.rehearsal import rehearse
-from trainer.backends.fake.report import describe
-from trainer.config import Config
-from trainer.derive import derive, effective, pretended
-from trainer.diagnose import CONF
-from trainer.frontdoor import register_schema
+from trainer.commands.entry import register_schema
+from trainer.config.arithmetic import parameters
+from trainer.config.compose import to_config
+from trainer.config.diagnose import CONF
+from trainer.config.schema import Config
 from trainer.models.decoder import CausalLM
-from trainer.schema import to_config
-from trainer.validate import validate
-from trainer.world import World
+from trainer.rehearsal.rehearse import rehearse
+from trainer.rehearsal.report import describe
+from trainer.rules.check import validate
+from trainer.rules.derived import derive, effective, pretended
+from trainer.run.world import World
 
 IN_CI = ["smollm2_135m", "deepseek7b", "llama3_8b", "deepseek67b"]
 """Each proves something of its own: ZeRO alone; tensor parallel; copied heads; a pipeline of uneven stages."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness import ROOT, environment
 from tests.trainium.test_smoke import GOLDEN, not_passed, verdicts
-from trainer.trainium.smoke.curve import ON_CPU, against_golden
+from trainer.commands.smoke.curve import ON_CPU, against_golden
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

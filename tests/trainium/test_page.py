@@ -8,8 +8,8 @@ import pytest
 
 from tests.harness import ROOT
 from trainer.parallel.mesh import Mesh
-from trainer.trainium.command import torchrun
 from trainer.trainium.releases import ALLOWED, INDEX, PINNED, PLACEHOLDERS
+from trainer.trainium.torchrun import torchrun
 
 PAGE = (ROOT / "docs" / "trainium.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]

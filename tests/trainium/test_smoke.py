@@ -14,17 +14,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from tests.harness import ROOT
-from trainer.arithmetic import parameters
-from trainer.derive import derive
+from trainer.commands.entry import register_schema
+from trainer.commands.smoke.jobs import TINY, Job, Outcome, Setting, jobs
+from trainer.commands.smoke.machine import PRETENDED
+from trainer.commands.smoke.run import smoke
+from trainer.config.arithmetic import parameters
+from trainer.config.compose import to_config
 from trainer.errors import ConfigError
-from trainer.frontdoor import register_schema
-from trainer.schema import to_config
+from trainer.rules.check import RULES, validate
+from trainer.rules.derived import derive
+from trainer.run.world import World
 from trainer.trainium.host import Host
-from trainer.trainium.smoke.jobs import TINY, Job, Outcome, Setting, jobs
-from trainer.trainium.smoke.machine import PRETENDED
-from trainer.trainium.smoke.run import smoke
-from trainer.validate import RULES, validate
-from trainer.world import World
 
 GOLDEN = ROOT / "tests" / "golden" / "smoke_tiny.json"
 CURVES = json.loads(GOLDEN.read_text())["curves"]

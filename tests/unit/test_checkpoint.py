@@ -16,9 +16,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from trainer.checkpoint.directory import Ranks, checkpoints, fault, newest_sound, set_aside
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
+from trainer.checkpoint.state import TrainState
 from trainer.errors import CheckpointError, ConfigError
 from trainer.parallel.boxes import Box, Placed, Store, whole_box
-from trainer.state import TrainState
 
 
 def values(name: str, shape: tuple[int, ...]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ConfigError, Problem
-from trainer.exitfile import forget_exit, guess_directory, this_process, write_crash, write_exit
+from trainer.run.exit_json import forget_exit, guess_directory, this_process, write_crash, write_exit
 
 
 @pytest.mark.parametrize(

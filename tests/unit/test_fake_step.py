@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.backends.fake import rehearsal
-from trainer.backends.fake.collectives import Key, Traffic
-from trainer.backends.fake.rehearsal import Piece, RankReport, rank_classes, rehearse, rehearse_rank
-from trainer.backends.fake.report import describe
-from trainer.backends.fake.scaling import counts
 from trainer.backends.native.backend import NativeBackend
-from trainer.backends.native.recompute import recomputing
-from trainer.config import ModelConfig, OptimConfig, ParallelConfig
+from trainer.backends.native.lowering.recompute import recomputing
+from trainer.config.schema import ModelConfig, OptimConfig, ParallelConfig
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
 from trainer.parallel.mesh import Mesh
+from trainer.rehearsal import rehearse as rehearsal
+from trainer.rehearsal.collectives import Key, Traffic
+from trainer.rehearsal.rehearse import Piece, RankReport, rank_classes, rehearse, rehearse_rank
+from trainer.rehearsal.report import describe
+from trainer.rehearsal.scaling import counts
 
 MODEL = ModelConfig(hidden=64, layers=3, heads=4, kv_heads=2, mlp=96, vocab=512, loss_chunk_tokens=40)
 BATCH, SEQ, MICROBATCHES, TP, DP = 2, 32, 7, 2, 3

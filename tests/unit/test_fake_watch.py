@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from trainer.backends.fake import shortcut
-from trainer.backends.fake.collectives import Ledger
-from trainer.backends.fake.flops import FlopCounter, Flops
-from trainer.backends.fake.memory import LiveBytes
-from trainer.backends.fake.verdict import Verdict
-from trainer.backends.fake.watch import Watch
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.parallel.mesh import Mesh
+from trainer.rehearsal import shortcut
+from trainer.rehearsal.collectives import Ledger
+from trainer.rehearsal.flops import FlopCounter, Flops
+from trainer.rehearsal.memory import LiveBytes
+from trainer.rehearsal.verdict import Verdict
+from trainer.rehearsal.watch import Watch
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from tests import harness
-from trainer import frontdoor
-from trainer.derive import derive
+from trainer.commands import entry
+from trainer.config.compose import to_config
 from trainer.errors import ConfigError
-from trainer.schema import to_config
-from trainer.validate import validate
-from trainer.world import World
+from trainer.rules.check import validate
+from trainer.rules.derived import derive
+from trainer.run.world import World
 
 
 def run(cwd: Path, *overrides: str, world: int = 1, rank: int = 0) -> harness.Finished:
@@ -223,7 +223,7 @@ def test_a_full_size_recipe_says_what_it_needs_within_ten_seconds(tmp_path: Path
 @pytest.mark.parametrize("recipe", FULL_SIZE)
 @pytest.mark.parametrize("multiple", [1, 2, 4, 8])
 def test_a_full_size_recipe_is_valid_on_its_nodes(recipe: str, multiple: int) -> None:
-    frontdoor.register_schema()
+    entry.register_schema()
     with initialize_config_dir(str(harness.ROOT / "conf"), version_base="1.3"):
         config = to_config(compose("train", overrides=[f"recipe={recipe}"]))
     world = World(size=32 * FULL_SIZE[recipe] * multiple, trainium=True)

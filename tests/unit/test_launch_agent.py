@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.api import PContext, SubprocessCo
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 from torch.distributed.launcher.api import _get_addr_and_port
 
-from trainer.launch.agent import FINAL, PatientAgent
+from trainer.commands.launch.agent import FINAL, PatientAgent
 
 
 def test_torch_still_has_what_we_override() -> None:

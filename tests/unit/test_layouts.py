@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.test_validate import VALID, changed
-from trainer.config import Config
-from trainer.derive import derive
+from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.validate import validate
-from trainer.world import World
+from trainer.rules.check import validate
+from trainer.rules.derived import derive
+from trainer.run.world import World
 
 EIGHT = World(size=8, cpu_bf16=True)
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainer.arithmetic import flops_per_token, parameters
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.config import ModelConfig, RopeScalingConfig
+from trainer.config.arithmetic import flops_per_token, parameters
+from trainer.config.schema import ModelConfig, RopeScalingConfig
 from trainer.models.attention import document_mask
 from trainer.models.decoder import CausalLM
 from trainer.models.loss import summed_cross_entropy
@@ -235,7 +235,7 @@ def test_parameters_and_flops_equal_an_independent_count() -> None:
 def test_published_models_have_their_published_size(name: str, published: int) -> None:
     from omegaconf import OmegaConf
 
-    from trainer.diagnose import CONF
+    from trainer.config.diagnose import CONF
 
     values = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
     config = ModelConfig(**values)

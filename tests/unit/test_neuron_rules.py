@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.unit.test_validate import VALID, changed
-from trainer.derive import derive, why_plain_attention
 from trainer.errors import ConfigError, Problem
-from trainer.validate import RULES, validate
-from trainer.world import World, has_module
+from trainer.rules.check import RULES, validate
+from trainer.rules.derived import derive, why_plain_attention
+from trainer.run.world import World, has_module
 
 CPU = World(neuron_on_cpu=True, cpu_bf16=True)
 PIPELINE = {"parallel.pp": 2, "evaluation.sample_prompt": "", "train.microbatch": 1}
@@ -95,7 +95,7 @@ def test_it_needs_a_device_or_the_users_word() -> None:
 )
 def test_where_the_cpu_stands_in(monkeypatch: pytest.MonkeyPatch, variable: str, package: int, allowed: int) -> None:
     monkeypatch.setenv("PJRT_DEVICE", variable)
-    monkeypatch.setattr("trainer.world.has_module", lambda name: name == "neuronx_distributed" and bool(package))
+    monkeypatch.setattr("trainer.run.world.has_module", lambda name: name == "neuronx_distributed" and bool(package))
     assert World.from_environment().neuron_on_cpu is bool(allowed)
 
 

@@ -54,7 +54,7 @@ def test_a_reader_that_leaves_does_not_stop_training() -> None:
     """As in `train.py | head -1`: the pipe breaks, the process goes on to its end."""
     code = (
         "import time; from trainer.observe.sinks import Lines; from tests.unit.test_observe import step\n"
-        "from trainer.reliability.output import outlive_readers; outlive_readers()\n"
+        "from trainer.run.output import outlive_readers; outlive_readers()\n"
         "sink = Lines(99, 1)\n"
         "for n in range(1, 20): sink.write(step(n)); time.sleep(0.02)\n"
         "import sys; sys.exit(7)\n"

@@ -13,10 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.pipelining import PipelineStage
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from trainer.backends.native.pipeline import Pipeline
-from trainer.backends.native.pipeline_stage import Stage, StageModule
+from trainer.backends.native.pipeline.engine import Pipeline
+from trainer.backends.native.pipeline.stage import Stage, StageModule
 from trainer.batch import Batch
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.parallel.stages import cut_layers, local_stages
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from trainer.config import Config
+from trainer.config.compose import flatten
+from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.redact import redact
-from trainer.schema import flatten
 
 SECRET = "hf_abcdefgh12345"
 

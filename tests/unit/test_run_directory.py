@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from tests import harness
-from trainer.config import Config, OptimConfig, ResumeConfig, RunConfig
+from trainer.config.schema import Config, OptimConfig, ResumeConfig, RunConfig
 from trainer.errors import ConfigError
-from trainer.rundir import RunDirectory, open_run, trim_metrics
+from trainer.run.directory import RunDirectory, open_run, trim_metrics
 
 
 def config(root: Path, **changes: object) -> Config:
@@ -86,7 +86,7 @@ def test_a_key_newer_than_the_run_holds_its_default(tmp_path: Path) -> None:
 
 def test_a_live_run_keeps_its_name(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from trainer.config import *; from trainer.rundir import open_run\n"
+        "import sys, time; from trainer.config.schema import *; from trainer.run.directory import open_run\n"
         f"run = open_run(Config(recipe='tiny', run=RunConfig(root={str(tmp_path)!r}, name='a')))\n"
         "print('open', flush=True); time.sleep(60)\n"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.distributed.pipelining import Schedule1F1B, schedules
 
-from trainer.backends.native.pipeline import INTERLEAVED, check_microbatches
+from trainer.backends.native.pipeline.engine import INTERLEAVED, check_microbatches
 from trainer.parallel.bubble import Action, Orders, idle_share, in_step, premature, replay
 
 KINDS = {

@@ -15,9 +15,9 @@ import pytest
 
 from tests.unit.test_validate import VALID, changed
 from trainer.errors import ConfigError
+from trainer.rules.check import RULES, validate
+from trainer.run.world import World
 from trainer.trainium.host import Host
-from trainer.validate import RULES, validate
-from trainer.world import World
 
 PINNED = {
     "neuronx-cc": "2.23.6484.0+build",

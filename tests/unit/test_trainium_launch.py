@@ -13,12 +13,12 @@ from torch.distributed.run import parse_args
 
 from tests import harness
 from tests.unit.test_topology import BIG, PINNED, SMALL
-from trainer.config import Config
+from trainer.commands.command import launches
+from trainer.commands.doctor import Limits, examine, reserved_ports
+from trainer.commands.entry import register_schema
+from trainer.config.compose import to_config
+from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.frontdoor import register_schema
-from trainer.launching import launches
-from trainer.schema import to_config
-from trainer.trainium.checkup import Limits, examine, reserved_ports
 
 ROOMY = Limits(free_gib=500, open_files=65535, ephemeral=(32768, 60999), reserved="41000")
 

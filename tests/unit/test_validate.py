@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from trainer.config import Config, DataConfig, RopeScalingConfig, SourceConfig, TokenizerConfig, TrainConfig
-from trainer.derive import derive, pretended
+from trainer.config.schema import Config, DataConfig, RopeScalingConfig, SourceConfig, TokenizerConfig, TrainConfig
 from trainer.errors import ConfigError
-from trainer.validate import validate
-from trainer.world import World
+from trainer.rules.check import validate
+from trainer.rules.derived import derive, pretended
+from trainer.run.world import World
 
 VALID = Config(
     recipe="tiny",

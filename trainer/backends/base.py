@@ -129,7 +129,7 @@ class Backend(Protocol):
         """What this runs on; measures the peak on first use."""
 
     def host_sum(self, values: Sequence[int]) -> list[int]:
-        """Sum small host integers over *all* ranks of all axes, on the host. See trainer.step on what to contribute."""
+        """Sum small host integers over *all* ranks of all axes, on the host; trainer.training.step says which."""
 
     def host_broadcast(self, value: int) -> int:
         """Rank 0's host integer, on every rank."""

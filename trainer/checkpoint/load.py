@@ -12,11 +12,11 @@ import torch.distributed.checkpoint as dcp
 
 from trainer.checkpoint.boxed import BoxLoadPlanner, boxed
 from trainer.checkpoint.directory import MANIFEST, PARTS
+from trainer.checkpoint.state import TrainState
 from trainer.checkpoint.storage import INDEX, SafetensorsReader
 from trainer.errors import ConfigError, Problem
 from trainer.files import read_json
 from trainer.parallel.boxes import Placed, Store
-from trainer.state import TrainState
 
 
 def topology_changes(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:

@@ -32,14 +32,14 @@ from trainer.checkpoint.directory import (
     set_aside,
     step_of,
 )
+from trainer.checkpoint.state import TrainState
 from trainer.checkpoint.storage import SafetensorsWriter
 from trainer.errors import ConfigError, Problem
 from trainer.files import sha256, sync, write_atomically, write_json
 from trainer.parallel.boxes import Placed, Store
-from trainer.state import TrainState
 
 Lead = Callable[[Callable[[], None]], object]
-"""Runs an action on rank 0; where it raises a RunError, every rank raises. See trainer.together."""
+"""Runs an action on rank 0; where it raises a RunError, every rank raises. See trainer.training.collective."""
 
 
 @dataclass(frozen=True)

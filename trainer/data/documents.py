@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer.config import SourceConfig
+from trainer.config.plugins import call
+from trainer.config.schema import SourceConfig
 from trainer.data.paths import root_of, source_error, source_files
 from trainer.errors import DataError, RunError
-from trainer.plugins import call
 
 SAMPLE_BY = {"file": "document", "paragraph": "paragraph", "line": "line"}
 """Our document_unit in the words of the datasets library."""

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.arithmetic import head_dim
-from trainer.config import ModelConfig
+from trainer.config.arithmetic import head_dim
+from trainer.config.schema import ModelConfig
 from trainer.models.rotary import rotate
 
 

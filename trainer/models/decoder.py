@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from trainer.arithmetic import head_dim
 from trainer.batch import IGNORED_LABEL
-from trainer.config import ModelConfig
+from trainer.config.arithmetic import head_dim
+from trainer.config.schema import ModelConfig
 from trainer.models.attention import Attention, Context, document_mask
 from trainer.models.feedforward import FeedForward
 from trainer.models.loss import HeadLoss

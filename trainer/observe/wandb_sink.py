@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.files import read_json, write_json
 from trainer.observe.records import Record, StepRecord, to_json
 from trainer.observe.sinks import Sink

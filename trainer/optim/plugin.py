@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from trainer.config import OptimConfig
+from trainer.config.plugins import call
+from trainer.config.schema import OptimConfig
 from trainer.errors import ConfigError, Problem
 from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
-from trainer.plugins import call
 
 KEY = "optim._target_"
 

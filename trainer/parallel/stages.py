@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from trainer.arithmetic import flops_per_token
-from trainer.config import ModelConfig
+from trainer.config.arithmetic import flops_per_token
+from trainer.config.schema import ModelConfig
 
 
 def cut_layers(model: ModelConfig, seq_len: int, stages: int, cuts: Sequence[int] = ()) -> tuple[range, ...]:

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 
 from tests.distributed.faults.registry import after, fault
-from trainer.backends.native import context_parallel
-from trainer.backends.native.context_parallel import Share
-from trainer.backends.native.optimizer import Optimizer
-from trainer.backends.native.reduction import Reduction
+from trainer.backends.native.lowering import context_parallel
+from trainer.backends.native.lowering.context_parallel import Share
+from trainer.backends.native.update.optimizer import Optimizer
+from trainer.backends.native.update.reduction import Reduction
 from trainer.batch import Batch
 
 

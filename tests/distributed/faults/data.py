@@ -11,9 +11,9 @@ from torch import nn
 
 from tests.distributed.faults.registry import after, fault, nothing
 from trainer.backends.native.backend import NativeBackend
-from trainer.backends.native.fully_sharded import FullySharded
-from trainer.backends.native.optimizer import Optimizer
-from trainer.backends.native.reduction import Reduction
+from trainer.backends.native.lowering.fully_sharded import FullySharded
+from trainer.backends.native.update.optimizer import Optimizer
+from trainer.backends.native.update.reduction import Reduction
 from trainer.batch import IGNORED_LABEL, Batch
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tests.distributed.faults.registry import after, cut_fault, fault, nothing, same
-from trainer.backends.native import lowering
-from trainer.backends.native.optimizer import Optimizer
-from trainer.backends.native.reduction import Reduction
+from trainer.backends.native.lowering import lower as lowering
+from trainer.backends.native.update.optimizer import Optimizer
+from trainer.backends.native.update.reduction import Reduction
 from trainer.models.decoder import CausalLM
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trainer.derive import Derived
+from trainer.rules.derived import Derived
 
 Fault = Callable[[Derived], Derived]
 FAULTS: dict[str, Fault] = {}

@@ -9,11 +9,13 @@ import torch
 import torch.distributed as dist
 
 from tests.distributed.faults.registry import after, fault, nothing, same
-from trainer.backends.native import lowering, reduction, tensor_parallel
 from trainer.backends.native.backend import NativeBackend
-from trainer.backends.native.collectives import all_gather
-from trainer.backends.native.reduction import Reduction
-from trainer.backends.native.vocabulary import VocabularyEmbedding
+from trainer.backends.native.lowering import lower as lowering
+from trainer.backends.native.lowering import tensor_parallel
+from trainer.backends.native.lowering.collectives import all_gather
+from trainer.backends.native.lowering.vocabulary import VocabularyEmbedding
+from trainer.backends.native.update import reduction
+from trainer.backends.native.update.reduction import Reduction
 
 
 @fault

@@ -15,21 +15,21 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
-from trainer.backends.native.context_parallel import Share
-from trainer.backends.native.fully_sharded import data_mesh, local, take_gradients
 from trainer.backends.native.groups import join
-from trainer.backends.native.lowering import Stage, lower
-from trainer.backends.native.optimizer import MakeOptimizer, Optimizer
+from trainer.backends.native.lowering.context_parallel import Share
+from trainer.backends.native.lowering.fully_sharded import data_mesh, local, take_gradients
+from trainer.backends.native.lowering.lower import Stage, lower
 from trainer.backends.native.peak import measure_peak_flops
-from trainer.backends.native.pipeline import Pipeline
-from trainer.backends.native.reduction import Reduction
+from trainer.backends.native.pipeline.engine import Pipeline
+from trainer.backends.native.update.optimizer import MakeOptimizer, Optimizer
+from trainer.backends.native.update.reduction import Reduction
 from trainer.batch import Batch
-from trainer.config import ParallelConfig
+from trainer.config.schema import ParallelConfig
 from trainer.parallel.boxes import Placed, Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan
-from trainer.world import cpu_model
+from trainer.run.world import cpu_model
 
 
 class NativeBackend:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from trainer.parallel.mesh import AXES, DATA, Mesh
-from trainer.world import attempt
+from trainer.run.world import attempt
 
 
 def join(mesh: Mesh, timeout: timedelta) -> dict[str, dist.ProcessGroup]:

@@ -15,21 +15,23 @@ from neuronx_distributed.parallel_layers import parallel_state
 from torch import nn
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
-from trainer.backends.native.context_parallel import Share
-from trainer.backends.neuron import agreement, audit, device, groups
+from trainer.backends.native.lowering.context_parallel import Share
+from trainer.backends.neuron import device, groups
 from trainer.backends.neuron.device import Deferred
 from trainer.backends.neuron.facts import gather_facts
-from trainer.backends.neuron.guard import CompileGuard
-from trainer.backends.neuron.hlo import Graph
-from trainer.backends.neuron.lowering import Options, lower
-from trainer.backends.neuron.materialise import materialise
-from trainer.backends.neuron.pipeline import Pipeline
+from trainer.backends.neuron.graphs import agreement
+from trainer.backends.neuron.graphs.guard import CompileGuard
+from trainer.backends.neuron.graphs.hlo import Graph
+from trainer.backends.neuron.lowering.lower import Options, lower
+from trainer.backends.neuron.lowering.materialise import materialise
+from trainer.backends.neuron.lowering.pipeline import Pipeline
 from trainer.backends.neuron.prefetch import Prefetch
-from trainer.backends.neuron.reduction import Reduction
-from trainer.backends.neuron.store import HostStore
-from trainer.backends.neuron.zero1 import Grouped, Zero1
+from trainer.backends.neuron.update import audit
+from trainer.backends.neuron.update.reduction import Reduction
+from trainer.backends.neuron.update.store import HostStore
+from trainer.backends.neuron.update.zero1 import Grouped, Zero1
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.config import OptimConfig, ParallelConfig
+from trainer.config.schema import OptimConfig, ParallelConfig
 from trainer.parallel.boxes import Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.plan import Plan

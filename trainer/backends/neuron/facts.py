@@ -10,7 +10,7 @@ import torch_xla.runtime as xr
 
 from trainer.backends.base import Facts
 from trainer.backends.native.peak import measure_peak_flops
-from trainer.world import cpu_model
+from trainer.run.world import cpu_model
 
 CORE_FLOPS = 95e12
 """BF16 FLOP/s of a NeuronCore-v2: half of a trn1 chip's 190 TFLOP/s (AWS Neuron docs, trn1 architecture)."""

@@ -1,0 +1,72 @@
+"""backend=fake: rehearse a step of the run instead of running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from recipes.parts import lower_natively, make_mesh, optimizer_maker
+from trainer.backends.native.lowering.recompute import recomputing
+from trainer.config.schema import Config
+from trainer.errors import ExitCode
+from trainer.models.decoder import CausalLM
+from trainer.models.sharding import sharding_plan
+from trainer.parallel.mesh import Mesh
+from trainer.rehearsal.rehearse import Piece, rank_classes, rehearse
+from trainer.rehearsal.report import describe
+from trainer.rules.derived import Derived, model_parallel_size, why_plain_attention
+from trainer.rules.trn1 import refusals
+
+
+def rehearse_run(config: Config, derived: Derived) -> ExitCode:
+    """Take a step as backend.rank, or as one rank of each class, and print what it takes. Writes nothing."""
+    for report in rehearse(piece_of(config, derived), ranks_of(config, derived)):
+        print("\n".join(describe(report)), flush=True)
+    if (why := why_plain_attention(config, config.precision.mode)) is not None:
+        print(f"not in the activations: scores of plain attention on trn1, heads x seq^2 a sample and layer ({why})")
+    print(whole_logits(config), flush=True)
+    if problems := refusals(config, derived.dp * model_parallel_size(config)):
+        print(f"trn1: refuses this configuration: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+        print("\n".join(f"    {problem}" for problem in problems), flush=True)
+    return ExitCode.DONE
+
+
+def whole_logits(config: Config) -> str:
+    """What the head of the neuron backend keeps, whose loss takes all positions at once."""
+    p = config.parallel
+    elements = config.train.microbatch * config.data.seq_len // p.cp * config.model.vocab // p.tp
+    parts = "microbatch x seq_len / cp x vocab / tp x (2 for logits + 4 for their softmax + 2 for their gradient)"
+    return (
+        f"not in the activations: whole logits on trn1, {8 * elements / 2**30:.2f} GiB on the last stage ({parts});"
+        " model.loss_chunk_tokens is of the native backend"
+    )
+
+
+def piece_of(config: Config, derived: Derived) -> Piece:
+    """What this configuration asks a rank to do."""
+    return Piece(
+        build=lambda: CausalLM(config.model),
+        plan=sharding_plan(config.model),
+        precision=config.precision.mode,
+        make_backend=partial(lower_natively, config, derived),
+        make_optimizer=optimizer_maker(config),
+        samples=config.train.microbatch,
+        seq_len=config.data.seq_len,
+        microbatches=derived.accumulation,
+        virtual_stages=config.parallel.pipeline.virtual_stages,
+        recomputing=recomputing,
+        make_unsharded=partial(lower_natively, without_zero(config), derived) if config.parallel.zero else None,
+    )
+
+
+def without_zero(config: Config) -> Config:
+    """The same layout with nothing cut over the data axes."""
+    return replace(config, parallel=replace(config.parallel, zero=0))
+
+
+def ranks_of(config: Config, derived: Derived) -> Sequence[Mesh]:
+    """backend.rank, or one rank of each class."""
+    mesh, rank = make_mesh(config, derived, 0), config.backend.rank
+    layers = [len(stage) for stage in derived.stages] or [config.model.layers]
+    return rank_classes(mesh, layers) if rank is None else [replace(mesh, rank=rank)]

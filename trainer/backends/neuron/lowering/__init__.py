@@ -1,0 +1,1 @@
+"""From the plain model to neuronx-distributed's layers and pipeline."""

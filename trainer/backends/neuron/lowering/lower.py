@@ -1,0 +1,141 @@
+"""From the plain model to neuronx-distributed's layers, on the meta device, by the sharding plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.backends.base import BuildModel
+from trainer.backends.neuron.lowering.attention import GatheredAttention, flash_attend, plain_attend
+from trainer.backends.neuron.lowering.layers import Layers
+from trainer.backends.neuron.lowering.local import Local, fuse
+from trainer.backends.neuron.lowering.model import LoweredLM
+from trainer.parallel.placement import Placement
+from trainer.parallel.plan import Plan, Rule
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the lowering has to know besides the plan.
+
+    recompute: activations are kept for a layer's input only, in every ``recompute_every``-th layer. flash: attention by
+    the NKI kernel. share: this rank's positions, and the group, under context parallelism.
+    """
+
+    tp: int
+    tp_rank: int
+    sequence: bool
+    dtype: torch.dtype
+    recompute: bool = False
+    recompute_every: int = 1
+    flash: bool = False
+    share: tuple[Any, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The model on meta, what each of its parameters is made of (by its name there), and their rules."""
+
+    model: LoweredLM
+    locals: Mapping[str, Local]
+    rules: Mapping[str, Rule]
+
+
+def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
+    """The whole model: a pipeline cuts it afterwards. Raises ConfigError when the plan does not fit."""
+    with torch.device("meta"):
+        model: Any = build()
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    placements = plan.place(shapes, options.tp, options.tp_rank)
+    layers = Layers(options.tp, options.sequence, options.dtype)
+    locals_ = {name: fuse([name], placements) for name in placements}
+    for path, module in list(model.named_modules()):
+        if hasattr(module, "project"):
+            _lower_attention(module, path, placements, layers, locals_)
+        elif hasattr(module, "gate_and_up"):
+            _lower_feed_forward(module, path, placements, layers, locals_)
+    _lower_vocabulary(model, layers)
+    _attend(model, options)
+    model.to(options.dtype)
+    _mark_norms(model, layers)
+    lowered = LoweredLM(model, _recomputed(model, options))
+    rules = plan.match(placements)
+    kept = {name: locals_[name] for name, _ in lowered.named_parameters()}
+    if model.config.tied:  # a pipeline's last stage has a second copy, by this name
+        kept["lm_head.weight"] = replace(locals_["model.embed_tokens.weight"], copy=True)
+    return Lowered(lowered, kept, {name: rules[local.pieces[0].name] for name, local in kept.items()})
+
+
+def _lower_attention(
+    module: Any, path: str, placements: Mapping[str, Placement], layers: Layers, locals_: dict[str, Local]
+) -> None:
+    kinds = ["weight", "bias"] if module.q_proj.bias is not None else ["weight"]
+    for kind in kinds:
+        names = [f"{path}.{projection}.{kind}" for projection in ("q_proj", "k_proj", "v_proj")]
+        locals_[f"{path}.qkv_proj.{kind}"] = fuse(names, placements)
+    widths = [piece.rows for piece in locals_[f"{path}.qkv_proj.weight"].pieces]
+    module.qkv_proj = layers.column(module.q_proj.in_features, sum(widths), bias=len(kinds) > 1)
+    module.project = _split(module.qkv_proj, widths)
+    del module.q_proj, module.k_proj, module.v_proj
+    out = placements[f"{path}.o_proj.weight"].local_shape
+    module.o_proj = layers.row(out[1], out[0])
+
+
+def _lower_feed_forward(
+    module: Any, path: str, placements: Mapping[str, Placement], layers: Layers, locals_: dict[str, Local]
+) -> None:
+    names = [f"{path}.{projection}.weight" for projection in ("gate_proj", "up_proj")]
+    fused = locals_[f"{path}.gate_up_proj.weight"] = fuse(names, placements)
+    widths = [piece.rows for piece in fused.pieces]
+    module.gate_up_proj = layers.column(module.gate_proj.in_features, sum(widths))
+    module.gate_and_up = _split(module.gate_up_proj, widths)
+    del module.gate_proj, module.up_proj
+    out = placements[f"{path}.down_proj.weight"].local_shape
+    module.down_proj = layers.row(out[1], out[0])
+
+
+def _split(layer: nn.Module, widths: list[int]) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """One matrix product, one collective on the input's gradient, several outputs."""
+
+    def project(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        # By tensor_split: torch.split along another dim than 0 is wrong in some torch_xla (pytorch/xla#8640).
+        ends = [sum(widths[: index + 1]) for index in range(len(widths) - 1)]
+        return tuple(torch.tensor_split(layer(x), ends, dim=-1))
+
+    return project
+
+
+def _lower_vocabulary(model: Any, layers: Layers) -> None:
+    vocab, hidden = model.config.vocab, model.config.hidden
+    model.model.embed_tokens = layers.embedding(vocab, hidden)
+    model.lm_head = layers.column(hidden, vocab // layers.tp)
+    if model.config.tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def _attend(model: Any, options: Options) -> None:
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "attend")]
+    for module in modules:
+        module.attend = flash_attend if options.flash else plain_attend
+    if options.share is not None:
+        share, group = options.share
+        model.model.mask = share.mask
+        for module in modules:
+            module.attend = GatheredAttention(module.attend, group)
+
+
+def _mark_norms(model: nn.Module, layers: Layers) -> None:
+    """Their gradients are partial sums under sequence parallelism; NxD's own tools look for this mark."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            parameter.sequence_parallel_enabled = layers.sequence and layers.tp > 1  # type: ignore[attr-defined]
+
+
+def _recomputed(model: Any, options: Options) -> frozenset[str]:
+    if not options.recompute:
+        return frozenset()
+    return frozenset(name for name in model.model.layers if int(name) % options.recompute_every == 0)

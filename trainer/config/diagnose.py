@@ -1,0 +1,135 @@
+"""Why a configuration did not compose: every wrong override and YAML key at once, where Hydra stops at the first."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from trainer.config.compose import COMPOSITION_KEYS, all_keys, problems_in, unknown_key
+from trainer.errors import ConfigError, Problem
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def diagnose(overrides: Sequence[str], error: Exception, search_path: Sequence[Path] = ()) -> ConfigError:
+    """Every problem that can be found in the overrides and the YAML they select; else Hydra's own words."""
+    roots = [*search_path, CONF]
+    sweeping = any(flag in sys.argv for flag in ("--multirun", "-m"))
+    problems: list[Problem] = []
+    parsed: list[Override] = []
+    for text in overrides:
+        try:
+            parsed.append(OverridesParser.create().parse_override(text))
+        except (HydraException, ValueError):  # ValueError: a number of thousands of digits
+            problems.append(
+                Problem(
+                    text,
+                    "(unreadable)",
+                    "an override reads key=value",
+                    "quote what holds [ ] { } , = or letters beyond ASCII: 'key=\"value\"'",
+                )
+            )
+    for override in parsed:
+        problems += _override_problems(override, roots, sweeping)
+    for path in _selected_files(parsed, roots):
+        problems += _file_problems(path, roots)
+    if not problems:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+        rule = "; ".join(line.strip() for line in lines[:6])
+        problems.append(Problem("(composition)", lines[0], rule, "see --help, or --cfg job on the recipe alone"))
+    return ConfigError(problems)
+
+
+def options(group: str, roots: Sequence[Path]) -> list[str]:
+    """Names of a group's options, empty when there is no such group."""
+    return sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")})
+
+
+def _override_problems(override: Override, roots: Sequence[Path], sweeping: bool) -> Iterator[Problem]:
+    key = (override.key_or_group or "").lstrip("/")
+    if key.startswith("hydra"):
+        return
+    names = options(key, roots)
+    if names:
+        value = override.value() if not override.is_sweep_override() else None
+        if not override.is_sweep_override() and not isinstance(value, str):
+            yield Problem(key, value, f"one option of conf/{key}: {', '.join(names)}", f"write {key}={names[0]}, say")
+        elif isinstance(value, str) and value not in names:
+            near = difflib.get_close_matches(value, names, n=1)
+            hint = f"did you mean {key}={near[0]}?" if near else f"use one of: {', '.join(names)}"
+            yield Problem(key, value, f"an option of conf/{key}: {', '.join(names)}", hint)
+        return
+    if override.is_delete():
+        return
+    if not override.is_sweep_override():
+        yield from problems_in(_tree(key, override.value()))
+    elif key not in all_keys():
+        yield unknown_key(key, "(swept)")
+    elif not sweeping:
+        yield Problem(key, "(several values)", "one value", "add --multirun to sweep, or quote a value with commas")
+
+
+def _tree(key: str, value: Any) -> dict[str, Any]:
+    head, _, rest = key.partition(".")
+    return {head: _tree(rest, value) if rest else value}
+
+
+def _selected_files(overrides: Sequence[Override], roots: Sequence[Path]) -> Iterator[Path]:
+    """The YAML of every group option that the command line names."""
+    for override in overrides:
+        group = override.key_or_group or ""
+        value = None if override.is_sweep_override() else override.value()
+        if isinstance(value, str):
+            for root in roots:
+                path = root / group / f"{value}.yaml"
+                if path.is_file():
+                    yield path
+
+
+def _file_problems(path: Path, roots: Sequence[Path]) -> Iterator[Problem]:
+    where = next(str(path.relative_to(root.parent)) for root in roots if path.is_relative_to(root))
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        yield Problem(where, "(unreadable)", "valid YAML, in UTF-8", " ".join(str(error).split()))
+        return
+    if not isinstance(values, dict):
+        yield Problem(where, values, "a mapping of keys to values", "write key: value lines")
+        return
+    for default in values.get("defaults", []):
+        yield from _default_problems(default, where, roots)
+    values = {key: value for key, value in values.items() if key not in COMPOSITION_KEYS}
+    if "@package _global_" not in text:
+        if path.parent.name == "recipe":
+            rule = "begins with the line: # @package _global_"
+            yield Problem(where, "(without it)", rule, "add it: a recipe sets values of every group")
+            return
+        values = {path.parent.name: values}
+    for problem in problems_in(values):
+        yield Problem(f"{problem.key} (in {where})", problem.value, problem.rule, problem.remedy)
+
+
+def _default_problems(default: Any, where: str, roots: Sequence[Path]) -> Iterator[Problem]:
+    """A recipe's own choices of group options."""
+    if not isinstance(default, dict):
+        return
+    for name, value in default.items():
+        group = str(name).removeprefix("override ").removeprefix("optional ").lstrip("/")
+        if group.startswith("hydra") or value is None:
+            continue
+        names = options(group, roots)
+        if not names:
+            yield unknown_key(f"{group} (in {where})", value)
+        elif value not in names:
+            yield Problem(
+                f"{group} (in {where})", value, f"an option of conf/{group}: {', '.join(names)}", "choose one"
+            )

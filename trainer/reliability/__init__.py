@@ -1,1 +1,0 @@
-"""What happens when something goes wrong: signals, non-finite gradients."""

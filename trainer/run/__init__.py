@@ -1,0 +1,1 @@
+"""One run: its name, its directory, its signals and its end."""

@@ -1,0 +1,272 @@
+"""A run is known by its name: who holds it, what it was started with, and whether it may go on.
+
+runs/NAME/
+  config.yaml        resolved; runs again as it is
+  overrides.json     the command line's overrides
+  environment.json   versions, host, git commit, variables that steer XLA and the Neuron runtime
+  metrics.jsonl      one line a step
+  checkpoints/
+  result.json        written when training is complete
+  exit.json          how the last launch ended (trainer/run/exit_json.py)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from trainer.config.compose import flatten, to_config
+from trainer.config.schema import OUTSIDE_TRAJECTORY, Config
+from trainer.errors import ConfigError, Problem
+from trainer.files import read_json, write_atomically, write_json
+from trainer.redact import redact
+from trainer.run.exit_json import LOCK, forget_exit, this_process
+from trainer.trainium.environment import recorded
+from trainer.trainium.installed import PACKAGES, WITH_THEM
+
+CONFIG, RESULT, METRICS = "config.yaml", "result.json", "metrics.jsonl"
+UNCHANGEABLE = ("data.seq_len",)
+"""Trajectory keys that resume.allow cannot free."""
+
+_HEADER = """\
+# Written by the run. Runs again as it is:
+#   python scripts/train.py --config-path {directory} --config-name config run.name=again
+defaults:
+  - schema
+  - _self_
+  - override hydra/job_logging: disabled
+  - override hydra/hydra_logging: disabled
+hydra:
+  output_subdir: null
+  run: {{dir: .}}
+  sweep: {{dir: "${{run.root}}/.sweeps", subdir: .}}
+"""
+
+
+@dataclass
+class RunDirectory:
+    """The directory of one run. Open it with ``open_run``."""
+
+    path: Path
+    result: dict[str, Any] | None
+    """What the run ended with, if it is complete."""
+    _lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where this run's checkpoints are."""
+        return self.path / "checkpoints"
+
+    def begin(self, config: Config, overrides: list[str]) -> None:
+        """Record what the run goes on with, once its weights are in place. For rank 0 alone."""
+        launch = environment()
+        write_atomically(self.path / CONFIG, config_yaml(config, self.path))
+        write_json(self.path / "overrides.json", redact(overrides))
+        write_json(self.path / "environment.json", launch)
+        with open(self.path / "launches.jsonl", "a", encoding="utf-8") as launches:
+            launches.write(json.dumps({"overrides": redact(overrides), **launch}) + "\n")
+        (self.path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Record that training is complete."""
+        write_json(self.path / RESULT, result)
+        self.result = result
+
+    def describe(self) -> list[str]:
+        """The result of a complete run, for people."""
+        return [f"run {self.path.name} is complete: {self.path}"] + [
+            f"  {key:<32} {value:,.4f}" if isinstance(value, float) else f"  {key:<32} {value}"
+            for key, value in (self.result or {}).items()
+        ]
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def run_path(config: Config) -> Path:
+    """Where the run of this configuration lives."""
+    assert config.run.name is not None
+    return Path(config.run.root) / config.run.name
+
+
+def open_run(config: Config) -> RunDirectory:
+    """Find or make the run's directory, and lock it; nothing that is there changes. For rank 0 alone.
+
+    Raises ConfigError when the name belongs to a different or a live run, or the directory cannot be written. A run
+    that is complete under the same trajectory is returned with its result, untouched.
+    """
+    path = run_path(config)
+    if (done := _finished(path, config)) is not None:
+        return done
+    run = RunDirectory(path, result=None)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        run._lock = _lock(path)
+        if (done := _finished(path, config)) is not None:  # by the process that held the lock until now
+            run.close()
+            return done
+        refuse_changes(path, config)
+        forget_exit(path)
+    except OSError as error:
+        run.close()
+        raise ConfigError(
+            Problem("run.root", str(path), f"can be written ({error.strerror})", "run.root=another directory")
+        ) from error
+    except ConfigError:
+        run.close()
+        raise
+    return run
+
+
+def _finished(path: Path, config: Config) -> RunDirectory | None:
+    """The run with its result, if it is complete and nothing of the trajectory differs."""
+    if not (path / RESULT).is_file() or not (path / CONFIG).is_file():
+        return None
+    try:
+        result = read_json(path / RESULT)
+    except ValueError as error:
+        rule = f"its {RESULT} can be read ({error})"
+        raise ConfigError(Problem("run.name", path.name, rule, "restore it, or use another run.name")) from error
+    refuse_changes(path, config)
+    return RunDirectory(path, result) if not differences(path, config) else None
+
+
+def config_yaml(config: Config, path: Path) -> str:
+    """The resolved configuration, with the header that lets Hydra run it again."""
+    values = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    return _HEADER.format(directory=f"$PWD/{path}" if not path.is_absolute() else path) + values
+
+
+def refuse_changes(path: Path, config: Config) -> None:
+    """Raise ConfigError listing every trajectory key that differs from the saved run and was not allowed to.
+
+    A run without a checkpoint has no trajectory to protect: a first start that failed may be mended freely.
+    """
+    if not any((path / "checkpoints").glob("step-*")):
+        return
+    changed = [change for change in differences(path, config) if not _covered(change[0], config.resume.allow)]
+    every = ",".join([*config.resume.allow, *(key for key, _, _ in changed)])
+    fixed = [change for change in differences(path, config) if change[0] in UNCHANGEABLE]
+    if fixed:
+        rule = "as the run was started with: the data's position is counted in samples of that length"
+        raise ConfigError(
+            [Problem(key, now, f"{before!r}, {rule}", "run.name=<another> for a new run") for key, before, now in fixed]
+        )
+    problems = [
+        Problem(
+            key,
+            now,
+            f"the run {config.run.name} was started with {before!r}, and this alters its loss curve",
+            f"run.name=<another> for a new run, or 'resume.allow=[{every}]' to go on with the change",
+        )
+        for key, before, now in changed
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def differences(path: Path, config: Config) -> list[tuple[str, Any, Any]]:
+    """Trajectory keys whose value differs from the saved configuration: (key, saved, now).
+
+    A key that the saved file does not have, because it is older than the key, holds the schema's default.
+    """
+    try:
+        saved = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+        before = flatten(dataclasses.asdict(to_config(saved)))
+    except FileNotFoundError:
+        return []
+    except (yaml.YAMLError, OSError, TypeError, ValueError, ConfigError) as error:
+        rule = f"its {CONFIG} can be read ({' '.join(str(error).split())})"
+        raise ConfigError(Problem("run.name", path.name, rule, "restore it, or use another run.name")) from error
+    now = flatten(dataclasses.asdict(config))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    return [(key, before.get(key), now.get(key)) for key in changed if not _covered(key, OUTSIDE_TRAJECTORY)]
+
+
+def _covered(key: str, parents: Any) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def _lock(path: Path) -> IO[str]:
+    """An advisory lock that the kernel drops with the process, kill -9 included."""
+    lock = open(path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - held until the run closes it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise ConfigError(
+            Problem("run.name", path.name, f"no live run has this name ({holder} does)", "wait for it, or run.name=...")
+        ) from None
+    lock.truncate(0)
+    lock.write(this_process())
+    lock.flush()
+    return lock
+
+
+def environment() -> dict[str, Any]:
+    """Versions, host and commit, for whoever asks later why two runs differ; of the variables those that steer XLA."""
+    packages = (*PACKAGES, *WITH_THEM, "numpy", "datasets", "tokenizers", "safetensors", "hydra-core", "omegaconf")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "git_commit": _git_commit(),
+        "command": Path(sys.argv[0]).name,
+        "variables": redact(recorded(os.environ)),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl that a resume from ``step`` will write again."""
+    file = path / METRICS
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue  # the line that a kill cut short
+    write_atomically(file, "".join(f"{line}\n" for line in kept))

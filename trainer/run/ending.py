@@ -1,0 +1,93 @@
+"""How a job ends: whatever ends it becomes one report, one exit code and exit.json."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.errors import ElsewhereError, ExitCode, RunError
+from trainer.run.exit_json import CRASH, write_crash, write_exit
+from trainer.run.signals import interrupts_shown, uninterrupted
+from trainer.run.world import World
+
+REPORT_SECONDS = 2.0
+
+ENDINGS = {
+    int(ExitCode.DONE): "done",
+    int(ExitCode.PREEMPTED): "stopped by a signal, saved; the same command goes on",
+}
+
+outcomes: list[int] = []
+"""Exit codes of the jobs of this process: hydra.main drops what its function returns, and a sweep has several."""
+
+directories: list[Path] = []
+"""The run's directory, last: where exit.json goes. Guessed from the command line until the configuration is known."""
+
+
+@contextmanager
+def job(world: World) -> Iterator[None]:
+    """Turns whatever ends the block into an exit code in ``outcomes``, a report and exit.json."""
+    outcomes.append(ExitCode.DONE)
+    try:
+        with interrupts_shown():
+            yield
+    except RunError as error:
+        outcomes[-1] = report(error, world)
+    except KeyboardInterrupt as stop:
+        outcomes[-1] = interrupted(world, stop.__cause__)
+    except SystemExit as error:  # of a plug-in: whatever it means by it, the run is not done
+        outcomes[-1] = CRASH
+        crash = RuntimeError(f"the run's own code called sys.exit({error.code!r})")
+        write_crash(directory(), world.rank, crash)
+        print(f"rank {world.rank}: {crash}", file=sys.stderr, flush=True)
+    except Exception as error:
+        outcomes[-1] = CRASH
+        write_crash(directory(), world.rank, error)
+        raise
+
+
+def finished(world: World) -> None:
+    """Write exit.json of a job that ended as it should."""
+    if world.rank == 0 and outcomes[-1] in ENDINGS:
+        write_exit(directory(), outcomes[-1], 0, ENDINGS[outcomes[-1]])
+
+
+def interrupted(world: World, cause: BaseException | None = None) -> int:
+    """Report a stop that did not wait for a step to end: outside training, or asked for twice.
+
+    cause: what was raised in place of the interrupt, or beside it.
+    """
+    if world.rank == 0:
+        text = "interrupted at once"
+        if directories:
+            text += "; the same command goes on from the last checkpoint, if there is one"
+        write_exit(directory(), ExitCode.PREEMPTED, world.rank, text)
+        print(text, file=sys.stderr, flush=True)
+    if isinstance(cause, RunError):  # it may be of the interrupt's making, or a mistake that the next launch will meet
+        print(f"rank {world.rank}: on the way, {cause.report()}", file=sys.stderr, flush=True)
+    return int(ExitCode.PREEMPTED)
+
+
+def report(error: RunError, world: World) -> int:
+    """Print the error, in full on the rank that reports it and as one line elsewhere; return its exit code.
+
+    The first process of a node prints it in full too: what is wrong with that node, rank 0 may not see. Whoever ends
+    first makes torchrun end the others: the others wait, so that the report is never lost.
+    """
+    with uninterrupted():
+        if (world.rank == error.rank or world.leads_node) and not isinstance(error, ElsewhereError):
+            write_exit(directory(), int(error.code), world.rank, error.title, error)
+            prefix = f"rank {world.rank}: " if world.rank else ""
+            print(prefix + error.report(), file=sys.stderr, flush=True)
+        else:
+            print(f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
+            time.sleep(REPORT_SECONDS)
+    return int(error.code)
+
+
+def directory() -> Path | None:
+    """Where exit.json goes, as far as is known."""
+    return directories[-1] if directories else None

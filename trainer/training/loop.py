@@ -1,0 +1,227 @@
+"""The only training loop."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.backends.base import Backend, StepMetrics, StepSource
+from trainer.batch import StepBatch
+from trainer.checkpoint.save import Saver
+from trainer.checkpoint.state import TrainState
+from trainer.config.arithmetic import flops_per_token
+from trainer.config.schema import Config
+from trainer.errors import ConfigError, ExitCode, Problem
+from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord
+from trainer.observe.sinks import Sink, write_all
+from trainer.observe.stopwatch import Stopwatch
+from trainer.optim.schedule import learning_rate
+from trainer.rules.derived import Derived
+from trainer.run.signals import StopRequest
+from trainer.training.collective import on_rank_zero
+from trainer.training.evaluation import Evaluator
+from trainer.training.nonfinite import count_nonfinite
+from trainer.training.step import Agreement, agree, train_step
+
+EXTRACTED_STEPS = 3
+"""Steps that show every graph of training to neuron_parallel_compile; the guard's warm-up and one more."""
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """A step whose metrics are still on the device: an XLA backend reads them a step or two later, without a stall."""
+
+    step: int
+    tokens: int
+    lr: float
+    target_tokens: int
+    metrics: StepMetrics
+    seconds: tuple[float, float, float, float]
+    """Total, data, compute, other."""
+
+
+@dataclass
+class Trainer:
+    """Trains from ``state`` to the end, evaluating and saving on the way. A recipe assembles it and calls run."""
+
+    config: Config
+    derived: Derived
+    backend: Backend
+    batches: StepSource
+    evaluator: Evaluator | None
+    saver: Saver
+    sinks: Sequence[Sink]
+    state: TrainState
+    last_evaluation: EvaluationRecord | None = None
+    pace: float = 0.0
+    """Seconds a step, as a moving average: what the remaining time is worked out from."""
+    in_flight: deque[InFlight] = field(default_factory=deque)
+    first_step: int = field(init=False)
+    """Steps that were done before this process began."""
+    failure: ConfigError | None = None
+    """Why a record could not be written; all ranks stop for it after the next step, saved."""
+
+    def __post_init__(self) -> None:
+        self.first_step = self.state.step
+
+    def run(self) -> ExitCode:
+        """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
+        with StopRequest() as stop:
+            for agreed in self.steps(stop):
+                self.evaluate_when_due()
+                if (agreed.stop or agreed.failed) and self.state.step < self.last_step:
+                    self.save()
+                    return ExitCode.PREEMPTED
+                self.save_when_due()
+        if self.complete and self.evaluator is not None and self.last_evaluation is None:
+            # Killed between the last save and the result: the records are there, the result is not.
+            self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
+        return ExitCode.DONE
+
+    def steps(self, stop: StopRequest | None = None) -> Iterator[Agreement]:
+        """Train step by step, recording each; what the caller does between steps is on nobody's clock."""
+        batches, watch = iter(self.batches), Stopwatch()
+        while self.state.step < self.last_step:
+            watch.charge_rest()
+            batch = next(batches)
+            watch.lap("data")
+            agreed = agree(self.backend, batch, stop is not None and stop.requested, self.failure is not None)
+            lr = self.learning_rate()
+            watch.charge_rest()  # waiting for other ranks is not compute
+            metrics = train_step(self.backend, batch, agreed.target_tokens, lr)
+            watch.lap("compute")
+            self.advance(batch)
+            seconds = watch.close()
+            self.in_flight.append(
+                InFlight(self.state.step, self.state.tokens, lr, agreed.target_tokens, metrics, seconds)
+            )
+            self.settle(keep=self.backend.fetch_delay, watch=watch)
+            paused = time.perf_counter()
+            yield agreed
+            watch.exclude(time.perf_counter() - paused)
+
+    @property
+    def last_step(self) -> int:
+        """Where this process ends: the schedule's end, or train.stop_after_steps; soon, where graphs are collected."""
+        last = min(self.derived.steps, self.config.train.stop_after_steps or self.derived.steps)
+        return min(last, self.first_step + EXTRACTED_STEPS) if self.backend.extracting else last
+
+    @property
+    def complete(self) -> bool:
+        """Whether training reached the schedule's end."""
+        return self.state.step >= self.derived.steps
+
+    def result(self) -> dict[str, Any]:
+        """What the run amounts to: where it ended, and its last evaluation."""
+        result: dict[str, Any] = {"step": self.state.step, "tokens": self.state.tokens}
+        if (last := self.last_evaluation) is not None:
+            result["heldout_loss"] = last.heldout_loss
+            result["bits_per_byte"] = last.bits_per_byte
+            result["zlib_bits_per_byte_same_windows"] = last.zlib_bits_per_byte
+        return result
+
+    def learning_rate(self) -> float:
+        """Learning rate of the step that comes next."""
+        return learning_rate(
+            self.config.schedule, self.config.optim.lr, self.state.step, self.derived.steps, self.derived.warmup_steps
+        )
+
+    def advance(self, batch: StepBatch) -> None:
+        """Count the step."""
+        self.state.step += 1
+        self.state.tokens += self.config.train.tokens_per_step
+        self.state.cursor = batch.cursor
+
+    def settle(self, keep: int = 0, watch: Stopwatch | None = None) -> None:
+        """Read and record the metrics of all steps in flight but the last ``keep``.
+
+        Raises NonFiniteError when the policy on non-finite gradients says stop. Evaluation and saving settle
+        everything first, so that nothing is saved after such a step.
+        """
+        while len(self.in_flight) > keep:
+            done = self.in_flight.popleft()
+            if watch is not None:
+                watch.charge_rest()
+            loss, grad_norm, finite = self.backend.fetch(done.metrics)
+            if watch is not None:
+                watch.lap("compute")  # waiting for the device is compute; writing the record is not
+            self.state.updates += int(finite)
+            self.write(self.step_record(done, loss, grad_norm, finite))
+            self.state.nonfinite = count_nonfinite(self.config.reliability, done.step, finite, self.state.nonfinite)
+
+    def step_record(self, done: InFlight, loss: float, grad_norm: float, finite: bool) -> StepRecord:
+        """The step's line in metrics.jsonl."""
+        total, data, compute, other = done.seconds
+        self.pace = total if not self.pace else 0.9 * self.pace + 0.1 * total
+        tokens_per_second = self.config.train.tokens_per_step / total
+        flops = flops_per_token(self.config.model, self.config.data.seq_len) * tokens_per_second
+        return StepRecord(
+            step=done.step,
+            tokens=done.tokens,
+            loss=loss,
+            grad_norm=grad_norm,
+            finite=finite,
+            lr=done.lr,
+            target_tokens=done.target_tokens,
+            tokens_per_second=tokens_per_second,
+            mfu=flops / self.backend.facts().peak_flops,
+            step_seconds=total,
+            data_seconds=data,
+            compute_seconds=compute,
+            other_seconds=other,
+            eta_seconds=(self.last_step - done.step) * self.pace,
+        )
+
+    def evaluate_when_due(self) -> None:
+        """Every so many steps, and after the last."""
+        every = self.config.evaluation.every_steps
+        if self.evaluator is None or not every:
+            return
+        if (
+            self.state.step % every == 0
+            or self.complete
+            or (self.backend.extracting and self.state.step == self.last_step)
+        ):
+            self.settle()
+            self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
+            self.write(self.last_evaluation)
+
+    def save_when_due(self) -> None:
+        """Every so many steps, and after the last."""
+        every = self.config.checkpoint.every_steps
+        if (every and self.state.step % every == 0) or self.state.step == self.last_step:
+            self.save()
+
+    def save(self) -> None:
+        """Commit a checkpoint of where training stands; none where steps compute nothing."""
+        self.settle()
+        if self.backend.extracting:
+            return
+        start = time.perf_counter()
+        self.state.rng = self.backend.rng_state()
+        path = self.saver.save(self.backend.store(), self.state)
+        self.write(SaveRecord(self.state.step, str(path), time.perf_counter() - start))
+        on_rank_zero(self.backend, self.raise_failure)
+
+    def write(self, record: Record) -> None:
+        """To every sink; ranks other than 0 have none.
+
+        A failure stops all ranks together, after the next step and a save: raised here, on rank 0 alone, it would leave
+        the others in a collective.
+        """
+        if self.backend.extracting:
+            return
+        try:
+            write_all(self.sinks, record)
+        except OSError as error:
+            rule = f"takes the run's records ({error.strerror}); the checkpoints are untouched"
+            remedy = "make room or restore access, then give the same command again"
+            self.failure = ConfigError(Problem("run.root", self.config.run.root, rule, remedy))
+
+    def raise_failure(self) -> None:
+        """Raise what kept a record from being written."""
+        if self.failure is not None:
+            raise self.failure
