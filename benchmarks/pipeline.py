@@ -26,7 +26,7 @@ from torch import nn
 from trainer.backends.native.pipeline.engine import Pipeline
 from trainer.backends.native.pipeline.stage import Stage
 from trainer.batch import Batch
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.parallel.bubble import idle_share
 from trainer.parallel.stages import cut_layers, local_stages, stage_costs

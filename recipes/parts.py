@@ -16,7 +16,8 @@ from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
 from trainer.optim.plugin import PluginOptimizer
 from trainer.parallel.boxes import Regions
 from trainer.parallel.mesh import Mesh
-from trainer.rules.derived import Derived, why_plain_attention
+from trainer.rules.derived import Derived
+from trainer.rules.quantities import why_plain_attention
 from trainer.run.world import World
 from trainer.training.evaluation import Evaluator
 

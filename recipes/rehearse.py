@@ -15,7 +15,8 @@ from trainer.models.sharding import sharding_plan
 from trainer.parallel.mesh import Mesh
 from trainer.rehearsal.rehearse import Piece, rank_classes, rehearse
 from trainer.rehearsal.report import describe
-from trainer.rules.derived import Derived, model_parallel_size, why_plain_attention
+from trainer.rules.derived import Derived
+from trainer.rules.quantities import model_parallel_size, why_plain_attention
 from trainer.rules.trn1 import refusals
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from trainer.commands import entry
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
-from trainer.rules.derived import model_parallel_size
+from trainer.rules.quantities import model_parallel_size
 
 
 def show(config: Config) -> Iterator[str]:

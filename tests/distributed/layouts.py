@@ -13,19 +13,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from trainer.config.schema import (
-    Config,
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimConfig,
-    ParallelConfig,
-    PrecisionConfig,
-    ScheduleConfig,
-    SourceConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
+from trainer.config.groups.evaluation import EvaluationConfig
+from trainer.config.groups.model import ModelConfig
+from trainer.config.groups.optim import OptimConfig
+from trainer.config.groups.parallel import ParallelConfig
+from trainer.config.groups.precision import PrecisionConfig
+from trainer.config.groups.schedule import ScheduleConfig
+from trainer.config.groups.train import TrainConfig
+from trainer.config.schema import Config
 
 STEPS = 20
 TIED = ModelConfig(hidden=64, layers=5, heads=4, kv_heads=2, mlp=96, vocab=512, tied=True, loss_chunk_tokens=24)

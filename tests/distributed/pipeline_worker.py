@@ -21,7 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from trainer.backends.native.pipeline.engine import Pipeline
 from trainer.backends.native.pipeline.stage import Stage
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.parallel.stages import cut_layers, local_stages
 

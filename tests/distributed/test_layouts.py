@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import harness
-from trainer.config.schema import DataConfig, SourceConfig, TokenizerConfig
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.corpus import prepare_corpus
 from trainer.data.loader import TrainLoader
 

@@ -9,20 +9,16 @@ import pytest
 from recipes import pretrain
 from tests import harness
 from trainer.backends.native.backend import NativeBackend
-from trainer.config.schema import (
-    CheckpointConfig,
-    Config,
-    DataConfig,
-    EvaluationConfig,
-    LoggingConfig,
-    ModelConfig,
-    OptimConfig,
-    PrecisionConfig,
-    RunConfig,
-    SourceConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from trainer.config.groups.checkpoint import CheckpointConfig
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
+from trainer.config.groups.evaluation import EvaluationConfig
+from trainer.config.groups.logging import LoggingConfig
+from trainer.config.groups.model import ModelConfig
+from trainer.config.groups.optim import OptimConfig
+from trainer.config.groups.precision import PrecisionConfig
+from trainer.config.groups.run import RunConfig
+from trainer.config.groups.train import TrainConfig
+from trainer.config.schema import Config
 from trainer.errors import NonFiniteError
 from trainer.rules.derived import derive
 from trainer.run.world import World

@@ -15,7 +15,8 @@ from tests.distributed import matrix_worker
 from tests.distributed.layouts import configuration, parse
 from tests.distributed.matrix_worker import FIRST, INITIAL, within
 from trainer.backends.neuron.backend import NeuronBackend
-from trainer.config.schema import BackendConfig, Config
+from trainer.config.groups.backend import BackendConfig
+from trainer.config.schema import Config
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
 from trainer.models.sharding import sharding_plan

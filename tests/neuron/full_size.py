@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from tests.recipes.test_full_size import ALL, configured
 from trainer.config.schema import Config
-from trainer.rules.derived import Derived, derive, effective, pretended
+from trainer.rules.derived import Derived, derive, effective
+from trainer.rules.quantities import pretended
 from trainer.run.world import World
 
 MICROBATCHES = 5

@@ -22,7 +22,7 @@ from tests.neuron.full_size import CASES, planned, ranks_of_stages, replicas, sh
 from tests.neuron.processes import Task, run
 from tests.neuron.traffic_form import Stage
 from tests.recipes.closed_forms import Rank
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.placement import Placement

@@ -17,7 +17,8 @@ from trainer.models.decoder import CausalLM
 from trainer.rehearsal.rehearse import rehearse
 from trainer.rehearsal.report import describe
 from trainer.rules.check import validate
-from trainer.rules.derived import derive, effective, pretended
+from trainer.rules.derived import derive, effective
+from trainer.rules.quantities import pretended
 from trainer.run.world import World
 
 IN_CI = ["smollm2_135m", "deepseek7b", "llama3_8b", "deepseek67b"]

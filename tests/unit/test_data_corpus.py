@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.unit.test_data_support import byte_tokenizer, write_documents
-from trainer.config.schema import DataConfig, SourceConfig, TokenizerConfig
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import corpus as corpus_module
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.indexed import IndexedTokens

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config.schema import SourceConfig
+from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import documents, fingerprint, size_in_bytes
 from trainer.errors import DataError, Problem
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from tests.unit.test_data_support import byte_tokenizer
-from trainer.config.schema import TokenizerConfig
+from trainer.config.groups.data import TokenizerConfig
 from trainer.data.tokenizer import Tokenizer, load, train_bpe
 from trainer.errors import DataError
 

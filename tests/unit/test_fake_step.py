@@ -12,7 +12,9 @@ import torch
 
 from trainer.backends.native.backend import NativeBackend
 from trainer.backends.native.lowering.recompute import recomputing
-from trainer.config.schema import ModelConfig, OptimConfig, ParallelConfig
+from trainer.config.groups.model import ModelConfig
+from trainer.config.groups.optim import OptimConfig
+from trainer.config.groups.parallel import ParallelConfig
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.config.schema import OptimConfig
+from trainer.config.groups.optim import OptimConfig
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
 
 CONFIG = OptimConfig(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)

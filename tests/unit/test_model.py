@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.batch import IGNORED_LABEL, Batch
 from trainer.config.arithmetic import flops_per_token, parameters
-from trainer.config.schema import ModelConfig, RopeScalingConfig
+from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 from trainer.models.attention import document_mask
 from trainer.models.decoder import CausalLM
 from trainer.models.loss import summed_cross_entropy

@@ -11,7 +11,8 @@ import pytest
 from tests.unit.test_validate import VALID, changed
 from trainer.errors import ConfigError, Problem
 from trainer.rules.check import RULES, validate
-from trainer.rules.derived import derive, why_plain_attention
+from trainer.rules.derived import derive
+from trainer.rules.quantities import why_plain_attention
 from trainer.run.world import World, has_module
 
 CPU = World(neuron_on_cpu=True, cpu_bf16=True)

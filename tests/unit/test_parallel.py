@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.models.initialise import Initialiser
 from trainer.parallel.boxes import Box, whole_box
 from trainer.parallel.mesh import AXES, Mesh

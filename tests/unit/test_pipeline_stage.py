@@ -16,7 +16,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from trainer.backends.native.pipeline.engine import Pipeline
 from trainer.backends.native.pipeline.stage import Stage, StageModule
 from trainer.batch import Batch
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.models.decoder import CausalLM
 from trainer.parallel.stages import cut_layers, local_stages
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import harness
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan

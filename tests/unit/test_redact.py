@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from trainer.config.compose import flatten
+from trainer.config.keys import flatten
 from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.redact import redact

@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 from tests import harness
-from trainer.config.schema import Config, OptimConfig, ResumeConfig, RunConfig
+from trainer.config.groups.optim import OptimConfig
+from trainer.config.groups.resume import ResumeConfig
+from trainer.config.groups.run import RunConfig
+from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.run.directory import RunDirectory, open_run, trim_metrics
 

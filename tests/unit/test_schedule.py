@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trainer.config.schema import ScheduleConfig
+from trainer.config.groups.schedule import ScheduleConfig
 from trainer.optim.schedule import learning_rate
 
 PEAK, STEPS, WARMUP = 2e-3, 1000, 100

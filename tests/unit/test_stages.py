@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.parallel.stages import balance, cut_layers, head_layers, local_stages, stage_costs, stage_rank
 
 # Published sizes (DeepSeek LLM, arXiv:2401.02954, table 2, and the released configuration's vocabulary).

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from trainer.config.schema import Config, DataConfig, RopeScalingConfig, SourceConfig, TokenizerConfig, TrainConfig
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
+from trainer.config.groups.model import RopeScalingConfig
+from trainer.config.groups.train import TrainConfig
+from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.rules.check import validate
-from trainer.rules.derived import derive, pretended
+from trainer.rules.derived import derive
+from trainer.rules.quantities import pretended
 from trainer.run.world import World
 
 VALID = Config(

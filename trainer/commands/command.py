@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
-from trainer.rules.derived import model_parallel_size
 from trainer.rules.neuron import job
+from trainer.rules.quantities import model_parallel_size
 from trainer.rules.trn1 import full_nodes, refusals
 from trainer.trainium.topology import CORES_OF_A_NODE
 from trainer.trainium.torchrun import describe

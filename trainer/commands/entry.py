@@ -25,8 +25,9 @@ from trainer.config.schema import Config
 from trainer.errors import ConfigError, ExitCode, Problem, RunError
 from trainer.files import is_directory_name
 from trainer.rules.check import ABOUT_THIS_LAUNCH, RULES, validate
-from trainer.rules.derived import Derived, derive, effective, pretended
+from trainer.rules.derived import Derived, derive, effective
 from trainer.rules.neuron import job as job_of
+from trainer.rules.quantities import pretended
 from trainer.run.directory import run_path
 from trainer.run.ending import directories, directory, finished, interrupted, job, outcomes, report
 from trainer.run.exit_json import guess_directory, write_exit

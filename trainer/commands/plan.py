@@ -15,7 +15,7 @@ from trainer.parallel.heads import lay_out
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.placement import Placement
 from trainer.parallel.stages import local_stages, stage_costs
-from trainer.rules.derived import pipeline_stages
+from trainer.rules.quantities import pipeline_stages
 
 
 def describe_plan(config: Config, rank: int) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 
 
 def head_dim(model: ModelConfig) -> int:

@@ -13,7 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from trainer.config.compose import COMPOSITION_KEYS, all_keys, problems_in, unknown_key
+from trainer.config.compose import COMPOSITION_KEYS
+from trainer.config.keys import all_keys
+from trainer.config.mistakes import problems_in, unknown_key
 from trainer.errors import ConfigError, Problem
 
 CONF = Path(__file__).parents[2] / "conf"

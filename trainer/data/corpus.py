@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from trainer.config.schema import DataConfig, TokenizerConfig
+from trainer.config.groups.data import DataConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
 from trainer.data.cache import build_once
 from trainer.data.documents import fingerprint, size_in_bytes

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trainer.config.groups.data import SourceConfig
 from trainer.config.plugins import call
-from trainer.config.schema import SourceConfig
 from trainer.data.paths import root_of, source_error, source_files
 from trainer.errors import DataError, RunError
 

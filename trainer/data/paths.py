@@ -7,7 +7,7 @@ import os
 import sysconfig
 from pathlib import Path
 
-from trainer.config.schema import SourceConfig
+from trainer.config.groups.data import SourceConfig
 from trainer.errors import DataError, Problem
 
 KINDS = ("files", "python_stdlib", "huggingface", "indexed")

@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from trainer.config.schema import TokenizerConfig
+from trainer.config.groups.data import TokenizerConfig
 from trainer.errors import DataError, Problem
 
 DEFAULT_EOD = "<|endoftext|>"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.config.schema import SourceConfig
+from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import documents, size_in_bytes
 from trainer.data.indexed import IndexedTokens, IndexedWriter
 from trainer.data.progress import Report, track

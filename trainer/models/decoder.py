@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.batch import IGNORED_LABEL
 from trainer.config.arithmetic import head_dim
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.models.attention import Attention, Context, document_mask
 from trainer.models.feedforward import FeedForward
 from trainer.models.loss import HeadLoss

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 
 
 class FeedForward(nn.Module):

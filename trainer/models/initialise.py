@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.parallel.boxes import Box
 
 BLOCK_ROWS = 256

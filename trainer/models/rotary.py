@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from trainer.config.schema import ModelConfig, RopeScalingConfig
+from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 
 
 class Rotary(nn.Module):

@@ -7,7 +7,7 @@ forward pass and one in the backward pass (Shoeybi et al. 2019, arXiv:1909.08053
 from __future__ import annotations
 
 from trainer.config.arithmetic import head_dim
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 from trainer.parallel.heads import Heads
 from trainer.parallel.plan import Plan, Rule
 

@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from trainer.config.schema import LoggingConfig
+from trainer.config.groups.logging import LoggingConfig
 from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord, to_json
 
 INFINITE = (float("inf"), float("-inf"))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from trainer.config.schema import OptimConfig
+from trainer.config.groups.optim import OptimConfig
 from trainer.parallel.boxes import Regions
 
 NORM_ROW = 16384

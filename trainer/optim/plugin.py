@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from trainer.config.groups.optim import OptimConfig
 from trainer.config.plugins import call
-from trainer.config.schema import OptimConfig
 from trainer.errors import ConfigError, Problem
 from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.config.schema import ScheduleConfig
+from trainer.config.groups.schedule import ScheduleConfig
 
 
 def learning_rate(config: ScheduleConfig, peak: float, step: int, steps: int, warmup_steps: int) -> float:

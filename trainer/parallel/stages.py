@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from trainer.config.arithmetic import flops_per_token
-from trainer.config.schema import ModelConfig
+from trainer.config.groups.model import ModelConfig
 
 
 def cut_layers(model: ModelConfig, seq_len: int, stages: int, cuts: Sequence[int] = ()) -> tuple[range, ...]:

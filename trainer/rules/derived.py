@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from trainer.config.arithmetic import head_dim, parameters
 from trainer.config.schema import Config
 from trainer.parallel.bubble import idle_share
 from trainer.parallel.heads import Heads, lay_out
-from trainer.parallel.stages import cut_layers, stage_costs
+from trainer.parallel.stages import stage_costs
+from trainer.rules.quantities import (
+    backend_name,
+    model_parallel_size,
+    pipeline_stages,
+    precision_mode,
+    total_steps,
+    why_plain_attention,
+)
 from trainer.run.world import World
-from trainer.trainium.flash import why_plain
-from trainer.trainium.topology import CORES_OF_A_NODE
 
 
 @dataclass(frozen=True)
@@ -30,53 +35,6 @@ class Derived:
     """Layers of each pipeline stage, first to last; empty without pipeline."""
     reasons: tuple[str, ...]
     """One line per value, for people: name, value, why."""
-
-
-def backend_name(config: Config, world: World) -> str:
-    """The backend that `auto` stands for here."""
-    if config.backend.name != "auto":
-        return config.backend.name
-    return "neuron" if world.trainium else "native"
-
-
-def precision_mode(config: Config, world: World) -> str:
-    """The precision mode after the fallback for CPUs without BF16 instructions."""
-    fallback = config.precision.cpu_fallback
-    on_cpu = backend_name(config, world) == "native"
-    if on_cpu and config.precision.mode != "fp32" and fallback is not None and not world.cpu_bf16:
-        return fallback
-    return config.precision.mode
-
-
-def model_parallel_size(config: Config) -> int:
-    """Ranks that together hold one copy of the model."""
-    return config.parallel.tp * config.parallel.pp * config.parallel.cp
-
-
-def pretended(config: Config, world: World) -> World:
-    """The world that backend=fake pretends, seen from this process, which reports as rank 0; any other as it is.
-
-    backend.world; unset: whole nodes that one copy of the model fits, or its own ranks alone where the step's samples
-    do not divide among the copies on those.
-    """
-    if backend_name(config, world) != "fake":
-        return world
-    size = config.backend.world
-    if size is None or size <= 0:
-        copy = max(1, model_parallel_size(config))
-        nodes = math.lcm(copy, CORES_OF_A_NODE) if copy > 1 else 1
-        samples = config.train.tokens_per_step // max(1, config.data.seq_len)
-        fits = samples % (max(1, config.train.microbatch) * (nodes // copy)) == 0
-        size = nodes if fits else copy
-    return replace(world, size=size, rank=0, launched=world.size)
-
-
-def total_steps(config: Config) -> int:
-    """Length of training in steps: train.steps, or train.tokens over the tokens of a step, rounded up."""
-    if config.train.steps is not None:
-        return config.train.steps
-    assert config.train.tokens is not None, "validated: one of train.steps, train.tokens"
-    return math.ceil(config.train.tokens / config.train.tokens_per_step)
 
 
 def derive(config: Config, world: World) -> Derived:
@@ -116,20 +74,6 @@ def derive(config: Config, world: World) -> Derived:
     stages = pipeline_stages(config)
     reasons = (*reasons, *_layout_reasons(config, dp, accumulation, stages))
     return Derived(backend, precision, dp, samples, accumulation, steps, warmup, stages, reasons)
-
-
-def why_plain_attention(config: Config, precision: str) -> str | None:
-    """Why attention on Trainium is not the NKI flash kernel; None where it is. precision: as it will run."""
-    data = config.data
-    return why_plain(data.seq_len, data.document_mask, config.parallel.cp, precision, head_dim(config.model))
-
-
-def pipeline_stages(config: Config) -> tuple[range, ...]:
-    """Layers of each pipeline stage, first to last; empty without pipeline."""
-    pp, pipeline = config.parallel.pp, config.parallel.pipeline
-    if pp == 1:
-        return ()
-    return cut_layers(config.model, config.data.seq_len, pp * pipeline.virtual_stages, pipeline.cuts)
 
 
 def _layout_reasons(config: Config, dp: int, accumulation: int, stages: tuple[range, ...]) -> list[str]:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from trainer.config.schema import Config
 from trainer.errors import Problem
-from trainer.rules.derived import backend_name, model_parallel_size, precision_mode
 from trainer.rules.layout import copies_apart
+from trainer.rules.quantities import backend_name, model_parallel_size, precision_mode
 from trainer.run.world import World
 from trainer.trainium.contradictions import contradictions, visible_cores
 from trainer.trainium.environment import Job

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from trainer.config.schema import Config
 from trainer.errors import Problem
-from trainer.rules.check import batch, layout
 from trainer.rules.neuron import neuron, neuron_machine
+from trainer.rules.processes import batch, layout
 from trainer.run.world import World
 from trainer.trainium.topology import CORES_OF_A_NODE
 

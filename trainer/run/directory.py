@@ -27,7 +27,8 @@ from typing import IO, Any
 
 import yaml
 
-from trainer.config.compose import flatten, to_config
+from trainer.config.compose import to_config
+from trainer.config.keys import flatten
 from trainer.config.schema import OUTSIDE_TRAJECTORY, Config
 from trainer.errors import ConfigError, Problem
 from trainer.files import read_json, write_atomically, write_json

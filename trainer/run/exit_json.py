@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from trainer.config.schema import RunConfig
+from trainer.config.groups.run import RunConfig
 from trainer.errors import ExitCode, RunError
 from trainer.files import is_directory_name, write_json
 from trainer.redact import redact

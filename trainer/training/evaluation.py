@@ -10,7 +10,7 @@ from typing import Protocol
 
 from trainer.backends.base import Backend
 from trainer.batch import Batch
-from trainer.config.schema import EvaluationConfig
+from trainer.config.groups.evaluation import EvaluationConfig
 from trainer.observe.records import EvaluationRecord
 from trainer.training.sampling import sample_tokens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.config.schema import ReliabilityConfig
+from trainer.config.groups.reliability import ReliabilityConfig
 from trainer.errors import NonFiniteError, Problem
 
 

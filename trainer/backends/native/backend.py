@@ -24,7 +24,7 @@ from trainer.backends.native.pipeline.engine import Pipeline
 from trainer.backends.native.update.optimizer import MakeOptimizer, Optimizer
 from trainer.backends.native.update.reduction import Reduction
 from trainer.batch import Batch
-from trainer.config.schema import ParallelConfig
+from trainer.config.groups.parallel import ParallelConfig
 from trainer.parallel.boxes import Placed, Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.placement import Placement

@@ -31,7 +31,8 @@ from trainer.backends.neuron.update.reduction import Reduction
 from trainer.backends.neuron.update.store import HostStore
 from trainer.backends.neuron.update.zero1 import Grouped, Zero1
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.config.schema import OptimConfig, ParallelConfig
+from trainer.config.groups.optim import OptimConfig
+from trainer.config.groups.parallel import ParallelConfig
 from trainer.parallel.boxes import Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.plan import Plan

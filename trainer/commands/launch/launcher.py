@@ -21,7 +21,7 @@ from torch.distributed.run import config_from_args, parse_args
 from trainer.commands.entry import register_schema, split
 from trainer.commands.launch.agent import PatientAgent
 from trainer.config.diagnose import CONF
-from trainer.config.schema import ReliabilityConfig
+from trainer.config.groups.reliability import ReliabilityConfig
 from trainer.errors import ExitCode
 from trainer.run.orphans import LAUNCHER
 from trainer.run.output import outlive_readers

@@ -16,7 +16,7 @@ from trainer.backends.native.lowering import context_parallel, recompute, tensor
 from trainer.backends.native.lowering.context_parallel import Share
 from trainer.backends.native.lowering.fully_sharded import FullySharded, rows_of
 from trainer.backends.native.lowering.tensor_parallel import Seam, submodule
-from trainer.config.schema import ParallelConfig
+from trainer.config.groups.parallel import ParallelConfig
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan

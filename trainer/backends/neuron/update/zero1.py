@@ -15,7 +15,7 @@ from neuronx_distributed.optimizer import NeuronZero1Optimizer
 from torch import nn
 
 from trainer.backends.neuron.update.adamw import DeviceAdamW
-from trainer.config.schema import OptimConfig
+from trainer.config.groups.optim import OptimConfig
 
 BUCKET_MEGABYTES = 130
 """Of reduce-scatter and all-gather; above 140 NxD has seen NaN (neuronx-distributed, trainer/trainer.py)."""

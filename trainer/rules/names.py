@@ -1,0 +1,67 @@
+"""Names: the run's and its directories', plug-ins, trackers; and that no value is a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from trainer.config.keys import all_keys, flatten
+from trainer.config.mistakes import nearest_key
+from trainer.config.plugins import problem_of
+from trainer.config.schema import Config
+from trainer.errors import Problem
+from trainer.files import is_directory_name
+from trainer.redact import HIDDEN, redact
+from trainer.rules.values import lookup
+from trainer.run.world import World
+
+
+def recipe(config: Config, world: World) -> Iterator[Problem]:
+    """The kind of training exists, and the run's name is a directory name."""
+    tasks = sorted(p.stem for p in (Path(__file__).parents[2] / "recipes").glob("[a-z]*.py"))
+    if config.task not in tasks:
+        yield Problem("task", config.task, f"a module of recipes/: {', '.join(tasks)}", "set task to one of them")
+    name = config.run.name
+    if name is not None and not is_directory_name(name):
+        yield Problem("run.name", name, "a plain directory name of at most 200 bytes", "set a short run.name")
+    if not 0 <= config.seed < 2**63:
+        yield Problem("seed", config.seed, "0 <= seed < 2**63", "use a smaller number")
+    for key in ("run.root", "data.cache_dir"):
+        if not str(lookup(config, key)).strip():
+            yield Problem(key, lookup(config, key), "names a directory", f"set {key}, or leave it out")
+    for key in config.resume.allow:
+        if key not in ("data", *all_keys()):
+            yield Problem("resume.allow", key, "keys of the configuration", f"did you mean {nearest_key(key)}?")
+
+
+def plugins(config: Config, world: World) -> Iterator[Problem]:
+    """A user's own code is named completely and can be found; importing it comes later."""
+    targets = {"optim._target_": config.optim._target_}
+    for source in config.data.sources:
+        key = f"data.sources[{source.name}]"
+        targets[f"{key}._target_"] = source._target_
+        if (source.kind == "plugin") != (source._target_ is not None):
+            rule = f"plugin if and only if _target_ is set (now {source._target_})"
+            yield Problem(f"{key}.kind", source.kind, rule, "{kind: plugin, _target_: package.module.callable}")
+    for key, target in targets.items():
+        if target is not None and (problem := problem_of(key, target)) is not None:
+            yield problem
+    if config.optim.options and config.optim._target_ is None:
+        remedy = "set optim._target_, or the values of optim itself"
+        yield Problem("optim.options", config.optim.options, "used only with optim._target_", remedy)
+
+
+def tracker(config: Config, world: World) -> Iterator[Problem]:
+    """W&B online needs an account."""
+    if config.logging.wandb.mode == "online" and not world.wandb_account:
+        rule = "needs an account: WANDB_API_KEY in the environment, or `wandb login` once"
+        yield Problem("logging.wandb.mode", "online", rule, "provide one, or logging.wandb.mode=auto (offline without)")
+
+
+def secrets(config: Config, world: World) -> Iterator[Problem]:
+    """No value is a secret: config.yaml and the trackers keep every value."""
+    for key, value in flatten(asdict(config)).items():
+        if redact({key: value}) != {key: value}:
+            rule = "holds no secret: the run's config.yaml and its trackers would keep it"
+            yield Problem(key, HIDDEN, rule, "take it out: libraries read their environment variables themselves")

@@ -1,0 +1,65 @@
+"""The sources of text and the tokenizer. Whether they can be read is for trainer.data (exit 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from trainer.config.schema import Config
+from trainer.errors import Problem
+from trainer.run.world import World
+
+SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "plugin")
+DOCUMENT_UNITS = ("file", "paragraph", "line")
+
+
+def sources(config: Config, world: World) -> Iterator[Problem]:
+    """Sources are said completely. Whether they can be read is for trainer.data (exit 4)."""
+    if not config.data.sources:
+        yield Problem(
+            "data.sources", [], "at least one source", "data=python_stdlib, or data.sources=[{paths: [my/*.txt]}]"
+        )
+    names = [source.name for source in config.data.sources]
+    if len(set(names)) != len(names):
+        yield Problem("data.sources", names, "names are unique", "give each source a name of its own")
+    for source in config.data.sources:
+        key = f"data.sources[{source.name}]"
+        if source.kind not in SOURCE_KINDS:
+            yield Problem(f"{key}.kind", source.kind, f"one of: {', '.join(SOURCE_KINDS)}", "set it to one of them")
+        elif source.kind not in ("python_stdlib", "plugin") and not source.paths:
+            yield Problem(f"{key}.paths", [], "names at least one file, glob or data set", "set paths: [...]")
+        elif not all(path.strip() for path in source.paths):
+            yield Problem(f"{key}.paths", source.paths, "no path is empty", "use . for this directory, if you mean it")
+        if source.document_unit not in DOCUMENT_UNITS:
+            yield Problem(
+                f"{key}.document_unit", source.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "set it to one"
+            )
+        if not (math.isfinite(source.weight) and source.weight > 0):
+            yield Problem(f"{key}.weight", source.weight, "a finite number above 0", "drop the source to leave it out")
+
+
+def tokenizer(config: Config, world: World) -> Iterator[Problem]:
+    """The tokenizer is said completely and fits the model and the sources."""
+    tokenizer = config.data.tokenizer
+    for source in config.data.sources:
+        if source.kind == "indexed" and tokenizer.kind != "file":
+            rule = f"file, because data.sources[{source.name}] holds token ids already"
+            remedy = "set data.tokenizer.path to the tokenizer that made the files"
+            yield Problem("data.tokenizer.kind", tokenizer.kind, rule, remedy)
+    if tokenizer.kind != "file" and tokenizer.path:
+        rule = f"used only by kind=file, and data.tokenizer.kind is {tokenizer.kind}"
+        yield Problem("data.tokenizer.path", tokenizer.path, rule, "add data.tokenizer.kind=file")
+    if tokenizer.kind == "file" and not tokenizer.path:
+        yield Problem(
+            "data.tokenizer.path", tokenizer.path, "needed by kind=file", "name a tokenizer.json or its directory"
+        )
+    if tokenizer.kind == "train_bpe":
+        if tokenizer.vocab < 257:
+            yield Problem("data.tokenizer.vocab", tokenizer.vocab, "256 bytes and the end-of-text token fit", "use 512")
+        if tokenizer.vocab > config.model.vocab:
+            yield Problem(
+                "data.tokenizer.vocab",
+                tokenizer.vocab,
+                f"at most model.vocab ({config.model.vocab})",
+                f"set model.vocab={tokenizer.vocab}",
+            )
