@@ -76,7 +76,7 @@ def our_trainer(config: Config, derived: Derived, world: World, corpus: Corpus, 
     """The Trainer as the recipe assembles it, metrics file included."""
     backend = make_backend(config, derived, world)
     backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
-    backend.load_initial(Initialiser(config.model, config.seed))
+    backend.load_initial(Initialiser(sharding_plan(config.model), config.seed))
     kept = Kept()
     saver = Saver(scratch, 0, lambda action: action(), 1, "", {})
     sinks: list[Sink] = [JsonLines(scratch / "metrics.jsonl"), kept]
@@ -126,7 +126,7 @@ def plain_model(config: Config) -> CausalLM:
     """The same model with the same initial weights, without any of the framework around it."""
     model = CausalLM(config.model)
     model.materialised()
-    draw = Initialiser(config.model, config.seed)
+    draw = Initialiser(sharding_plan(config.model), config.seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(draw(whole_box(name, tuple(parameter.shape))))

@@ -16,6 +16,7 @@ from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
 from trainer.optim.plugin import PluginOptimizer
 from trainer.parallel.boxes import Regions
 from trainer.parallel.mesh import Mesh
+from trainer.parallel.plan import Rule
 from trainer.rules.derived import Derived
 from trainer.rules.quantities import why_plain_attention
 from trainer.run.world import World
@@ -25,9 +26,11 @@ from trainer.training.evaluation import Evaluator
 def optimizer_maker(config: Config) -> MakeOptimizer:
     """Makes the optimizer that this configuration names."""
 
-    def make_optimizer(parameters: Mapping[str, nn.Parameter], mode: str, counted: Regions) -> MixedPrecisionAdamW:
+    def make_optimizer(
+        parameters: Mapping[str, nn.Parameter], rules: Mapping[str, Rule], mode: str, counted: Regions
+    ) -> MixedPrecisionAdamW:
         kind = PluginOptimizer if config.optim._target_ else MixedPrecisionAdamW
-        return kind(parameters, config.optim, mode, counted)
+        return kind(parameters, rules, config.optim, mode, counted)
 
     return make_optimizer
 

@@ -46,7 +46,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
         say = partial(print, flush=True) if not world.rank else None
         corpus = on_every_rank(backend, partial(prepare_corpus, config.data, config.model.vocab, say))
         backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
-        initialise = Initialiser(config.model, config.seed)
+        initialise = Initialiser(sharding_plan(config.model), config.seed)
         here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
         state = resume_or_initialise(
             directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here

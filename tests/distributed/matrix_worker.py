@@ -77,7 +77,7 @@ def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBac
     assert isinstance(backend, NativeBackend)
     backend.setup()
     backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), precision)
-    backend.load_initial(Initialiser(config.model, config.seed))
+    backend.load_initial(Initialiser(sharding_plan(config.model), config.seed))
     return backend, config, derived
 
 

@@ -97,7 +97,7 @@ def measured(overrides: Sequence[str]) -> int:
     peak = [before]
     with sampling(peak):
         backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
-        backend.load_initial(Initialiser(config.model, 1))
+        backend.load_initial(Initialiser(sharding_plan(config.model), 1))
         backend.clip_and_apply(0.0)  # gradients and moments become resident
         backend.forward_backward(batches, 1e-3)
         backend.clip_and_apply(1e-4)

@@ -39,7 +39,7 @@ def bring_up(config: Config, precision: str) -> tuple[NeuronBackend, Derived]:
     assert isinstance(backend, NeuronBackend)
     backend.setup()
     backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), precision)
-    backend.load_initial(Initialiser(config.model, config.seed))
+    backend.load_initial(Initialiser(sharding_plan(config.model), config.seed))
     return backend, derived
 
 

@@ -65,12 +65,12 @@ def padding_gets_gradients() -> None:
 def norms_not_summed_over_the_sequence() -> None:
     """The audit at a save would say so too."""
     audit.audit_copies = nothing
-    after(Reduction, "__init__", lambda self, *_: setattr(self, "_sequence", False))
+    after(Reduction, "__init__", lambda self, *_: self._partial.clear())
 
 
 @fault
 def norms_counted_by_every_rank() -> None:
-    _count(lambda reduction, name: reduction._rules[name].style == "norm")
+    _count(lambda reduction, name: reduction._rules[name].dim is None)
 
 
 @fault

@@ -47,7 +47,7 @@ def stage(layout: str, rank: int) -> dict[str, Any]:
     backend.device = device.device()
     backend.guard = CompileGuard(on_graph=lambda phase, _: looked.update([phase]))
     backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), "fp32")
-    backend.load_initial(Initialiser(config.model, config.seed))
+    backend.load_initial(Initialiser(sharding_plan(config.model), config.seed))
     for number in range(STEPS):
         backend.forward_backward(_batches(derived.accumulation, number), 1.0)
         backend.clip_and_apply(1e-3 * number)

@@ -45,7 +45,9 @@ def piece(precision: str = "fp32", microbatches: int = MICROBATCHES, model: Mode
         plan=sharding_plan(model),
         precision=precision,
         make_backend=lambda mesh, make_optimizer: NativeBackend(mesh, make_optimizer, 60.0),
-        make_optimizer=lambda parameters, mode, counted: MixedPrecisionAdamW(parameters, OptimConfig(), mode, counted),
+        make_optimizer=lambda parameters, rules, mode, counted: MixedPrecisionAdamW(
+            parameters, rules, OptimConfig(), mode, counted
+        ),
         samples=BATCH,
         seq_len=SEQ,
         microbatches=microbatches,

@@ -10,7 +10,9 @@ from torch import nn
 
 from trainer.config.groups.optim import OptimConfig
 from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.parallel.plan import matrix, norm
 
+RULES = {"matrix": matrix("none", 0.02), "norm.weight": norm(), "w": matrix("none", 0.02)}
 CONFIG = OptimConfig(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)
 
 
@@ -36,7 +38,7 @@ def apply(optimizer: MixedPrecisionAdamW, lr: float) -> tuple[torch.Tensor, torc
 def test_the_norm_of_a_large_model_is_exact() -> None:
     """Against FP64 over 30M elements, where a plain FP32 sum is off by 1e-3."""
     made = {"w": nn.Parameter(torch.empty(30_000_001))}
-    optimizer = MixedPrecisionAdamW(made, CONFIG, "fp32")
+    optimizer = MixedPrecisionAdamW(made, RULES, CONFIG, "fp32")
     made["w"].grad.normal_(generator=torch.Generator().manual_seed(0))
     exact = math.sqrt(sum(float(piece.double().square().sum()) for piece in made["w"].grad.split(1_000_000)))
     assert optimizer.squared_norm().sqrt().item() == pytest.approx(exact, rel=1e-6)
@@ -45,7 +47,7 @@ def test_the_norm_of_a_large_model_is_exact() -> None:
 def test_fp32_equals_adamw_by_its_formula() -> None:
     """Loshchilov & Hutter's algorithm 2 in FP64, clipped by the global norm, decay on the matrix only."""
     made = parameters(torch.float32)
-    optimizer = MixedPrecisionAdamW(made, CONFIG, "fp32")
+    optimizer = MixedPrecisionAdamW(made, RULES, CONFIG, "fp32")
     reference = {name: p.detach().double().clone() for name, p in made.items()}
     first = {name: torch.zeros_like(p) for name, p in reference.items()}
     second = {name: torch.zeros_like(p) for name, p in reference.items()}
@@ -76,7 +78,7 @@ def test_fp32_equals_adamw_by_its_formula() -> None:
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_a_non_finite_gradient_touches_nothing(mode: str, poison: float) -> None:
     made = parameters(torch.float32 if mode == "fp32" else torch.bfloat16)
-    optimizer = MixedPrecisionAdamW(made, CONFIG, mode)
+    optimizer = MixedPrecisionAdamW(made, RULES, CONFIG, mode)
     good = {name: torch.ones(p.shape) for name, p in made.items()}
     push(made, good)
     apply(optimizer, 1e-2)
@@ -103,7 +105,7 @@ def test_a_non_finite_gradient_touches_nothing(mode: str, poison: float) -> None
 
 def test_an_overflowing_norm_is_not_finite_even_if_every_gradient_is() -> None:
     made = parameters(torch.float32)
-    optimizer = MixedPrecisionAdamW(made, CONFIG, "fp32")
+    optimizer = MixedPrecisionAdamW(made, RULES, CONFIG, "fp32")
     push(made, {name: torch.full(p.shape, 1e30) for name, p in made.items()})
     before = made["matrix"].detach().clone()
     _, finite = apply(optimizer, 1e-2)
@@ -115,7 +117,7 @@ def test_bf16_mixed_accumulates_and_updates_in_fp32() -> None:
     """Steps too small for BF16 still arrive: 100 updates of 1e-4 move a weight of 1 by 0.01, not by 0."""
     made = {"norm.weight": nn.Parameter(torch.ones(4, dtype=torch.bfloat16))}
     config = OptimConfig(lr=1e-4, weight_decay=0.0, clip_norm=100.0)
-    optimizer = MixedPrecisionAdamW(made, config, "bf16_mixed")
+    optimizer = MixedPrecisionAdamW(made, RULES, config, "bf16_mixed")
     for _ in range(100):
         push(made, {"norm.weight": torch.ones(4)})
         apply(optimizer, 1e-4)
@@ -131,7 +133,7 @@ def test_bf16_mixed_accumulates_and_updates_in_fp32() -> None:
 
 def test_fp32_keeps_one_copy_of_the_weights() -> None:
     made = parameters(torch.float32)
-    optimizer = MixedPrecisionAdamW(made, CONFIG, "fp32")
+    optimizer = MixedPrecisionAdamW(made, RULES, CONFIG, "fp32")
     assert all(optimizer.masters[name] is p for name, p in made.items())
     storage = optimizer.gradients.untyped_storage().data_ptr()
     push(made, {name: torch.ones(p.shape) for name, p in made.items()})

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.config.groups.model import ModelConfig
 from trainer.models.initialise import Initialiser
 from trainer.parallel.boxes import Box, whole_box
+from trainer.parallel.heads import Heads
 from trainer.parallel.mesh import AXES, Mesh
+from trainer.parallel.plan import Plan, bias, matrix, norm
+
+PLAN = Plan({"*.weight": matrix("column", 0.02), "*.bias": bias(), "ln_*.gain": norm()}, Heads(1, 1, 2))
 
 
 def test_rank_order_is_tp_then_cp_then_dp_then_pp() -> None:
@@ -37,7 +40,7 @@ def box(name: str, shape: tuple[int, ...], offsets: tuple[int, ...], sizes: tupl
 
 
 def test_any_cut_of_a_parameter_starts_bitwise_equal() -> None:
-    draw = Initialiser(ModelConfig(), seed=5)
+    draw = Initialiser(PLAN, seed=5)
     shape = (700, 33)
     whole = draw(whole_box("model.layers.0.mlp.up_proj.weight", shape))
     cuts = [((0, 0), (250, 33)), ((250, 0), (300, 33)), ((550, 5), (150, 28)), ((255, 32), (2, 1)), ((699, 0), (1, 33))]
@@ -47,14 +50,13 @@ def test_any_cut_of_a_parameter_starts_bitwise_equal() -> None:
         assert torch.equal(part, expected)
 
 
-def test_initial_values_depend_on_seed_name_and_kind() -> None:
-    config = ModelConfig(init_std=0.02)
+def test_initial_values_depend_on_seed_name_and_rule() -> None:
     shape = (512, 64)
-    values = Initialiser(config, 1)(whole_box("a.weight", shape))
+    values = Initialiser(PLAN, 1)(whole_box("a.weight", shape))
     assert values.std().item() == pytest.approx(0.02, rel=0.02)
     assert abs(values.mean().item()) < 0.001
-    assert not torch.equal(values, Initialiser(config, 2)(whole_box("a.weight", shape)))
-    assert not torch.equal(values, Initialiser(config, 1)(whole_box("b.weight", shape)))
+    assert not torch.equal(values, Initialiser(PLAN, 2)(whole_box("a.weight", shape)))
+    assert not torch.equal(values, Initialiser(PLAN, 1)(whole_box("b.weight", shape)))
     assert not torch.equal(values[:256], values[256:]), "blocks differ"
-    assert torch.equal(Initialiser(config, 1)(whole_box("model.norm.weight", (8,))), torch.ones(8))
-    assert torch.equal(Initialiser(config, 1)(whole_box("x.q_proj.bias", (8,))), torch.zeros(8))
+    assert torch.equal(Initialiser(PLAN, 1)(whole_box("ln_1.gain", (8,))), torch.ones(8))
+    assert torch.equal(Initialiser(PLAN, 1)(whole_box("x.q_proj.bias", (8,))), torch.zeros(8))

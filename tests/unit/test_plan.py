@@ -21,7 +21,7 @@ from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.heads import Heads
-from trainer.parallel.plan import Plan, Rule
+from trainer.parallel.plan import Plan, matrix, norm
 
 SMALL = ModelConfig(hidden=64, layers=2, heads=4, kv_heads=2, mlp=96, vocab=512)
 
@@ -43,7 +43,7 @@ def test_a_forgotten_parameter_is_named() -> None:
 def test_a_parameter_matched_twice_is_named_with_both_globs() -> None:
     plan = sharding_plan(SMALL)
     with pytest.raises(ConfigError) as raised:
-        replace(plan, rules={**plan.rules, "model.norm.*": Rule("replicate")}).place(shapes(SMALL), 2, 0)
+        replace(plan, rules={**plan.rules, "model.norm.*": norm("never")}).place(shapes(SMALL), 2, 0)
     (problem,) = raised.value.problems
     assert problem.key == "model.norm.weight"
     assert "model.norm.*" in problem.rule
@@ -71,11 +71,11 @@ def test_a_dim_that_cannot_be_cut_is_named(change: dict[str, int], tp: int, name
 
 
 def test_heads_that_are_not_the_parameters_are_refused() -> None:
-    plan = Plan({"*": Rule("column", heads=True)}, Heads(3, 1, 16))
+    plan = Plan({"*": matrix("column", 0.02, heads=True)}, Heads(3, 1, 16))
     with pytest.raises(ConfigError, match="3 x 16 = 48"):
         plan.place({"q_proj.weight": (64, 64)}, 2, 0)
     with pytest.raises(ConfigError, match="has a dim 1"):
-        Plan({"*": Rule("row")}, Heads(3, 1, 16)).place({"o_proj.bias": (64,)}, 2, 0)
+        Plan({"*": matrix("row", 0.02)}, Heads(3, 1, 16)).place({"o_proj.bias": (64,)}, 2, 0)
 
 
 @settings(deadline=None, max_examples=40)
@@ -146,7 +146,7 @@ def test_the_script_prints_deepseek_67b_in_under_ten_seconds(tmp_path: Path) -> 
     lines = [line.split() for line in done.stdout.splitlines()]
     assert sum(line[0].startswith(("model.", "lm_head")) for line in lines) == 95 * 9 + 3
     k_proj = next(line for line in lines if line[0] == "model.layers.94.self_attn.k_proj.weight")
-    assert " ".join(k_proj[1:]) == "kv 1024 x 8192 128 x 8192 [896:1024, 0:8192] copy 3"
+    assert " ".join(k_proj[1:]) == "kv never normal(0.006) yes 1024 x 8192 128 x 8192 [896:1024, 0:8192] copy 3"
     assert not list(tmp_path.iterdir())
 
 

@@ -40,10 +40,12 @@ def describe_plan(config: Config, rank: int) -> Iterator[str]:
     where += f", stage {', '.join(map(str, mine))} of {len(stages)}" if stages else ""
     yield f"rank {rank} ({where}) holds {local:,}; {lay_out(plan.heads, parallel.tp)}"
     rules = plan.match(placed)
-    rows = [("parameter", "style", "shape", "local shape", "boxes of this rank")]
+    rows = [("parameter", "cut", "summed over tp", "init", "decay", "shape", "local shape", "boxes of this rank")]
     for name, placement in placed.items():
         shape, local_shape = times(placement.shape), times(placement.local_shape)
-        rows.append((name, str(rules[name]), shape, local_shape, boxes(placement)))
+        rule = rules[name]
+        says = (str(rule), rule.summed, str(rule.init), "yes" if rule.decay else "no")
+        rows.append((name, *says, shape, local_shape, boxes(placement)))
     yield from _table(rows)
 
 

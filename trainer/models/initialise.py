@@ -6,8 +6,8 @@ import hashlib
 
 import torch
 
-from trainer.config.groups.model import ModelConfig
 from trainer.parallel.boxes import Box
+from trainer.parallel.plan import Plan
 
 BLOCK_ROWS = 256
 """Rows (indices of the first dim) drawn from one generator. Part of the definition of a seed: never change it."""
@@ -20,15 +20,15 @@ class Initialiser:
     tensor, so that one process and a thousand ranks start bitwise equal.
     """
 
-    def __init__(self, config: ModelConfig, seed: int) -> None:
-        self.std, self.seed = config.init_std, seed
+    def __init__(self, plan: Plan, seed: int) -> None:
+        """plan: says of each parameter what it begins with."""
+        self.plan, self.seed = plan, seed
 
     def __call__(self, box: Box) -> torch.Tensor:
-        """FP32 values of shape ``box.sizes``: norms 1, biases 0, matrices normal(0, init_std)."""
-        if box.name.endswith(("norm.weight", "layernorm.weight")):
-            return torch.ones(box.sizes)
-        if box.name.endswith(".bias"):
-            return torch.zeros(box.sizes)
+        """FP32 values of shape ``box.sizes``, as the plan's rule for the parameter says."""
+        init = self.plan.rule(box.name).init
+        if init.kind != "normal":
+            return torch.ones(box.sizes) if init.kind == "ones" else torch.zeros(box.sizes)
         first, last = box.offsets[0], box.offsets[0] + box.sizes[0]
         rest = tuple(slice(o, o + n) for o, n in zip(box.offsets[1:], box.sizes[1:], strict=True))
         out = torch.empty(box.sizes)
@@ -37,11 +37,11 @@ class Initialiser:
             rows = self._block(box.name, block, min(BLOCK_ROWS, box.shape[0] - start), box.shape[1:])
             low, high = max(first, start), min(last, start + rows.shape[0])
             wanted = (slice(low - start, high - start), *rest)
-            out[low - first : high - first] = rows[wanted]
+            out[low - first : high - first] = rows[wanted] * init.std
         return out
 
     def _block(self, name: str, block: int, rows: int, rest: tuple[int, ...]) -> torch.Tensor:
         key = hashlib.blake2b(f"{self.seed}|{name}|{block}".encode(), digest_size=8).digest()
         # 63 bits: a generator's seed is a signed integer.
         generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
-        return torch.randn((rows, *rest), generator=generator) * self.std
+        return torch.randn((rows, *rest), generator=generator)

@@ -15,6 +15,7 @@ from torch import nn
 
 from trainer.config.groups.optim import OptimConfig
 from trainer.parallel.boxes import Regions
+from trainer.parallel.plan import Rule
 
 NORM_ROW = 16384
 """Elements whose squares are added up in one go; the flat gradient is padded to a multiple."""
@@ -42,9 +43,14 @@ class MixedPrecisionAdamW:
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], config: OptimConfig, mode: str, counted: Regions | None = None
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        rules: Mapping[str, Rule],
+        config: OptimConfig,
+        mode: str,
+        counted: Regions | None = None,
     ) -> None:
-        self.parameters, self.mode, self.clip_norm = dict(parameters), mode, config.clip_norm
+        self.parameters, self.rules, self.mode, self.clip_norm = dict(parameters), rules, mode, config.clip_norm
         self.masters = {
             name: p.detach().float().requires_grad_() if mode == "bf16_mixed" else p for name, p in parameters.items()
         }
@@ -54,7 +60,7 @@ class MixedPrecisionAdamW:
     def make_inner(self, config: OptimConfig) -> None:
         """The optimizer over the masters, with its state allocated."""
         self.adamw = MaskedAdamW(
-            parameter_groups(self.masters, config.weight_decay),
+            parameter_groups(self.masters, self.rules, config.weight_decay),
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
@@ -173,10 +179,12 @@ def _is_whole(tensor: torch.Tensor, parts: Sequence[tuple[slice, ...]]) -> bool:
     return len(parts) == 1 and tensor[parts[0]].numel() == tensor.numel()
 
 
-def parameter_groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; norms and biases do not. By name, not by shape: a shard of a matrix may be flat."""
-    decayed = [p for name, p in masters.items() if not name.endswith(("norm.weight", ".bias"))]
-    others = [p for name, p in masters.items() if name.endswith(("norm.weight", ".bias"))]
+def parameter_groups(
+    masters: Mapping[str, torch.Tensor], rules: Mapping[str, Rule], weight_decay: float
+) -> list[dict[str, object]]:
+    """What decays and what does not, as the plan's rules say. rules: by the same names."""
+    decayed = [p for name, p in masters.items() if rules[name].decay]
+    others = [p for name, p in masters.items() if not rules[name].decay]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 

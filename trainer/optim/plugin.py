@@ -25,7 +25,7 @@ class PluginOptimizer(MixedPrecisionAdamW):
         """Make it, and let it allocate its state by a step on zeros: a checkpoint is loaded into what exists."""
         assert config._target_ is not None
         self._updates = 0
-        groups = parameter_groups(self.masters, config.weight_decay)
+        groups = parameter_groups(self.masters, self.rules, config.weight_decay)
         self.inner: torch.optim.Optimizer = call(
             KEY, config._target_, groups, options={"lr": config.lr, **config.options}
         )

@@ -1,12 +1,19 @@
 """The sharding plan: a table {parameter glob: rule} that stands beside a plain model.
 
-style      which dim is cut over the tensor-parallel ranks
-vocab      0: rows of the embedding and of the head
-column     0: output features; with ``heads``, between query heads
-row        1: input features; with ``heads``, between query heads
-kv         0: between key-value heads, which are replicated where there are fewer of them than ranks
-norm       none; under sequence parallelism its gradient is summed over the ranks
-replicate  none
+A rule says everything about a parameter that the lowerings, the initialiser, the optimizer and the reductions need;
+nobody decides by the ending of a name.
+
+cut     which dim is cut over the tensor-parallel ranks
+vocab   0: rows of the embedding and of the head
+column  0: output features; with ``heads``, between query heads
+row     1: input features; with ``heads``, between query heads
+kv      0: between key-value heads, which are replicated where there are fewer of them than ranks
+none    none: every tensor-parallel rank holds the whole parameter
+
+summed    when the gradient on one tensor-parallel rank is a part of a sum over all of them
+never     it is whole on every rank (or the parameter is cut)
+sequence  under sequence parallelism: a norm between blocks sees this rank's part of the sequence
+always    a norm or an adapter inside a cut block sees this rank's heads or features only
 """
 
 from __future__ import annotations
@@ -20,24 +27,70 @@ from trainer.errors import ConfigError, Problem
 from trainer.parallel.heads import Heads
 from trainer.parallel.placement import Placement, Uncuttable, cut, even, key_value_heads, query_heads, whole
 
-Style = Literal["vocab", "column", "row", "kv", "norm", "replicate"]
+Cut = Literal["vocab", "column", "row", "kv", "none"]
+Summed = Literal["never", "sequence", "always"]
 WHERE = "the model's sharding plan (trainer/models/sharding.py)"
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How a parameter is cut. ``heads``: the cut, of style column or row, runs between query heads."""
+class Init:
+    """Initial values: normal with this standard deviation, ones or zeros."""
 
-    style: Style
+    kind: Literal["normal", "ones", "zeros"]
+    std: float = 0.0
+
+    def __str__(self) -> str:
+        return f"normal({self.std:g})" if self.kind == "normal" else self.kind
+
+
+ONES, ZEROS = Init("ones"), Init("zeros")
+
+
+def normal(std: float) -> Init:
+    """Normal around 0 with standard deviation ``std``."""
+    return Init("normal", std)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Everything about a parameter.
+
+    cut, summed: see the module's table. init: its initial values. decay: whether weight decay applies. heads: the cut
+    (column or row) runs between query heads.
+    """
+
+    cut: Cut
+    init: Init
+    decay: bool = True
+    summed: Summed = "never"
     heads: bool = False
 
     def __str__(self) -> str:
-        return f"{self.style} (heads)" if self.heads else self.style
+        return f"{self.cut} (heads)" if self.heads else self.cut
 
     @property
     def dim(self) -> int | None:
         """The dim that is cut, if any."""
-        return {"vocab": 0, "column": 0, "kv": 0, "row": 1}.get(self.style)
+        return {"vocab": 0, "column": 0, "kv": 0, "row": 1}.get(self.cut)
+
+    def is_partial(self, tp: int, sequence: bool) -> bool:
+        """Whether each of ``tp`` ranks has a part of the gradient's sum. sequence: sequence parallelism is on."""
+        return tp > 1 and (self.summed == "always" or (self.summed == "sequence" and sequence))
+
+
+def matrix(cut: Cut, std: float, heads: bool = False) -> Rule:
+    """A weight matrix: normal, decays."""
+    return Rule(cut, normal(std), heads=heads)
+
+
+def bias(cut: Cut = "none", heads: bool = False) -> Rule:
+    """A bias: zeros, no decay. Uncut, it stands between blocks, as that of a LayerNorm does."""
+    return Rule(cut, ZEROS, decay=False, summed="sequence" if cut == "none" else "never", heads=heads)
+
+
+def norm(summed: Summed = "sequence") -> Rule:
+    """The weight of a norm: ones, no decay. summed: "always" for a norm inside a cut block, such as QK norm."""
+    return Rule("none", ONES, decay=False, summed=summed)
 
 
 @dataclass(frozen=True)
@@ -55,6 +108,12 @@ class Plan:
     decoder: str = "model"
     embedding: str = "model.embed_tokens"
     layers: str = "model.layers"
+    hidden: int = 0
+    """Width of the activations that travel between layers and pipeline stages."""
+
+    def rule(self, name: str) -> Rule:
+        """The one rule of a parameter. Raises ConfigError where it has none or several."""
+        return self.match([name])[name]
 
     def match(self, names: Iterable[str]) -> dict[str, Rule]:
         """The one rule of each parameter. Raises ConfigError naming every parameter that has none or several."""
@@ -84,7 +143,7 @@ class Plan:
             try:
                 placed[name] = self._place(name, rule, shapes[name], tp, rank)
             except Uncuttable as error:
-                cutting = f"style {rule} cuts dim {rule.dim} over {tp} ranks: {error.rule}"
+                cutting = f"cut {rule} cuts dim {rule.dim} over {tp} ranks: {error.rule}"
                 problems.append(Problem(name, tuple(shapes[name]), cutting, error.remedy))
         if problems:
             raise ConfigError(problems)
@@ -95,10 +154,10 @@ class Plan:
         if dim is None:
             return whole(name, shape, copy=rank)
         if dim >= len(shape):
-            raise Uncuttable(f"the parameter has a dim {dim}", f"give it another style in {WHERE}")
+            raise Uncuttable(f"the parameter has a dim {dim}", f"give it another cut in {WHERE}")
         if rule.heads:
             extent, segments = query_heads(shape[dim], self.heads, tp, rank)
-        elif rule.style == "kv":
+        elif rule.cut == "kv":
             extent, segments = key_value_heads(shape[dim], self.heads, tp, rank)
         else:
             extent, segments = even(shape[dim], tp, rank)

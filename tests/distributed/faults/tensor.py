@@ -61,7 +61,7 @@ def shared_norms_counted_by_every_rank() -> None:
 
 @fault
 def norms_not_summed_over_the_sequence() -> None:
-    after(Reduction, "__init__", lambda self, *_, **__: self._norms.clear())
+    after(Reduction, "__init__", lambda self, *_, **__: self._partial.clear())
 
 
 @fault

@@ -99,7 +99,8 @@ class NativeBackend:
             name: [box.local for box in placement.boxes if box.copy == 0]
             for name, placement in self._placements.items()
         }
-        self._optimizer = self._make_optimizer(*self._updated(precision), counted)
+        parameters, mode = self._updated(precision)
+        self._optimizer = self._make_optimizer(parameters, plan.match(parameters), mode, counted)
         tied = self._stages[0].tied
         self._reduction = Reduction(
             self.mesh, self._groups, plan, self._placements, self._sharded, self.parallel.sp, tied
@@ -123,14 +124,13 @@ class NativeBackend:
         return shards, "fp32" if precision == "bf16_mixed" else precision
 
     def _make_pipeline(self, plan: Plan) -> Pipeline:
-        hidden = self._hidden(plan)
         parts = self.mesh.tp if self.parallel.sp else 1
         return Pipeline(
             {stage.number: stage.model for stage in self._stages},
             len(self._layers_of_stages),
             self.parallel.pipeline.schedule,
             self._groups["pp"],
-            lambda batch, seq: (batch, seq // parts, hidden),
+            lambda batch, seq: (batch, seq // parts, plan.hidden),
             self.dtype,
             self._collect,
         )
@@ -141,10 +141,6 @@ class NativeBackend:
         for stage in self._stages:
             if stage.sharded is not None:
                 stage.sharded.collect()
-
-    def _hidden(self, plan: Plan) -> int:
-        norm = next(name for name, rule in plan.match(self._placements).items() if rule.style == "norm")
-        return self._placements[norm].shape[0]
 
     @torch.no_grad()
     def load_initial(self, initialise: Initialise) -> None:

@@ -134,7 +134,7 @@ class NeuronBackend:
         self._rules, sharded = of_mine, self.parallel.zero > 0
         data = groups.as_lists(self.mesh.groups(*DATA)) if sharded else [[rank] for rank in range(self.mesh.world)]
         self._reduction = Reduction(self.mesh, plan, mine, of_mine, self.parallel.sp, not sharded, self.device)
-        self._zero = Zero1(self._parameters, self._optim, master, data, self._reduction, self._grouped)
+        self._zero = Zero1(self._parameters, of_mine, self._optim, master, data, self._reduction, self._grouped)
         self._host = HostStore(self._zero, mine, self.mesh, sharded)
         rows = {name: self._host.rows(name) for name in mine}
         self._zero.counted = self._reduction.counted(rows, self.device)

@@ -59,7 +59,7 @@ def lower(model: nn.Module, plan: Plan, mode: str, every: int) -> None:
         contexts = _full
         if mode == "selective":
             prefix = f"{plan.layers}.{number}."
-            rows = {name.rpartition(".")[0] for name, rule in rules.items() if rule.style == "row"}
+            rows = {name.rpartition(".")[0] for name, rule in rules.items() if rule.cut == "row"}
             contexts = _selective([model.get_submodule(path) for path in rows if path.startswith(prefix)])
         # Not a wrapper module: parameters keep their names, and other hooks stay around it.
         layer.forward = partial(

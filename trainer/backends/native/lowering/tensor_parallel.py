@@ -63,7 +63,7 @@ def lower(
     rules = plan.match(placements)
     cut_parameters(model, placements)
     for name, rule in rules.items():
-        if rule.style == "row" and not name.endswith(".bias"):
+        if rule.cut == "row":
             model.get_submodule(name.rpartition(".")[0]).register_forward_hook(seam.leaving)
     for path in blocks(rules):
         block = model.get_submodule(path)
@@ -76,7 +76,7 @@ def lower(
 
 def blocks(rules: Mapping[str, Rule]) -> list[str]:
     """Modules whose own linears are cut by output (self_attn, mlp): their input enters once for all of them."""
-    columns = [name for name, rule in rules.items() if rule.style in ("column", "kv")]
+    columns = [name for name, rule in rules.items() if rule.cut in ("column", "kv")]
     return list(dict.fromkeys(name.rpartition(".")[0].rpartition(".")[0] for name in columns))
 
 
@@ -96,7 +96,7 @@ def cut_parameters(model: nn.Module, placements: Mapping[str, Placement]) -> Non
 def _cut_vocabulary(model: nn.Module, plan: Plan, placements: Mapping[str, Placement], seam: Seam) -> None:
     """The embedding looks up its own rows; the loss meets over them; logits, wanted for sampling only, are gathered."""
     first_rows = [
-        placements[name].boxes[0].offsets[0] for name, rule in plan.match(placements).items() if rule.style == "vocab"
+        placements[name].boxes[0].offsets[0] for name, rule in plan.match(placements).items() if rule.cut == "vocab"
     ]
     embedding, head = submodule(model, plan.embedding), submodule(model, plan.head)
     if embedding is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainer.parallel.boxes import Regions
+from trainer.parallel.plan import Rule
 
 
 class Optimizer(Protocol):
@@ -34,6 +35,7 @@ class Optimizer(Protocol):
     def updates(self, count: int) -> None: ...
 
 
-MakeOptimizer = Callable[[Mapping[str, nn.Parameter], str, Regions], Optimizer]
-"""Makes the optimizer over the lowered model's parameters, by canonical name, for a precision mode; the regions are the
+MakeOptimizer = Callable[[Mapping[str, nn.Parameter], Mapping[str, Rule], str, Regions], Optimizer]
+"""Makes the optimizer over the lowered model's parameters, by canonical name, with
+their rules, for a precision mode; the regions are the
 parts of the gradients that this rank counts in the global norm, which other ranks may hold too."""

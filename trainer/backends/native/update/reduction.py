@@ -20,7 +20,7 @@ class Reduction:
     """Made once; makes process groups, so every rank of the world has to make it.
 
     placements: by canonical name, of the tensors that the optimizer has. sharded: ZeRO has summed them over the data
-    axes. sequence: norms saw a part of the sequence. tied: the last stage's head is the first stage's embedding.
+    axes. sequence: sequence parallelism is on. tied: the last stage's head is the first stage's embedding.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Reduction:
         self._groups, self._sharded = groups, sharded
         rules = plan.match(placements)
         self._padded = {name: placement for name, placement in placements.items() if placement.padded}
-        self._norms = [name for name, rule in rules.items() if sequence and mesh.tp > 1 and rule.style == "norm"]
+        self._partial = [name for name, rule in rules.items() if rule.is_partial(mesh.tp, sequence)]
         self._shared = shared_heads(plan, lay_out(plan.heads, mesh.tp), placements, mesh) if mesh.tp > 1 else []
         self._ends = ends_of_pipeline(mesh) if tied and mesh.pp > 1 else None
         self._tied = [f"{plan.embedding}.weight"] if self._ends is not None else []
@@ -45,8 +45,8 @@ class Reduction:
         """Sum the optimizer's gradients over the ranks that share them, in place."""
         self._clear_padding(optimizer)
         add_copies(self._shared, optimizer.gradient)
-        if self._norms:
-            sum_over([optimizer.gradient(name) for name in self._norms], self._groups["tp"])
+        if self._partial:
+            sum_over([optimizer.gradient(name) for name in self._partial], self._groups["tp"])
         if self._ends is not None:
             sum_over([optimizer.gradient(name) for name in self._tied], self._ends)
         if "data" in self._groups and not self._sharded:

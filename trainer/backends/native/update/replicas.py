@@ -29,7 +29,7 @@ def shared_heads(plan: Plan, layout: HeadLayout, placements: Mapping[str, Placem
     Under ZeRO a rank has some rows of a head; validation sees to it that its fellow holders have the same ones.
     """
     shared = []
-    names = [name for name, rule in plan.match(placements).items() if rule.style == "kv"]
+    names = [name for name, rule in plan.match(placements).items() if rule.cut == "kv"]
     for head in range(layout.heads.key_value):
         holders = layout.holders(head)
         if len(holders) == 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from trainer.parallel.boxes import Box
 from trainer.parallel.placement import Placement
+from trainer.parallel.plan import Rule
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Piece:
 
     name: str
     placement: Placement
+    rule: Rule
     row: int = 0
 
     @property
@@ -44,11 +46,11 @@ class Local:
             yield piece.name, piece.placement, here
 
 
-def fuse(names: Sequence[str], placements: Mapping[str, Placement]) -> Local:
+def fuse(names: Sequence[str], placements: Mapping[str, Placement], rules: Mapping[str, Rule]) -> Local:
     """Several parameters in one tensor, in order."""
     pieces, row = [], 0
     for name in names:
-        pieces.append(Piece(name, placements[name], row))
+        pieces.append(Piece(name, placements[name], rules[name], row))
         row += placements[name].local_shape[0]
     return Local(tuple(pieces))
 

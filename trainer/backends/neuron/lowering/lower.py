@@ -52,18 +52,18 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     placements = plan.place(shapes, options.tp, options.tp_rank)
     layers = Layers(options.tp, options.sequence, options.dtype)
-    locals_ = {name: fuse([name], placements) for name in placements}
+    rules = plan.match(placements)
+    locals_ = {name: fuse([name], placements, rules) for name in placements}
     for path, module in list(model.named_modules()):
         if hasattr(module, "project"):
-            _lower_attention(module, path, placements, layers, locals_)
+            _lower_attention(module, path, placements, rules, layers, locals_)
         elif hasattr(module, "gate_and_up"):
-            _lower_feed_forward(module, path, placements, layers, locals_)
+            _lower_feed_forward(module, path, placements, rules, layers, locals_)
     _lower_vocabulary(model, layers)
     _attend(model, options)
     model.to(options.dtype)
-    _mark_norms(model, layers)
+    _mark(model, rules, layers)
     lowered = LoweredLM(model, _recomputed(model, options))
-    rules = plan.match(placements)
     kept = {name: locals_[name] for name, _ in lowered.named_parameters()}
     if model.config.tied:  # a pipeline's last stage has a second copy, by this name
         kept["lm_head.weight"] = replace(locals_["model.embed_tokens.weight"], copy=True)
@@ -71,12 +71,17 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
 
 
 def _lower_attention(
-    module: Any, path: str, placements: Mapping[str, Placement], layers: Layers, locals_: dict[str, Local]
+    module: Any,
+    path: str,
+    placements: Mapping[str, Placement],
+    rules: Mapping[str, Rule],
+    layers: Layers,
+    locals_: dict[str, Local],
 ) -> None:
     kinds = ["weight", "bias"] if module.q_proj.bias is not None else ["weight"]
     for kind in kinds:
         names = [f"{path}.{projection}.{kind}" for projection in ("q_proj", "k_proj", "v_proj")]
-        locals_[f"{path}.qkv_proj.{kind}"] = fuse(names, placements)
+        locals_[f"{path}.qkv_proj.{kind}"] = fuse(names, placements, rules)
     widths = [piece.rows for piece in locals_[f"{path}.qkv_proj.weight"].pieces]
     module.qkv_proj = layers.column(module.q_proj.in_features, sum(widths), bias=len(kinds) > 1)
     module.project = _split(module.qkv_proj, widths)
@@ -86,10 +91,15 @@ def _lower_attention(
 
 
 def _lower_feed_forward(
-    module: Any, path: str, placements: Mapping[str, Placement], layers: Layers, locals_: dict[str, Local]
+    module: Any,
+    path: str,
+    placements: Mapping[str, Placement],
+    rules: Mapping[str, Rule],
+    layers: Layers,
+    locals_: dict[str, Local],
 ) -> None:
     names = [f"{path}.{projection}.weight" for projection in ("gate_proj", "up_proj")]
-    fused = locals_[f"{path}.gate_up_proj.weight"] = fuse(names, placements)
+    fused = locals_[f"{path}.gate_up_proj.weight"] = fuse(names, placements, rules)
     widths = [piece.rows for piece in fused.pieces]
     module.gate_up_proj = layers.column(module.gate_proj.in_features, sum(widths))
     module.gate_and_up = _split(module.gate_up_proj, widths)
@@ -128,11 +138,12 @@ def _attend(model: Any, options: Options) -> None:
             module.attend = GatheredAttention(module.attend, group)
 
 
-def _mark_norms(model: nn.Module, layers: Layers) -> None:
-    """Their gradients are partial sums under sequence parallelism; NxD's own tools look for this mark."""
+def _mark(model: nn.Module, rules: Mapping[str, Rule], layers: Layers) -> None:
+    """What is not cut, and has a partial gradient under sequence parallelism: NxD's own tools look for this mark."""
     for name, parameter in model.named_parameters():
-        if name.endswith("norm.weight"):
-            parameter.sequence_parallel_enabled = layers.sequence and layers.tp > 1  # type: ignore[attr-defined]
+        if name in rules and rules[name].dim is None:
+            partial = layers.sequence and layers.tp > 1 and rules[name].summed == "sequence"
+            parameter.sequence_parallel_enabled = partial  # type: ignore[attr-defined]
 
 
 def _recomputed(model: Any, options: Options) -> frozenset[str]:

@@ -45,11 +45,11 @@ def _differences(
     if rule.dim is not None:
         expected |= {"partition_dim": rule.dim, "num_partitions": tp}
     else:
-        expected["sequence_parallel_enabled"] = sequence and tp > 1
+        expected["sequence_parallel_enabled"] = sequence and tp > 1 and rule.summed == "sequence"
     for mark, value in expected.items():
         found = tuple(parameter.shape) if mark == "shape" else getattr(parameter, mark, False)
         if found != value:
-            yield Problem(f"{name}.{mark}", found, f"{value}, by style {rule} of the sharding plan", REMEDY)
+            yield Problem(f"{name}.{mark}", found, f"{value}, by cut {rule} of the sharding plan", REMEDY)
 
 
 def audit_reduction(model: nn.Module, dtype: torch.dtype) -> None:

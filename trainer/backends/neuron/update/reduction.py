@@ -24,7 +24,7 @@ BUCKET_ELEMENTS = 130 * 2**20 // 4
 class Reduction:
     """Made once for the parameters of a rank (by their lowered names).
 
-    sequence: norms saw a part of the sequence. replicated: without ZeRO-1 the data axes are summed here.
+    sequence: sequence parallelism is on. replicated: without ZeRO-1 the data axes are summed here.
     """
 
     def __init__(
@@ -39,7 +39,8 @@ class Reduction:
     ) -> None:
         self._mesh, self._locals, self._rules = mesh, locals_, rules
         self._layout = lay_out(plan.heads, mesh.tp)
-        self._sequence, self._replicated = sequence and mesh.tp > 1, replicated and mesh.size(*DATA) > 1
+        self._partial = [name for name, rule in rules.items() if rule.is_partial(mesh.tp, sequence)]
+        self._replicated = replicated and mesh.size(*DATA) > 1
         self._kept = {name: mask.to(device) for name, mask in self._padding()}
         self._copies = Copies(self._layout, mesh, device) if self._layout.copies > 1 else None
 
@@ -49,9 +50,8 @@ class Reduction:
             gradients[name].mul_(mask)
         if self._copies is not None:
             self._copies.add([rows for name, gradient in gradients.items() for rows in self._shared(name, gradient)])
-        if self._sequence:
-            norms = [gradients[name] for name, rule in self._rules.items() if rule.style in ("norm", "replicate")]
-            sum_over(norms, as_lists(self._mesh.groups("tp")))
+        if self._partial:
+            sum_over([gradients[name] for name in self._partial], as_lists(self._mesh.groups("tp")))
         if self._replicated:
             sum_over(list(gradients.values()), as_lists(self._mesh.groups(*DATA)))
 
@@ -59,7 +59,7 @@ class Reduction:
         """The output projection's columns of padded heads get a gradient, though nothing may come of it."""
         if self._layout.padded_queries:
             for name, rule in self._rules.items():
-                if rule.style == "row" and rule.heads:
+                if rule.cut == "row" and rule.heads:
                     (piece,) = self._locals[name].pieces
                     mask = torch.zeros(1, piece.placement.local_shape[1])
                     for box in piece.placement.boxes:
@@ -69,7 +69,7 @@ class Reduction:
     def _shared(self, name: str, gradient: torch.Tensor) -> Iterator[torch.Tensor]:
         """Rows of key-value heads, as [slots, rest]."""
         for piece in self._locals[name].pieces:
-            if piece.name.rpartition(".")[0].endswith(("k_proj", "v_proj")):
+            if piece.rule.cut == "kv":
                 rows = gradient[piece.row : piece.row + piece.rows]
                 yield rows.view(self._layout.slots_per_rank, -1)
 
@@ -82,7 +82,7 @@ class Reduction:
         share = 1.0 / self._mesh.size(*DATA) if self._replicated else 1.0
         for name, local in self._locals.items():
             factor: torch.Tensor | float = 0.0 if local.copy else share
-            if self._rules[name].style in ("norm", "replicate"):
+            if self._rules[name].dim is None:
                 factor = factor / self._mesh.tp
             elif self._copies is not None and len(local.pieces) == 3:
                 factor = _rows_that_count(local, *rows[name]).to(device) * factor

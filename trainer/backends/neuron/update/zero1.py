@@ -16,13 +16,14 @@ from torch import nn
 
 from trainer.backends.neuron.update.adamw import DeviceAdamW
 from trainer.config.groups.optim import OptimConfig
+from trainer.parallel.plan import Rule
 
 BUCKET_MEGABYTES = 130
 """Of reduce-scatter and all-gather; above 140 NxD has seen NaN (neuronx-distributed, trainer/trainer.py)."""
 
 
-Grouped = Callable[[Mapping[str, torch.Tensor], float], list[dict[str, object]]]
-"""Parameter groups from parameters by name and the weight decay: which decay is the optimizer's affair."""
+Grouped = Callable[[Mapping[str, torch.Tensor], Mapping[str, Rule], float], list[dict[str, object]]]
+"""Parameter groups from parameters and their rules, by name, and the weight decay."""
 
 
 class Zero1(NeuronZero1Optimizer):
@@ -38,6 +39,7 @@ class Zero1(NeuronZero1Optimizer):
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
+        rules: Mapping[str, Rule],
         config: OptimConfig,
         dtype: torch.dtype,
         groups: list[list[int]],
@@ -48,7 +50,7 @@ class Zero1(NeuronZero1Optimizer):
         self.counted: Mapping[str, torch.Tensor | float] = {}
         self._lr = self._loss = torch.zeros(1)
         super().__init__(
-            grouped(parameters, config.weight_decay),
+            grouped(parameters, rules, config.weight_decay),
             DeviceAdamW,
             optimizer_dtype=dtype,
             grad_clipping=True,
