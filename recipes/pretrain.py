@@ -14,9 +14,8 @@ from trainer.data.describe import compressor_references, describe
 from trainer.data.loader import TrainLoader
 from trainer.data.order import Cursor
 from trainer.errors import ExitCode
-from trainer.models.decoder import CausalLM
+from trainer.models.family import family_of
 from trainer.models.initialise import Initialiser
-from trainer.models.sharding import sharding_plan
 from trainer.observe.sinks import open_sinks
 from trainer.observe.wandb_sink import open_wandb
 from trainer.rules.derived import Derived
@@ -45,8 +44,9 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             return ExitCode.DONE
         say = partial(print, flush=True) if not world.rank else None
         corpus = on_every_rank(backend, partial(prepare_corpus, config.data, config.model.vocab, say))
-        backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
-        initialise = Initialiser(sharding_plan(config.model), config.seed)
+        family = family_of(config.model)
+        backend.shard(family.build, family.plan, config.precision.mode)
+        initialise = Initialiser(family.plan, config.seed)
         here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
         state = resume_or_initialise(
             directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here

@@ -6,6 +6,7 @@ dpN tpN ppN cpN       sizes of the axes             sp      sequence parallelism
 interleaved, zb       two stages a rank (else 1F1B) cutsA.B layers of the stages (else balanced by cost)
 zeroN                 stage of ZeRO                 selective, full, everyN: recomputation
 padded                the model below whose heads no number of ranks divides (else the tied one)
+qknorm                the tied one as a family of a user's own: QK norm, LayerNorm with biases (tests/qk_norm.py)
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ TIED = ModelConfig(hidden=64, layers=5, heads=4, kv_heads=2, mlp=96, vocab=512, 
 """Five layers, which no number of stages divides; the loss meets a last chunk that is not full."""
 PADDED = replace(TIED, hidden=72, heads=9, kv_heads=3, tied=False, qkv_bias=True)
 """On 2 ranks a head is held twice; on 4 there is padding besides."""
+OWN = replace(TIED, family="tests.qk_norm:family")
+MODELS = {"": TIED, "padded": PADDED, "qknorm": OWN}
 SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
 
 
@@ -38,7 +41,8 @@ class Layout:
     name: str
     dp: int
     parallel: ParallelConfig
-    padded: bool
+    model: str
+    """Which of MODELS."""
 
     @property
     def processes(self) -> int:
@@ -48,12 +52,12 @@ class Layout:
     @property
     def reference(self) -> str:
         """The layout of one process with the same model."""
-        return "one-padded" if self.padded else "one"
+        return f"one-{self.model}" if self.model else "one"
 
 
 def parse(name: str) -> Layout:
     """The layout that a name says."""
-    dp, padded, parallel = 1, False, ParallelConfig()
+    dp, model, parallel = 1, "", ParallelConfig()
     for part in name.split("-"):
         word, number = re.fullmatch(r"([a-z]+)([\d.]*)", part).groups()  # type: ignore[union-attr]
         if word == "dp":
@@ -73,11 +77,11 @@ def parse(name: str) -> Layout:
             parallel = replace(parallel, recompute=word)
         elif word == "every":
             parallel = replace(parallel, recompute_every=int(number))
-        elif word == "padded":
-            padded = True
+        elif word in MODELS:
+            model = word
         else:
             assert part == "one", f"no part of a layout is called {part}"
-    return Layout(name, dp, parallel, padded)
+    return Layout(name, dp, parallel, model)
 
 
 def configuration(layout: Layout, precision: str) -> Config:
@@ -88,7 +92,7 @@ def configuration(layout: Layout, precision: str) -> Config:
     return Config(
         seed=1234,
         train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=2 if layout.dp == 1 else 1),
-        model=PADDED if layout.padded else TIED,
+        model=MODELS[layout.model],
         data=DataConfig(
             sources=[SourceConfig(paths=["corpus"])],
             tokenizer=TokenizerConfig(vocab=512),

@@ -29,9 +29,8 @@ from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.heldout import HeldoutWindows
 from trainer.data.loader import TrainLoader
 from trainer.data.order import Cursor
-from trainer.models.decoder import CausalLM
+from trainer.models.family import family_of
 from trainer.models.initialise import Initialiser
-from trainer.models.sharding import sharding_plan
 from trainer.optim.schedule import learning_rate
 from trainer.parallel.boxes import Box
 from trainer.rules.check import validate
@@ -76,8 +75,9 @@ def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBac
     backend = make_backend(config, derived, world)
     assert isinstance(backend, NativeBackend)
     backend.setup()
-    backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), precision)
-    backend.load_initial(Initialiser(sharding_plan(config.model), config.seed))
+    family = family_of(config.model)
+    backend.shard(family.build, family.plan, precision)
+    backend.load_initial(Initialiser(family.plan, config.seed))
     return backend, config, derived
 
 

@@ -24,6 +24,7 @@ CASES = {
     "initialised_by_local_rows": ("tp2-padded", "initial parameters differ"),
     "embedding_rows_shifted_in_evaluation": ("tp2-padded", "heldout"),
     "norms_not_summed_over_the_sequence": ("tp2-sp", "gradients"),
+    "norms_of_heads_not_summed": ("tp2-qknorm", "gradients"),
     "gathered_sequence_keeps_own_gradient": ("tp2-sp", "norm"),
     "key_value_gradients_counted_twice_over_cp": ("cp2-padded", "norm"),
     "gradients_summed_twice_over_cp": ("cp2-padded", "norm"),
@@ -51,7 +52,7 @@ LAYOUTS = list(dict.fromkeys(layout for layout, _ in CASES.values()))
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """References, each layout as it is, and each fault: three steps, the warm-up's first."""
-    jobs = [f"{layout}:fp32:{STEPS}" for layout in ("one", "one-padded", *LAYOUTS)]
+    jobs = [f"{layout}:fp32:{STEPS}" for layout in ("one", "one-padded", "one-qknorm", *LAYOUTS)]
     jobs += [f"{layout}:fp32:{STEPS}:{fault}" for fault, (layout, _) in CASES.items()]
     return harness.train_layouts(tmp_path_factory.mktemp("faults"), jobs, timeout=900)
 

@@ -23,6 +23,8 @@ QUICK = {
         "pp4-cuts1.2.1.1-padded",
         "tp2-sp-pp2-interleaved-padded",
         "dp2-tp2-sp-pp2-zb-zero1",
+        "tp2-qknorm",
+        "tp2-sp-qknorm",
     ],
     "bf16_mixed": ["tp2-sp-pp2-interleaved-padded"],
 }

@@ -17,9 +17,8 @@ from tests.distributed.matrix_worker import FIRST, INITIAL, within
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.schema import Config
-from trainer.models.decoder import CausalLM
+from trainer.models.family import family_of
 from trainer.models.initialise import Initialiser
-from trainer.models.sharding import sharding_plan
 from trainer.parallel.boxes import Box
 from trainer.rules.derived import Derived, derive
 from trainer.run.world import World
@@ -38,8 +37,9 @@ def bring_up(config: Config, precision: str) -> tuple[NeuronBackend, Derived]:
     backend = make_backend(config, derived, world)
     assert isinstance(backend, NeuronBackend)
     backend.setup()
-    backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), precision)
-    backend.load_initial(Initialiser(sharding_plan(config.model), config.seed))
+    family = family_of(config.model)
+    backend.shard(family.build, family.plan, precision)
+    backend.load_initial(Initialiser(family.plan, config.seed))
     return backend, derived
 
 

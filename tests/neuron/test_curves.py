@@ -21,7 +21,14 @@ from tests.neuron.training import DOUBLE, Bench, Outcomes, references
 pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
 
 ON_DOUBLE = {
-    "fp32": ["tp4-sp-padded", "pp2-interleaved-full", "cp2-zero1-padded", "dp2-tp2-sp-pp2-zero1"],
+    "fp32": [
+        "tp4-sp-padded",
+        "pp2-interleaved-full",
+        "cp2-zero1-padded",
+        "dp2-tp2-sp-pp2-zero1",
+        "tp2-qknorm",
+        "tp2-sp-qknorm",
+    ],
     "bf16_mixed": ["dp2-tp2-zero1-padded"],
 }
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
@@ -37,6 +44,9 @@ ON_SOURCE = {
         "tp4-padded",
         "tp4-sp",
         "tp4-sp-padded",
+        "tp2-qknorm",
+        "tp2-sp-qknorm",
+        "tp2-sp-pp2-qknorm",
         "dp2",
         "dp2-zero1",
         "dp4-zero1-padded",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from trainer.config.schema import Config
-from trainer.models.decoder import CausalLM
-from trainer.models.sharding import sharding_plan
+from trainer.models.family import family_of
 from trainer.parallel.boxes import Box
 from trainer.parallel.heads import lay_out
 from trainer.parallel.mesh import Mesh
@@ -25,7 +25,7 @@ def describe_plan(config: Config, rank: int) -> Iterator[str]:
     """
     model, parallel = config.model, config.parallel
     mesh = Mesh(rank, tp=parallel.tp, cp=parallel.cp, pp=parallel.pp)
-    stages, plan = pipeline_stages(config), sharding_plan(model)
+    stages, plan = pipeline_stages(config), family_of(model).plan
     whole = _shapes(config, None)
     total = sum(math.prod(shape) for shape in whole.values())
     yield f"{model.name}: {total:,} parameters over tp {parallel.tp} x cp {parallel.cp} x pp {parallel.pp}"
@@ -52,7 +52,7 @@ def describe_plan(config: Config, rank: int) -> Iterator[str]:
 def _shapes(config: Config, layers: range | None) -> Mapping[str, tuple[int, ...]]:
     """Global shapes by canonical name: of the whole model, or of a stage with these layers."""
     with torch.device("meta"):
-        model = CausalLM(config.model)
+        model: Any = family_of(config.model).build()
     if layers is not None:
         model.keep_stage(layers)
     names = model.canonical_names()
@@ -68,7 +68,7 @@ def _layout(config: Config, stages: tuple[range, ...]) -> Iterator[str]:
         return
     yield f"  pipeline {pipe.schedule}, {pipe.virtual_stages} stage(s) a rank; cost: FLOPs over the mean of the stages"
     rows = [("  stage", "pp rank", "layers", "cost", "parameters of a tp rank")]
-    costs, plan = stage_costs(config.model, config.data.seq_len, stages), sharding_plan(config.model)
+    costs, plan = stage_costs(config.model, config.data.seq_len, stages), family_of(config.model).plan
     for number, layers in enumerate(stages):
         placed = plan.place(_shapes(config, layers), parallel.tp, 0)
         count = sum(math.prod(placement.local_shape) for placement in placed.values())

@@ -1,4 +1,7 @@
-"""A user's own code, named by ``_target_`` in the configuration: the only place where names become code."""
+"""Code that the configuration names, ours or a user's: the only place where names become code.
+
+A door's value (model.family) reads module:maker; ``_target_`` of a source or an optimizer reads module.name.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,21 @@ def problem_of(key: str, target: str) -> Problem | None:
     if importlib.util.find_spec(package) is None:
         return Problem(key, target, f"Python finds the module {package}", REMEDY)
     return None
+
+
+def problem_of_named(key: str, text: str) -> Problem | None:
+    """What is wrong with a door's module:maker as far as can be told without importing it."""
+    module, _, name = text.partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        return Problem(key, text, "a name of the table, or module:maker", "write it as package.module:maker")
+    return problem_of(key, f"{module}.{name}")
+
+
+def call_named(key: str, text: str, *arguments: Any) -> Any:
+    """Import a door's module:maker and call it. Raises ConfigError as ``call`` does."""
+    if (problem := problem_of_named(key, text)) is not None:
+        raise ConfigError(problem)
+    return call(key, text.replace(":", "."), *arguments, options={})
 
 
 def call(key: str, target: str, *arguments: Any, options: Mapping[str, Any]) -> Any:

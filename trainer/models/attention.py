@@ -59,11 +59,16 @@ class Attention(nn.Module):
         queries, keys, values = self.project(x)
         batch, seq, _ = queries.shape
         split = (batch, seq, -1, self.head_dim)
-        q = rotate(queries.reshape(split).transpose(1, 2), context.cosines, context.sines)
-        k = rotate(keys.reshape(split).transpose(1, 2), context.cosines, context.sines)
+        q, k = self.normalise(queries.reshape(split), keys.reshape(split))
+        q = rotate(q.transpose(1, 2), context.cosines, context.sines)
+        k = rotate(k.transpose(1, 2), context.cosines, context.sines)
         v = values.reshape(split).transpose(1, 2)
         out = self.attend(q, k, v, context)
         return self.o_proj(out.transpose(1, 2).reshape(batch, seq, -1))
+
+    def normalise(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both [batch, seq, heads, head_dim], before the rotation. A family with QK norm overrides this."""
+        return queries, keys
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """[batch, seq, hidden] -> queries, keys and values, each [batch, seq, heads * head_dim]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,15 +18,29 @@ from trainer.models.norm import RMSNorm
 from trainer.models.rotary import Rotary
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a family may put in the place of the decoder's own parts.
+
+    attention: made from the ModelConfig. norm: made from (size, eps); maps [..., size] to the same shape and dtype.
+    """
+
+    attention: Callable[[ModelConfig], nn.Module] = Attention
+    norm: Callable[[int, float], nn.Module] = RMSNorm
+
+
+PARTS = Parts()
+
+
 class DecoderLayer(nn.Module):
     """Pre-norm residual block: attention, then feed-forward."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, parts: Parts) -> None:
         super().__init__()
-        self.self_attn = Attention(config)
+        self.self_attn = parts.attention(config)
         self.mlp = FeedForward(config)
-        self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.input_layernorm = parts.norm(config.hidden, config.norm_eps)
+        self.post_attention_layernorm = parts.norm(config.hidden, config.norm_eps)
 
     def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape."""
@@ -40,12 +55,12 @@ class Decoder(nn.Module):
 
     mask: Callable[[torch.Tensor], torch.Tensor]
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, parts: Parts = PARTS) -> None:
         super().__init__()
         self.embed_tokens: nn.Embedding | None = nn.Embedding(config.vocab, config.hidden)
         # A ModuleDict, not a list: layer "17" is still called that on the stage that holds it.
-        self.layers = nn.ModuleDict({str(i): DecoderLayer(config) for i in range(config.layers)})
-        self.norm: RMSNorm | None = RMSNorm(config.hidden, config.norm_eps)
+        self.layers = nn.ModuleDict({str(i): DecoderLayer(config, parts) for i in range(config.layers)})
+        self.norm: nn.Module | None = parts.norm(config.hidden, config.norm_eps)
         self.rotary = Rotary.of(config, head_dim(config))
         self.mask = document_mask
 
@@ -71,10 +86,10 @@ class CausalLM(nn.Module):
     the head.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, parts: Parts = PARTS) -> None:
         super().__init__()
         self.config = config
-        self.model = Decoder(config)
+        self.model = Decoder(config, parts)
         self.lm_head: nn.Linear | None = nn.Linear(config.hidden, config.vocab, bias=False)
         self.loss = HeadLoss(config.loss_chunk_tokens)
         self._tie()

@@ -19,7 +19,7 @@ always    a norm or an adapter inside a cut block sees this rank's heads or feat
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -110,6 +110,10 @@ class Plan:
     layers: str = "model.layers"
     hidden: int = 0
     """Width of the activations that travel between layers and pipeline stages."""
+
+    def adding(self, rules: Mapping[str, Rule]) -> Plan:
+        """This plan with more rules, or others for the same globs."""
+        return replace(self, rules={**self.rules, **rules})
 
     def rule(self, name: str) -> Rule:
         """The one rule of a parameter. Raises ConfigError where it has none or several."""

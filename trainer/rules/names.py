@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from trainer.config.keys import all_keys, flatten
 from trainer.config.mistakes import nearest_key
-from trainer.config.plugins import problem_of
+from trainer.config.plugins import problem_of, problem_of_named
 from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.files import is_directory_name
+from trainer.models.families import FAMILIES
 from trainer.redact import HIDDEN, redact
 from trainer.rules.values import lookup
 from trainer.run.world import World
@@ -44,6 +45,13 @@ def plugins(config: Config, world: World) -> Iterator[Problem]:
         if (source.kind == "plugin") != (source._target_ is not None):
             rule = f"plugin if and only if _target_ is set (now {source._target_})"
             yield Problem(f"{key}.kind", source.kind, rule, "{kind: plugin, _target_: package.module.callable}")
+    family = config.model.family
+    if family not in FAMILIES and (wrong := problem_of_named("model.family", family)) is not None:
+        known = f"an entry of trainer/models/families ({', '.join(FAMILIES)}), or module:maker"
+        yield wrong if ":" in family else replace(wrong, rule=known, remedy=f"model.family={next(iter(FAMILIES))}")
+    if config.model.options and family in FAMILIES:
+        rule = f"empty: the family {family} reads no options"
+        yield Problem("model.options", config.model.options, rule, "leave it out, or name a family of your own")
     for key, target in targets.items():
         if target is not None and (problem := problem_of(key, target)) is not None:
             yield problem

@@ -65,6 +65,12 @@ def norms_not_summed_over_the_sequence() -> None:
 
 
 @fault
+def norms_of_heads_not_summed() -> None:
+    """Without sequence parallelism too: each rank's QK norm saw its own heads only."""
+    after(Reduction, "__init__", lambda self, *_, **__: self._partial.clear())
+
+
+@fault
 def gathered_sequence_keeps_own_gradient() -> None:
     """The backward pass of the gather cuts out this rank's part where it should sum the ranks' parts."""
 

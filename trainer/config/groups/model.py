@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class RopeScalingConfig:
 class ModelConfig:
     name: str = "tiny"
     """For messages and metadata only."""
+    family: str = "llama"
+    """Architecture: an entry of trainer/models/families/__init__.py, or module:maker of a user's own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that a family of a user's own reads."""
     hidden: int = 256
     """Width of the residual stream."""
     layers: int = 4

@@ -13,8 +13,8 @@ from trainer.backends.neuron import device
 from trainer.backends.neuron.lowering.model import INPUTS, LoweredLayer, LoweredLM
 from trainer.batch import Batch
 
-LEAVES = ("RMSNorm", "TokenLoss", "SequenceParallelEmbedding")
-"""Modules that FX must not look into, besides the layers and NxD's own, by class name."""
+LEAVES = ("TokenLoss", "SequenceParallelEmbedding")
+"""Modules that FX must not look into, besides the layers, the final norm and NxD's own, by class name."""
 
 
 class Pipeline:
@@ -33,7 +33,7 @@ class Pipeline:
             use_optimizer_wrapper=True,
             pipeline_cuts=[f"model.layers.{stage.stop - 1}" for stage in layers[:-1]],
             input_names=list(INPUTS),
-            leaf_module_cls=list(LEAVES),
+            leaf_module_cls=[*LEAVES, type(model.model.norm).__name__],
             tracer_cls="torch",
             return_loss_on_cpu=False,
         )
