@@ -10,8 +10,7 @@ from recipes.parts import lower_natively, make_mesh, optimizer_maker
 from trainer.backends.native.lowering.recompute import recomputing
 from trainer.config.schema import Config
 from trainer.errors import ExitCode
-from trainer.models.decoder import CausalLM
-from trainer.models.sharding import sharding_plan
+from trainer.models.family import family_of
 from trainer.parallel.mesh import Mesh
 from trainer.rehearsal.rehearse import Piece, rank_classes, rehearse
 from trainer.rehearsal.report import describe
@@ -21,7 +20,7 @@ from trainer.rules.trn1 import refusals
 
 
 def rehearse_run(config: Config, derived: Derived) -> ExitCode:
-    """Take a step as backend.rank, or as one rank of each class, and print what it takes. Writes nothing."""
+    """Take a step as rehearsal.rank, or as one rank of each class, and print what it takes. Writes nothing."""
     for report in rehearse(piece_of(config, derived), ranks_of(config, derived)):
         print("\n".join(describe(report)), flush=True)
     if (why := why_plain_attention(config, config.precision.mode)) is not None:
@@ -46,9 +45,10 @@ def whole_logits(config: Config) -> str:
 
 def piece_of(config: Config, derived: Derived) -> Piece:
     """What this configuration asks a rank to do."""
+    family = family_of(config.model)
     return Piece(
-        build=lambda: CausalLM(config.model),
-        plan=sharding_plan(config.model),
+        build=family.build,
+        plan=family.plan,
         precision=config.precision.mode,
         make_backend=partial(lower_natively, config, derived),
         make_optimizer=optimizer_maker(config),
@@ -67,7 +67,7 @@ def without_zero(config: Config) -> Config:
 
 
 def ranks_of(config: Config, derived: Derived) -> Sequence[Mesh]:
-    """backend.rank, or one rank of each class."""
-    mesh, rank = make_mesh(config, derived, 0), config.backend.rank
+    """rehearsal.rank, or one rank of each class."""
+    mesh, rank = make_mesh(config, derived, 0), config.rehearsal.rank
     layers = [len(stage) for stage in derived.stages] or [config.model.layers]
     return rank_classes(mesh, layers) if rank is None else [replace(mesh, rank=rank)]

@@ -34,7 +34,7 @@ def write(recipe: str, stages: list[list[list[str]]]) -> None:
         "lines": "kind, axis, ranks, dtype, bytes that a rank hands in",
         "layers": config.model.layers,
         "microbatches": derived.accumulation,
-        "world": config.backend.world,
+        "world": config.parallel.cores,
     }
     text = json.dumps({**head, "stages": [ranks[0] for ranks in stages]}, indent=1)
     (GOLDEN / f"{recipe}.json").write_text(text + "\n")

@@ -46,7 +46,7 @@ def test_the_published_number_of_parameters(recipe: str) -> None:
 def test_a_step_is_what_the_formulas_say(recipe: str) -> None:
     config = configured(recipe)
     world = pretended(config, World(cpu_bf16=True))
-    assert world.size == config.backend.world
+    assert world.size == config.parallel.cores
     validate(config, world)
     derived = derive(config, world)
     config = effective(config, derived)

@@ -236,19 +236,26 @@ def test_a_full_size_recipe_is_valid_on_its_nodes(recipe: str, multiple: int) ->
 
 
 def test_a_rehearsal_prints_and_leaves_nothing(tmp_path: Path) -> None:
-    overrides = ["recipe=tiny", "backend=fake", "backend.world=2", "parallel.tp=2", "model.layers=1", "data.seq_len=64"]
+    overrides = [
+        "recipe=tiny",
+        "backend=fake",
+        "rehearsal.world=2",
+        "parallel.tp=2",
+        "model.layers=1",
+        "data.seq_len=64",
+    ]
     done = run(tmp_path, *overrides)
     assert done.code == 0, done.output
     assert "rank 0 of 2 (tp 0 of 2): one step, 16 microbatches, scaled from 2 and 3" in done.output
     for words in ("peak activations", "all_reduce", "FLOPs a step", "fits (estimated)"):
         assert words in done.output
     assert "trn1: refuses" not in done.output
-    warned = run(tmp_path, *overrides, "parallel.zero=0", "backend.world=4", "parallel.tp=4")
+    warned = run(tmp_path, *overrides, "parallel.zero=0", "rehearsal.world=4", "parallel.tp=4")
     assert warned.code == 0
     assert "trn1: refuses this configuration: 2 problems" in warned.output
     assert "parallel.tp = 4" in warned.output
     assert "number of processes = 4" in warned.output
-    refused = run(tmp_path, *overrides, "backend.rank=2")
+    refused = run(tmp_path, *overrides, "rehearsal.rank=2")
     assert refused.code == 3
-    assert "backend.rank = 2" in refused.output
+    assert "rehearsal.rank = 2" in refused.output
     assert not list(tmp_path.iterdir())

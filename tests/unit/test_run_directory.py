@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from tests import harness
+from trainer.config.compose import schema_node, to_config
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.resume import ResumeConfig
 from trainer.config.groups.run import RunConfig
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.run.directory import RunDirectory, open_run, trim_metrics
+from trainer.run.directory import RunDirectory, differences, open_run, trim_metrics
 
 
 def config(root: Path, **changes: object) -> Config:
@@ -136,3 +138,23 @@ def test_metrics_after_the_checkpoint_are_trimmed(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"kind": "step", "st')
     trim_metrics(tmp_path, 4)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:4]
+
+
+def test_a_config_saved_under_old_keys_still_resumes(tmp_path: Path) -> None:
+    """Each run before the rename has backend.world and backend.rank in its config.yaml, mostly null."""
+    run = start(config(tmp_path), [])
+    run.close()
+    file = tmp_path / "a" / "config.yaml"
+    saved = yaml.safe_load(file.read_text())
+    del saved["rehearsal"], saved["parallel"]["cores"]
+    saved["backend"] |= {"world": 512, "rank": None}
+    file.write_text(yaml.safe_dump(saved))
+    assert differences(tmp_path / "a", config(tmp_path)) == []
+    again = to_config(OmegaConf.merge(schema_node(), {key: saved[key] for key in ("backend", "parallel", "model")}))
+    assert (again.parallel.cores, again.rehearsal.rank, again.rehearsal.world) == (512, None, None)
+
+
+def test_a_key_that_no_version_had_is_refused_in_an_open_group() -> None:
+    """backend is open to old keys when Hydra composes; a misspelling there is found all the same."""
+    with pytest.raises(ConfigError, match=r"did you mean backend.name"):
+        to_config(OmegaConf.merge(schema_node(), {"backend": {"nmae": "native"}}))

@@ -46,7 +46,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("precision.mode", "fp8", "precision.mode", "bf16_mixed"),
     ("backend.name", "cuda", "backend.name", "native"),
     ("backend.name", "neuron", "backend.name", "Trainium"),
-    ("backend.world", 0, "backend.world", "above 0"),
+    ("rehearsal.world", 0, "rehearsal.world", "above 0"),
     ("model.heads", 3, "model.heads", "divides model.hidden"),
     ("model.kv_heads", 3, "model.kv_heads", "[1, 2, 4]"),
     ("model.head_dim", 33, "model.head_dim", "even"),
@@ -170,13 +170,13 @@ def fake(**changes: Any) -> tuple[Config, World]:
     ("changes", "size", "dp"),
     [
         ({}, 1, 1),
-        ({"backend_world": 4}, 4, 4),
+        ({"rehearsal_world": 4}, 4, 4),
         # 16 samples in microbatches of 4 do not divide among the 16 copies on a node, in microbatches of 1 they do.
         ({"parallel_tp": 2}, 2, 1),
         ({"parallel_tp": 2, "train_microbatch": 1}, 32, 16),
         ({"parallel_tp": 8}, 32, 4),
         ({"parallel_tp": 64}, 64, 1),
-        ({"parallel_tp": 16, "backend_world": 64, "train_microbatch": 4}, 64, 4),
+        ({"parallel_tp": 16, "rehearsal_world": 64, "train_microbatch": 4}, 64, 4),
     ],
 )
 def test_a_rehearsal_is_judged_in_the_world_it_pretends(changes: dict[str, Any], size: int, dp: int) -> None:
@@ -190,11 +190,11 @@ def test_a_rehearsal_is_judged_in_the_world_it_pretends(changes: dict[str, Any],
 @pytest.mark.parametrize(
     ("changes", "named", "words"),
     [
-        ({"backend_rank": 4, "backend_world": 4}, "backend.rank", "0 to 3"),
-        ({"backend_rank": -1}, "backend.rank", "0 to 0"),
+        ({"rehearsal_rank": 4, "rehearsal_world": 4}, "rehearsal.rank", "0 to 3"),
+        ({"rehearsal_rank": -1}, "rehearsal.rank", "0 to 0"),
         ({"optim__target_": "torch.optim.SGD"}, "optim._target_", "unset for a rehearsal"),
-        ({"backend_world": 7}, "train.microbatch", "divides the 16 samples"),
-        ({"backend_world": 6, "parallel_tp": 4}, "parallel", "backend.world=4"),
+        ({"rehearsal_world": 7}, "train.microbatch", "divides the 16 samples"),
+        ({"rehearsal_world": 6, "parallel_tp": 4}, "parallel", "rehearsal.world=4"),
     ],
 )
 def test_a_rehearsal_that_cannot_be_says_why(changes: dict[str, Any], named: str, words: str) -> None:

@@ -41,11 +41,11 @@ def launches(config: Config, overrides: Sequence[str], nodes: int | None) -> Ite
 
 def several(config: Config) -> int:
     """Nodes to show: those that the recipe's batch is meant for, or the fewest above one that hold whole copies."""
-    meant = (config.backend.world or 0) // CORES_OF_A_NODE
+    meant = (config.parallel.cores or 0) // CORES_OF_A_NODE
     return max(2, meant, -(-model_parallel_size(config) // CORES_OF_A_NODE))
 
 
 def _on_trainium(overrides: Sequence[str]) -> list[str]:
     """The overrides, without those that choose a backend, which is neuron's here, or rehearse."""
-    others = ("backend.world=", "backend.rank=", "backend.name=", "backend=")
+    others = ("rehearsal.world=", "rehearsal.rank=", "backend.name=", "backend=")
     return [o for o in overrides if not o.startswith(others)]

@@ -14,6 +14,8 @@ from trainer.errors import ConfigError, Problem
 
 COMPOSITION_KEYS = ("defaults", "hydra")
 """Keys of a saved config.yaml that speak to Hydra, not to us."""
+RENAMED = {"backend.world": "parallel.cores", "backend.rank": "rehearsal.rank"}
+"""Keys that an older version wrote into config.yaml, and what they are called now."""
 
 
 def schema_node() -> DictConfig:
@@ -23,8 +25,24 @@ def schema_node() -> DictConfig:
     """
     node: DictConfig = OmegaConf.structured(Config)
     _thaw(node)
-    OmegaConf.set_struct(node.optim.options, False)  # a plug-in's own names; Hydra closes everything else
+    # Hydra closes everything else. backend is open for old keys (RENAMED): problems_in reports any other.
+    for group in (node.optim.options, node.model.options, node.backend):
+        OmegaConf.set_struct(group, False)
     return node
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of values with the keys that have another name by now moved there; a value under the new name wins."""
+    tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for old, new in RENAMED.items():
+        (group, key), (new_group, new_key) = old.split("."), new.split(".")
+        source = tree.get(group)
+        if not isinstance(source, dict) or key not in source:
+            continue
+        value, target = source.pop(key), tree.setdefault(new_group, {})
+        if isinstance(target, dict) and target.get(new_key) is None:
+            target[new_key] = value
+    return tree
 
 
 def _thaw(node: Any) -> None:
@@ -45,7 +63,7 @@ def to_config(composed: Mapping[str, Any] | DictConfig) -> Config:
             Problem(str(error.full_key), "?", f"{error.msg}".splitlines()[0], "mend the interpolation")
         ) from None
     assert isinstance(values, dict)
-    values = {str(key): value for key, value in values.items() if key not in COMPOSITION_KEYS}
+    values = renamed({str(key): value for key, value in values.items() if key not in COMPOSITION_KEYS})
     problems = list(problems_in(values))
     if problems:
         raise ConfigError(problems)

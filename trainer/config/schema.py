@@ -17,6 +17,7 @@ from trainer.config.groups.model import ModelConfig
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.parallel import ParallelConfig
 from trainer.config.groups.precision import PrecisionConfig
+from trainer.config.groups.rehearsal import RehearsalConfig
 from trainer.config.groups.reliability import ReliabilityConfig
 from trainer.config.groups.resume import ResumeConfig
 from trainer.config.groups.run import RunConfig
@@ -32,6 +33,7 @@ OUTSIDE_TRAJECTORY = (
     "evaluation",
     "logging",
     "backend",
+    "rehearsal",
     "reliability",
     "train.microbatch",
     "train.stop_after_steps",
@@ -75,6 +77,8 @@ class Config:
     """What is printed."""
     backend: BackendConfig = field(default_factory=BackendConfig)
     """What executes the step."""
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
+    """What backend=fake pretends."""
     reliability: ReliabilityConfig = field(default_factory=ReliabilityConfig)
     """What happens when something goes wrong."""
     resume: ResumeConfig = field(default_factory=ResumeConfig)

@@ -42,7 +42,7 @@ def in_processes(tasks: Sequence[Callable[[], T]]) -> list[T]:
                 process.join()
                 rule = f"a process that lives to the end; it ended with {process.exitcode} (-9: no memory?)"
                 raise ConfigError(
-                    Problem("backend.rank", None, rule, "rehearse one rank at a time: backend.rank=0")
+                    Problem("rehearsal.rank", None, rule, "rehearse one rank at a time: rehearsal.rank=0")
                 ) from None
             process.join()
             if isinstance(outcome, _Failure):

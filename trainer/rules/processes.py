@@ -56,7 +56,7 @@ def command_line(config: Config, world: World) -> str:
     """How to start this configuration with the smallest number of processes that fits it."""
     size, recipe = model_parallel_size(config), f"scripts/train.py recipe={config.recipe}"
     if backend_name(config, world) == "fake":
-        return f"backend.world={max(size, world.size // size * size)}, or another multiple of {size}"
+        return f"rehearsal.world={max(size, world.size // size * size)}, or another multiple of {size}"
     if backend_name(config, world) != "neuron":
         return f"torchrun --standalone --nproc_per_node {size} {recipe} ... (and your overrides)"
     nodes = math.lcm(size, CORES_OF_A_NODE) // CORES_OF_A_NODE
@@ -92,7 +92,7 @@ def rehearsal(config: Config, world: World) -> Iterator[Problem]:
     if config.optim._target_ is not None:
         rule = "unset for a rehearsal: an optimizer of yours acts on values, and its tensors have none"
         yield Problem("optim._target_", config.optim._target_, rule, "leave it out; adamw keeps as much state or more")
-    rank = config.backend.rank
+    rank = config.rehearsal.rank
     if rank is not None and not 0 <= rank < world.size:
         rule = f"a rank of the pretended world: 0 to {world.size - 1}"
-        yield Problem("backend.rank", rank, rule, "choose one of them, a larger backend.world, or leave it out")
+        yield Problem("rehearsal.rank", rank, rule, "choose one of them, a larger rehearsal.world, or leave it out")

@@ -37,12 +37,12 @@ def model_parallel_size(config: Config) -> int:
 def pretended(config: Config, world: World) -> World:
     """The world that backend=fake pretends, seen from this process, which reports as rank 0; any other as it is.
 
-    backend.world; unset: whole nodes that one copy of the model fits, or its own ranks alone where the step's samples
-    do not divide among the copies on those.
+    rehearsal.world, else parallel.cores. Both unset: whole nodes that one copy of the model fits, or its own ranks
+    alone where the step's samples do not divide among the copies on those.
     """
     if backend_name(config, world) != "fake":
         return world
-    size = config.backend.world
+    size = config.rehearsal.world if config.rehearsal.world is not None else config.parallel.cores
     if size is None or size <= 0:
         copy = max(1, model_parallel_size(config))
         nodes = math.lcm(copy, CORES_OF_A_NODE) if copy > 1 else 1

@@ -59,7 +59,14 @@ POSITIVE = (
     "reliability.nonfinite_limit",
     "reliability.grace_seconds",
 )
-POSITIVE_WHEN_SET = ("train.tokens", "train.steps", "train.stop_after_steps", "model.head_dim", "backend.world")
+POSITIVE_WHEN_SET = (
+    "train.tokens",
+    "train.steps",
+    "train.stop_after_steps",
+    "model.head_dim",
+    "rehearsal.world",
+    "parallel.cores",
+)
 NOT_NEGATIVE = (
     "optim.weight_decay",
     "checkpoint.every_steps",

@@ -31,5 +31,7 @@ class ParallelConfig:
     """Activations made again in the backward pass: none | selective (all but matrix products) | full."""
     recompute_every: int = 1
     """Recompute in every k-th layer only."""
+    cores: int | None = None
+    """NeuronCores that the recipe's batch is meant for: what command.py shows and a rehearsal pretends by default."""
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     """Stages and their schedule, where pp is above 1."""
