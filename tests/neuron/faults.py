@@ -12,7 +12,7 @@ from neuronx_distributed.pipeline import NxDPPModel
 
 from tests.distributed.faults.registry import after, nothing
 from tests.neuron import curves
-from trainer.backends.native.lowering.context_parallel import Share
+from trainer.backends.common.share import Share
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.backends.neuron.lowering import layers
 from trainer.backends.neuron.lowering import lower as lowering

@@ -35,7 +35,6 @@ def poison(layout: str, precision: str, cases: list[tuple[int, str, str]]) -> di
                 backend.forward_backward(batch.microbatches, scale=1.0 / 400)
                 put = backend.mesh.rank == rank and _put(backend, ending, float(value))
                 metrics = backend.fetch(backend.clip_and_apply(1e-3))
-                backend.step_end()
                 bad.append({"put": put, "metrics": [str(value) for value in metrics], "state": digest(backend)})
         line = one_step(backend, config, derived, batch, step)
         good.append({**line, "state": digest(backend), "updates": updates(backend)})

@@ -101,9 +101,6 @@ class Backend(Protocol):
     def clip_and_apply(self, lr: float) -> StepMetrics:
         """Reduce gradients, measure the global norm, clip, update; masked where the norm is not finite."""
 
-    def step_end(self) -> None:
-        """The step is over: an XLA backend cuts its graph here."""
-
     def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
         """Global sum of the loss (nats) and number of targets, without gradients."""
 

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class StepSeconds(NamedTuple):
+    """Where the seconds of one step went."""
+
+    total: float
+    data: float
+    compute: float
+    other: float
 
 
 @dataclass
@@ -33,10 +43,10 @@ class Stopwatch:
         self._start += seconds
         self._mark += seconds
 
-    def close(self) -> tuple[float, float, float, float]:
-        """Seconds of the step: total, data, compute, other."""
+    def close(self) -> StepSeconds:
+        """End the step."""
         now = time.perf_counter()
         total, data, compute = now - self._start, self._laps.get("data", 0.0), self._laps.get("compute", 0.0)
         self._start = self._mark = now
         self._laps = {}
-        return total, data, compute, total - data - compute
+        return StepSeconds(total, data, compute, other=total - data - compute)

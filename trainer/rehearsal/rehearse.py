@@ -186,7 +186,6 @@ def _step(piece: Piece, backend: Backend, watch: Watch, count: int) -> Totals:
         watch.ledger.phase = "update"
         backend.clip_and_apply(1e-4)
         peaks["update"] = watch.memory.peak - resting
-        backend.step_end()
     return Totals(watch.flops.take(), watch.ledger.take(), peaks)
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.trainium.environment import BUCKET_MB
+
 GIB = 2**30
 CORE_BYTES = 16 * GIB
 USABLE_BYTES = 14 * GIB
 """Our margin, which nobody publishes: the rest is for the runtime, the compiled program and fragmentation."""
-BUCKET_BYTES = 130 * 2**20
+BUCKET_BYTES = BUCKET_MB * 2**20
 BYTES = {"bf16_mixed": (2, 4, 12), "fp32": (4, 4, 8), "bf16": (2, 2, 4)}
 """By precision mode: weight, gradient accumulator, and what ZeRO-1 cuts: moments, and masters in bf16_mixed."""
 

@@ -17,7 +17,7 @@ from trainer.config.schema import Config
 from trainer.errors import ConfigError, ExitCode, Problem
 from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord
 from trainer.observe.sinks import Sink, write_all
-from trainer.observe.stopwatch import Stopwatch
+from trainer.observe.stopwatch import StepSeconds, Stopwatch
 from trainer.optim.schedule import learning_rate
 from trainer.rules.derived import Derived
 from trainer.run.signals import StopRequest
@@ -39,8 +39,7 @@ class InFlight:
     lr: float
     target_tokens: int
     metrics: StepMetrics
-    seconds: tuple[float, float, float, float]
-    """Total, data, compute, other."""
+    seconds: StepSeconds
 
 
 @dataclass
@@ -154,7 +153,7 @@ class Trainer:
 
     def step_record(self, done: InFlight, loss: float, grad_norm: float, finite: bool) -> StepRecord:
         """The step's line in metrics.jsonl."""
-        total, data, compute, other = done.seconds
+        total = done.seconds.total
         self.pace = total if not self.pace else 0.9 * self.pace + 0.1 * total
         tokens_per_second = self.config.train.tokens_per_step / total
         flops = flops_per_token(self.config.model, self.config.data.seq_len) * tokens_per_second
@@ -169,9 +168,9 @@ class Trainer:
             tokens_per_second=tokens_per_second,
             mfu=flops / self.backend.facts().peak_flops,
             step_seconds=total,
-            data_seconds=data,
-            compute_seconds=compute,
-            other_seconds=other,
+            data_seconds=done.seconds.data,
+            compute_seconds=done.seconds.compute,
+            other_seconds=done.seconds.other,
             eta_seconds=(self.last_step - done.step) * self.pace,
         )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 CACHE = "/var/tmp/neuron-compile-cache"
 FLAGS = "NEURON_CC_FLAGS"
 BUCKET_MB = 130
+"""Of one collective over gradients or weights; above 140 losses became NaN (neuronx-distributed trainer/trainer.py)."""
 ROOT_PORT = 62182
 """Port of the runtime's first meeting, as torch-xla chooses it."""
 LAST_RUNTIME_WITH_ASYNC = (2, 33)

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 
 from tests.distributed.faults.registry import after, fault
+from trainer.backends.common.share import Share
 from trainer.backends.native.lowering import context_parallel
-from trainer.backends.native.lowering.context_parallel import Share
 from trainer.backends.native.update.optimizer import Optimizer
 from trainer.backends.native.update.reduction import Reduction
 from trainer.batch import Batch

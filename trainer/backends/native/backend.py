@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +14,12 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
+from trainer.backends.common import random_state
+from trainer.backends.common.peak import measure_peak_flops
+from trainer.backends.common.share import Share
 from trainer.backends.native.groups import join
-from trainer.backends.native.lowering.context_parallel import Share
 from trainer.backends.native.lowering.fully_sharded import data_mesh, local, take_gradients
 from trainer.backends.native.lowering.lower import Stage, lower
-from trainer.backends.native.peak import measure_peak_flops
 from trainer.backends.native.pipeline.engine import Pipeline
 from trainer.backends.native.update.optimizer import MakeOptimizer, Optimizer
 from trainer.backends.native.update.reduction import Reduction
@@ -206,9 +206,6 @@ class NativeBackend:
             if stage.sharded is not None:
                 stage.sharded.forget_gathered()
 
-    def step_end(self) -> None:
-        """Nothing to cut: PyTorch ran eagerly."""
-
     @torch.no_grad()
     def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
         """Sum losses in FP64 on the host: thousands of windows add up."""
@@ -266,13 +263,8 @@ class NativeBackend:
         self._publish()
         self._optimizer.updates = updates
 
-    def rng_state(self) -> str:
-        """PyTorch's CPU generator. Nothing in our step draws from it; a user's model may."""
-        return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
-
-    def set_rng_state(self, state: str) -> None:
-        """Put the generator back."""
-        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
+    rng_state = staticmethod(random_state.rng_state)
+    set_rng_state = staticmethod(random_state.set_rng_state)
 
     def facts(self) -> Facts:
         """CPU, threads and the measured matrix-multiply peak of all ranks at once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from neuronx_distributed.parallel_layers import parallel_state
 from torch import nn
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
-from trainer.backends.native.lowering.context_parallel import Share
+from trainer.backends.common import random_state
+from trainer.backends.common.share import Share
 from trainer.backends.neuron import device, groups
 from trainer.backends.neuron.device import Deferred
 from trainer.backends.neuron.facts import gather_facts
@@ -204,9 +204,6 @@ class NeuronBackend:
             device.sync()
         return DeferredMetrics(loss, norm, finite, deferred)
 
-    def step_end(self) -> None:
-        """Nothing is pending: the update has cut its graph."""
-
     @torch.no_grad()
     def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
         """Sum losses in FP64 on the host, over the ranks too."""
@@ -287,13 +284,8 @@ class NeuronBackend:
         self._zero.base_optimizer.updates.fill_(updates)
         self._install()
 
-    def rng_state(self) -> str:
-        """PyTorch's CPU generator. Nothing in our step draws from it; a user's model may."""
-        return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
-
-    def set_rng_state(self, state: str) -> None:
-        """Put the generator back."""
-        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
+    rng_state = staticmethod(random_state.rng_state)
+    set_rng_state = staticmethod(random_state.set_rng_state)
 
     def facts(self) -> Facts:
         """Device, versions and peak."""

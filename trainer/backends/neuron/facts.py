@@ -9,7 +9,7 @@ import torch
 import torch_xla.runtime as xr
 
 from trainer.backends.base import Facts
-from trainer.backends.native.peak import measure_peak_flops
+from trainer.backends.common.peak import measure_peak_flops
 from trainer.run.world import cpu_model
 
 CORE_FLOPS = 95e12

@@ -9,58 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from trainer.backends.common.share import Share
 from trainer.backends.native.lowering.collectives import gather
-from trainer.batch import Batch
 from trainer.parallel.plan import Plan
-
-
-@dataclass(frozen=True)
-class Share:
-    """This rank's positions of a sample: chunks ``rank`` and ``2 * ranks - 1 - rank`` of ``2 * ranks``."""
-
-    rank: int
-    ranks: int
-
-    def indices(self, seq: int, rank: int | None = None) -> torch.Tensor:
-        """int64 [seq / ranks]: the positions that a rank (this one by default) holds, in order."""
-        chunk = seq // (2 * self.ranks)
-        mine = self.rank if rank is None else rank
-        return torch.cat(
-            [torch.arange(first * chunk, (first + 1) * chunk) for first in (mine, 2 * self.ranks - 1 - mine)]
-        )
-
-    def gathered(self, seq: int) -> torch.Tensor:
-        """int64 [seq]: the positions of all ranks, in the order in which gathering puts them."""
-        return torch.cat([self.indices(seq, rank) for rank in range(self.ranks)])
-
-    def of(self, batch: Batch) -> Batch:
-        """This rank's part of a microbatch. The document ids stay whole: the mask needs those of all keys."""
-        kept = self.indices(batch.tokens.shape[1])
-        return Batch(batch.tokens[:, kept], batch.labels[:, kept], batch.positions[:, kept], batch.document_ids)
-
-    def _indices_on(self, seq: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """``indices`` and ``gathered``, on a device; on XLA each new tensor would be another transfer."""
-        if device.type != "xla":
-            return self.indices(seq), self.gathered(seq)
-        return _on_xla(self, seq, device)
-
-    def mask(self, document_ids: torch.Tensor) -> torch.Tensor:
-        """[batch, seq] ids of whole samples -> bool [batch, 1, seq / ranks, seq], keys in gathered order."""
-        queries, keys = self._indices_on(document_ids.shape[1], document_ids.device)
-        same = document_ids[:, queries].unsqueeze(-1) == document_ids[:, keys].unsqueeze(-2)
-        return (same & (queries.unsqueeze(-1) >= keys)).unsqueeze(1)
-
-
-@lru_cache
-def _on_xla(share: Share, seq: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    return share.indices(seq).to(device), share.gathered(seq).to(device)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel
+from trainer.backends.common.share import Share
 from trainer.backends.native.lowering import context_parallel, recompute, tensor_parallel
-from trainer.backends.native.lowering.context_parallel import Share
 from trainer.backends.native.lowering.fully_sharded import FullySharded, rows_of
 from trainer.backends.native.lowering.tensor_parallel import Seam, submodule
 from trainer.config.groups.parallel import ParallelConfig

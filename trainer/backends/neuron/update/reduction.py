@@ -16,9 +16,10 @@ from trainer.parallel.boxes import Box
 from trainer.parallel.heads import HeadLayout, lay_out
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.plan import Plan, Rule
+from trainer.trainium.environment import BUCKET_MB
 
-BUCKET_ELEMENTS = 130 * 2**20 // 4
-"""Of one collective over FP32 gradients: 130 MB, as ZeRO-1's buckets."""
+BUCKET_ELEMENTS = BUCKET_MB * 2**20 // 4
+"""Of one collective over FP32 gradients."""
 
 
 class Reduction:

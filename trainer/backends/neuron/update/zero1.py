@@ -17,10 +17,7 @@ from torch import nn
 from trainer.backends.neuron.update.adamw import DeviceAdamW
 from trainer.config.groups.optim import OptimConfig
 from trainer.parallel.plan import Rule
-
-BUCKET_MEGABYTES = 130
-"""Of reduce-scatter and all-gather; above 140 NxD has seen NaN (neuronx-distributed, trainer/trainer.py)."""
-
+from trainer.trainium.environment import BUCKET_MB
 
 Grouped = Callable[[Mapping[str, torch.Tensor], Mapping[str, Rule], float], list[dict[str, object]]]
 """Parameter groups from parameters and their rules, by name, and the weight decay."""
@@ -57,8 +54,8 @@ class Zero1(NeuronZero1Optimizer):
             max_norm=config.clip_norm,
             pin_layout=False,
             sharding_groups=groups,
-            bucket_cap_mb_all_gather=max(1, BUCKET_MEGABYTES // len(groups[0])),
-            bucket_cap_mb_reduce_scatter=BUCKET_MEGABYTES,
+            bucket_cap_mb_all_gather=max(1, BUCKET_MB // len(groups[0])),
+            bucket_cap_mb_reduce_scatter=BUCKET_MB,
             use_grad_acc_hook=True,
             save_master_weights=True,
             lr=config.lr,
