@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import nn
+from functools import partial
 
 from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
@@ -12,11 +10,9 @@ from trainer.backends.native.update.optimizer import MakeOptimizer
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
-from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
-from trainer.optim.plugin import PluginOptimizer
-from trainer.parallel.boxes import Regions
+from trainer.optim.making import make_optimizer
+from trainer.optim.mixed_precision import parameter_groups
 from trainer.parallel.mesh import Mesh
-from trainer.parallel.plan import Rule
 from trainer.rules.derived import Derived
 from trainer.rules.quantities import why_plain_attention
 from trainer.run.world import World
@@ -25,14 +21,7 @@ from trainer.training.evaluation import Evaluator
 
 def optimizer_maker(config: Config) -> MakeOptimizer:
     """Makes the optimizer that this configuration names."""
-
-    def make_optimizer(
-        parameters: Mapping[str, nn.Parameter], rules: Mapping[str, Rule], mode: str, counted: Regions
-    ) -> MixedPrecisionAdamW:
-        kind = PluginOptimizer if config.optim._target_ else MixedPrecisionAdamW
-        return kind(parameters, rules, config.optim, mode, counted)
-
-    return make_optimizer
+    return partial(make_optimizer, config.optim)
 
 
 def make_mesh(config: Config, derived: Derived, rank: int) -> Mesh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Iterator
@@ -44,9 +45,29 @@ class Lion(torch.optim.Optimizer):
 '''
 
 
+WHOLE = '''
+
+class Whole(torch.optim.Optimizer):
+    """Divides each matrix's gradient by its norm: an update that a part of the matrix does not know."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.sub_(p.grad / (p.grad.norm() + 1e-6), alpha=group["lr"])
+
+
+class Claimed(Whole):
+    elementwise = True
+'''
+
+
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text(MINE + WHOLE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     harness.write_corpus(tmp_path / "corpus")
     return tmp_path
@@ -54,9 +75,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 SOURCE = "data.sources=[{kind: plugin, _target_: mine.documents, options: {count: 40}}]"
 OPTIMIZERS: dict[str, list[str]] = {
-    "lion": ["optim._target_=mine.Lion", "optim.options={beta1: 0.95}", "optim.lr=3e-4"],
-    "sgd": ["optim._target_=torch.optim.SGD", "optim.options={momentum: 0.9}", "optim.lr=0.1"],
-    "adam": ["optim._target_=torch.optim.AdamW", "optim.options={betas: [0.9, 0.95]}"],
+    "lion": ["optim.name=mine:Lion", "optim.options={beta1: 0.95}", "optim.lr=3e-4"],
+    "sgd": ["optim.name=torch.optim:SGD", "optim.options={momentum: 0.9}", "optim.lr=0.1"],
+    "adam": ["optim.name=torch.optim:AdamW", "optim.options={betas: [0.9, 0.95]}"],
 }
 
 
@@ -85,6 +106,24 @@ def test_torchs_adamw_as_a_plug_in_gives_our_curve(mine: Path) -> None:
     harness.assert_same_curve(harness.records(mine / "runs" / "ours"), harness.records(mine / "runs" / "plug"))
 
 
+def test_an_optimizer_of_whole_matrices_is_refused_where_they_are_cut(mine: Path) -> None:
+    """With data parallelism alone it gives the single process's curve; on shards it would silently be another."""
+    common = [*harness.SMALL, SOURCE, "precision=fp32", "train.steps=6", "optim.lr=1e-2"]
+    whole = [*common, "optim.name=mine:Whole"]
+    for name, processes, layout in (("one", 1, []), ("two", 2, [])):
+        done = harness.train(mine, [*whole, f"run.name={name}", *layout], processes)
+        assert done.code == 0, done.output
+    harness.assert_same_curve(harness.records(mine / "runs" / "one"), harness.records(mine / "runs" / "two"))
+    for name, layout in (("tp", ["parallel.tp=2"]), ("zero", ["parallel.zero=1"])):
+        harness.train(mine, [*whole, f"run.name={name}", *layout], 2)
+        ended = json.loads((mine / "runs" / name / "exit.json").read_text())
+        assert ended["code"] == 3
+        assert ended["problems"][0]["key"] == "optim.name"
+        assert "parallel.tp=1 parallel.zero=0" in ended["problems"][0]["remedy"]
+    done = harness.train(mine, [*common, "optim.name=mine:Claimed", "run.name=claimed", "parallel.tp=2"], 2)
+    assert done.code == 0, done.output
+
+
 def test_a_plugged_in_source_is_known_by_its_documents(mine: Path) -> None:
     common = [*harness.SMALL, SOURCE, "precision=fp32"]
     assert harness.train(mine, [*common, "train.stop_after_steps=2"]).code == 0
@@ -97,12 +136,12 @@ def test_a_plugged_in_source_is_known_by_its_documents(mine: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "code", "words"),
     [
-        (["optim._target_=mine.Lyon"], 3, "Lyon"),
-        (["optim._target_=nowhere.Lion"], 3, "PYTHONPATH"),
-        (["optim._target_=Lion"], 3, "dotted name"),
-        (["optim._target_=mine.Lion", "optim.options={nope: 1}"], 3, "takes its options"),
-        (["optim._target_=torch.optim.NAdam"], 3, "element-wise"),
-        (["optim.options={beta: 1}"], 3, "optim._target_"),
+        (["optim.name=mine:Lyon"], 3, "Lyon"),
+        (["optim.name=nowhere:Lion"], 3, "PYTHONPATH"),
+        (["optim.name=Lion"], 3, "module:maker"),
+        (["optim.name=mine:Lion", "optim.options={nope: 1}"], 3, "takes its options"),
+        (["optim.name=torch.optim:NAdam"], 3, "element-wise"),
+        (["optim.options={beta: 1}"], 3, "module:maker"),
         (["data.sources=[{kind: plugin, _target_: mine.broken}]"], 4, "yields documents"),
         (["data.sources=[{kind: plugin}]"], 3, "_target_"),
         (["data.sources=[{kind: plugin, _target_: mine.documents}]"], 3, "takes its options"),

@@ -139,7 +139,7 @@ CASES = {
     # secrets, trackers, plug-ins, arithmetic
     "a secret in a value": Bad([f"run.name={SECRET}"], "holds no secret"),
     "W&B without account": Bad(["logging.wandb.mode=online"], "WANDB_API_KEY"),
-    "plug-in that is nowhere": Bad(["optim._target_=nowhere.Lion"], "PYTHONPATH"),
+    "plug-in that is nowhere": Bad(["optim.name=nowhere:Lion"], "PYTHONPATH"),
     "not finite": Bad(["optim.lr=1e38", "schedule.warmup_steps=0", "train.stop_after_steps=9"], "not finite", 11),
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ def exit_record(cwd: Path, name: str = "tiny") -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_plugin_that_calls_exit_is_no_finished_run(cwd: Path) -> None:
-    with started(harness.command([*FEW, "optim._target_=plugin.quits"], 1), cwd) as process:
+    with started(harness.command([*FEW, "optim.name=plugin:quits"], 1), cwd) as process:
         assert "sys.exit('no licence')" in rest(process, 1)
     assert exit_record(cwd)["name"] == "CRASH"
 
@@ -73,7 +73,7 @@ def test_a_plugin_that_calls_exit_is_no_finished_run(cwd: Path) -> None:
 @pytest.mark.parametrize("seconds", [0.01, 0.1, 0.2, 0.4])
 def test_a_second_signal_does_not_kill_a_process_that_leaves(cwd: Path, seconds: float) -> None:
     """Python takes half a second to leave, with torch loaded, and forgets its handlers at the start of it."""
-    with started(harness.command([*FEW, "optim._target_=plugin.waits"], 1), cwd) as process:
+    with started(harness.command([*FEW, "optim.name=plugin:waits"], 1), cwd) as process:
         read_until(process, "waiting")
         process.send_signal(signal.SIGINT)
         time.sleep(seconds)

@@ -155,7 +155,7 @@ def test_a_stop_is_reported_where_a_library_raises_an_error_of_its_own(
     (tmp_path / "hides.py").write_text((COMPOSES if composing else HIDES_IT).format(error=error))
     harness.write_corpus(tmp_path / "corpus")
     data = "data.sources=[{paths: [corpus]}]"
-    overrides = [*harness.SMALL, data, "run.name=hidden", "optim._target_=hides.wait"]
+    overrides = [*harness.SMALL, data, "run.name=hidden", "optim.name=hides:wait"]
     command = [sys.executable, "hides.py", "recipe=tiny", "run.name=hidden"]
     with started(command if composing else harness.command(overrides, 1), tmp_path) as process:
         read_until(process, "waiting")

@@ -69,7 +69,7 @@ def test_what_it_takes(changes: dict[str, Any], size: int) -> None:
         ),
         ({"parallel.recompute": "selective"}, 1, "parallel.recompute", "native", "recompute=full"),
         ({"parallel.pp": 2, "train.microbatch": 1}, 2, "evaluation.sample_prompt", "logits", 'sample_prompt=""'),
-        ({"optim._target_": "torch.optim.SGD"}, 1, "optim._target_", "native", "leave it out"),
+        ({"optim.name": "torch.optim:SGD"}, 1, "optim.name", "native", "optim.name=adamw"),
         # 15 samples of 512 in microbatches of 1: an odd number for two ranks
         ({**INTERLEAVED, "train.tokens_per_step": 7680}, 2, "train.tokens_per_step", "divides the 15", "=8192"),
     ],

@@ -148,10 +148,21 @@ def test_a_config_saved_under_old_keys_still_resumes(tmp_path: Path) -> None:
     saved = yaml.safe_load(file.read_text())
     del saved["rehearsal"], saved["parallel"]["cores"]
     saved["backend"] |= {"world": 512, "rank": None}
+    saved["optim"]["_target_"] = None
     file.write_text(yaml.safe_dump(saved))
     assert differences(tmp_path / "a", config(tmp_path)) == []
     again = to_config(OmegaConf.merge(schema_node(), {key: saved[key] for key in ("backend", "parallel", "model")}))
     assert (again.parallel.cores, again.rehearsal.rank, again.rehearsal.world) == (512, None, None)
+
+
+def test_an_optimizer_saved_under_its_old_key_is_the_same_optimizer(tmp_path: Path) -> None:
+    now = replace(config(tmp_path), optim=OptimConfig(name="torch.optim:SGD"))
+    start(now, []).close()
+    file = tmp_path / "a" / "config.yaml"
+    saved = yaml.safe_load(file.read_text())
+    saved["optim"] |= {"name": "adamw", "_target_": "torch.optim.SGD"}
+    file.write_text(yaml.safe_dump(saved))
+    assert differences(tmp_path / "a", now) == []
 
 
 def test_a_key_that_no_version_had_is_refused_in_an_open_group() -> None:

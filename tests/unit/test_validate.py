@@ -192,7 +192,7 @@ def test_a_rehearsal_is_judged_in_the_world_it_pretends(changes: dict[str, Any],
     [
         ({"rehearsal_rank": 4, "rehearsal_world": 4}, "rehearsal.rank", "0 to 3"),
         ({"rehearsal_rank": -1}, "rehearsal.rank", "0 to 0"),
-        ({"optim__target_": "torch.optim.SGD"}, "optim._target_", "unset for a rehearsal"),
+        ({"optim_name": "torch.optim:SGD"}, "optim.name", "for a rehearsal"),
         ({"rehearsal_world": 7}, "train.microbatch", "divides the 16 samples"),
         ({"rehearsal_world": 6, "parallel_tp": 4}, "parallel", "rehearsal.world=4"),
     ],

@@ -25,8 +25,8 @@ def schema_node() -> DictConfig:
     """
     node: DictConfig = OmegaConf.structured(Config)
     _thaw(node)
-    # Hydra closes everything else. backend is open for old keys (RENAMED): problems_in reports any other.
-    for group in (node.optim.options, node.model.options, node.backend):
+    # Hydra closes everything else. backend and optim are open for old keys (RENAMED): problems_in reports any other.
+    for group in (node.optim, node.optim.options, node.model.options, node.backend):
         OmegaConf.set_struct(group, False)
     return node
 
@@ -42,6 +42,9 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
         value, target = source.pop(key), tree.setdefault(new_group, {})
         if isinstance(target, dict) and target.get(new_key) is None:
             target[new_key] = value
+    optim = tree.get("optim")
+    if isinstance(optim, dict) and "_target_" in optim and isinstance(target := optim.pop("_target_"), str):
+        optim["name"] = ":".join(target.rsplit(".", 1))
     return tree
 
 

@@ -1,6 +1,6 @@
 """Code that the configuration names, ours or a user's: the only place where names become code.
 
-A door's value (model.family) reads module:maker; ``_target_`` of a source or an optimizer reads module.name.
+A door's value (model.family, optim.name) reads module:maker; ``_target_`` of a source reads module.name.
 """
 
 from __future__ import annotations

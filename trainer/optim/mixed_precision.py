@@ -42,6 +42,9 @@ class MixedPrecisionAdamW:
     first what counts whole, then the rest.
     """
 
+    elementwise = True
+    """The update of an element does not depend on the others, so that a rank may have a part of a matrix."""
+
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],

@@ -1,4 +1,4 @@
-"""A user's optimizer (optim._target_) under the one mixed-precision contract."""
+"""A user's optimizer (optim.name=module:maker) under the one mixed-precision contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from trainer.config.plugins import call
 from trainer.errors import ConfigError, Problem
 from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
 
-KEY = "optim._target_"
+KEY = "optim.name"
+ELEMENTWISE = {"ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"}
+"""Of torch.optim, by name. Not Muon, Adafactor or LBFGS, whose update of an element depends on the others."""
 
 
 class PluginOptimizer(MixedPrecisionAdamW):
@@ -23,17 +25,19 @@ class PluginOptimizer(MixedPrecisionAdamW):
 
     def make_inner(self, config: OptimConfig) -> None:
         """Make it, and let it allocate its state by a step on zeros: a checkpoint is loaded into what exists."""
-        assert config._target_ is not None
         self._updates = 0
         groups = parameter_groups(self.masters, self.rules, config.weight_decay)
         self.inner: torch.optim.Optimizer = call(
-            KEY, config._target_, groups, options={"lr": config.lr, **config.options}
+            KEY, config.name.replace(":", "."), groups, options={"lr": config.lr, **config.options}
         )
         with torch.no_grad():
             for master in self.masters.values():
                 master.zero_()
         self.inner.step()
-        self._check_state(config._target_)
+        self._check_state(config.name)
+        kind = type(self.inner)
+        of_torch = kind.__module__.startswith("torch.optim") and kind.__name__ in ELEMENTWISE
+        self.elementwise = bool(getattr(kind, "elementwise", of_torch))
         self.updates = 0
 
     def _check_state(self, target: str) -> None:

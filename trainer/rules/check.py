@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
-from trainer.rules.names import plugins, recipe, secrets, tracker
+from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
 from trainer.rules.neuron import neuron, neuron_machine
 from trainer.rules.processes import batch, layout, rehearsal, tensor_parallel
@@ -33,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     rehearsal,
     recipe,
     plugins,
+    doors,
     tracker,
     secrets,
     sources,

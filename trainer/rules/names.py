@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,14 +13,18 @@ from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.files import is_directory_name
 from trainer.models.families import FAMILIES
+from trainer.optim import OPTIMIZERS
 from trainer.redact import HIDDEN, redact
 from trainer.rules.values import lookup
 from trainer.run.world import World
 
+RECIPES = Path(__file__).parents[2] / "recipes"
+"""Read as text: rules import no recipe. A module there that has a ``run`` is a task; the others are parts."""
+
 
 def recipe(config: Config, world: World) -> Iterator[Problem]:
     """The kind of training exists, and the run's name is a directory name."""
-    tasks = sorted(p.stem for p in (Path(__file__).parents[2] / "recipes").glob("[a-z]*.py"))
+    tasks = sorted(path.stem for path in RECIPES.glob("[a-z]*.py") if "\ndef run(" in path.read_text(encoding="utf-8"))
     if config.task not in tasks:
         yield Problem("task", config.task, f"a module of recipes/: {', '.join(tasks)}", "set task to one of them")
     name = config.run.name
@@ -38,26 +42,38 @@ def recipe(config: Config, world: World) -> Iterator[Problem]:
 
 def plugins(config: Config, world: World) -> Iterator[Problem]:
     """A user's own code is named completely and can be found; importing it comes later."""
-    targets = {"optim._target_": config.optim._target_}
+    targets: dict[str, str | None] = {}
     for source in config.data.sources:
         key = f"data.sources[{source.name}]"
         targets[f"{key}._target_"] = source._target_
         if (source.kind == "plugin") != (source._target_ is not None):
             rule = f"plugin if and only if _target_ is set (now {source._target_})"
             yield Problem(f"{key}.kind", source.kind, rule, "{kind: plugin, _target_: package.module.callable}")
-    family = config.model.family
-    if family not in FAMILIES and (wrong := problem_of_named("model.family", family)) is not None:
-        known = f"an entry of trainer/models/families ({', '.join(FAMILIES)}), or module:maker"
-        yield wrong if ":" in family else replace(wrong, rule=known, remedy=f"model.family={next(iter(FAMILIES))}")
-    if config.model.options and family in FAMILIES:
-        rule = f"empty: the family {family} reads no options"
-        yield Problem("model.options", config.model.options, rule, "leave it out, or name a family of your own")
     for key, target in targets.items():
         if target is not None and (problem := problem_of(key, target)) is not None:
             yield problem
-    if config.optim.options and config.optim._target_ is None:
-        remedy = "set optim._target_, or the values of optim itself"
-        yield Problem("optim.options", config.optim.options, "used only with optim._target_", remedy)
+
+
+def doors(config: Config, world: World) -> Iterator[Problem]:
+    """model.family and optim.name: an entry of the table, or module:maker with options of its own."""
+    model, optim = config.model, config.optim
+    yield from _door("model.family", model.family, FAMILIES, "trainer/models/families")
+    yield from _options("model", model.options, model.family in FAMILIES)
+    yield from _door("optim.name", optim.name, OPTIMIZERS, "trainer/optim")
+    yield from _options("optim", optim.options, optim.name in OPTIMIZERS)
+
+
+def _door(key: str, value: str, table: Mapping[str, str], where: str) -> Iterator[Problem]:
+    if value in table or (wrong := problem_of_named(key, value)) is None:
+        return
+    known = f"an entry of {where}/__init__.py ({', '.join(table)}), or module:maker of your own"
+    yield wrong if ":" in value else replace(wrong, rule=known, remedy=f"{key}={next(iter(table))}")
+
+
+def _options(group: str, options: Mapping[str, object], ours: bool) -> Iterator[Problem]:
+    if options and ours:
+        rule = f"read only by a module:maker of your own: ours reads the values of {group} itself"
+        yield Problem(f"{group}.options", dict(options), rule, "leave it out")
 
 
 def tracker(config: Config, world: World) -> Iterator[Problem]:

@@ -107,9 +107,9 @@ def sample(config: Config, world: World) -> Iterator[Problem]:
 
 def optimizer(config: Config, world: World) -> Iterator[Problem]:
     """The update is masked on the device and its scalars are tensors: a plug-in knows nothing of either."""
-    if (target := config.optim._target_) is not None:
-        rule = f"unset with backend=neuron: an optimizer of your own {ON_NATIVE}, for its update would be compiled anew"
-        yield Problem("optim._target_", target, rule, "leave it out, or backend.name=native")
+    if (target := config.optim.name) != "adamw":
+        rule = f"adamw with backend=neuron: another optimizer {ON_NATIVE}, for its update would be compiled anew"
+        yield Problem("optim.name", target, rule, "optim.name=adamw, or backend.name=native")
 
 
 def neuron_machine(config: Config, world: World) -> Iterator[Problem]:

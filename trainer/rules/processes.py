@@ -89,9 +89,9 @@ def rehearsal(config: Config, world: World) -> Iterator[Problem]:
         yield Problem(
             "backend.name", "fake", rule, f"leave out torchrun: python scripts/train.py recipe={config.recipe} ..."
         )
-    if config.optim._target_ is not None:
-        rule = "unset for a rehearsal: an optimizer of yours acts on values, and its tensors have none"
-        yield Problem("optim._target_", config.optim._target_, rule, "leave it out; adamw keeps as much state or more")
+    if ":" in config.optim.name:
+        rule = "one of ours for a rehearsal: an optimizer of your own acts on values, and its tensors have none"
+        yield Problem("optim.name", config.optim.name, rule, "optim.name=adamw; it keeps as much state or more")
     rank = config.rehearsal.rank
     if rank is not None and not 0 <= rank < world.size:
         rule = f"a rank of the pretended world: 0 to {world.size - 1}"

@@ -16,7 +16,6 @@ from trainer.run.world import World
 CHOICES = {
     "model.rope_scaling.kind": ("none", "linear", "llama3"),
     "data.tokenizer.kind": ("train_bpe", "file"),
-    "optim.name": ("adamw",),
     "schedule.kind": ("cosine", "wsd", "linear", "constant", "multistep"),
     "precision.mode": ("fp32", "bf16_mixed", "bf16"),
     "precision.cpu_fallback": (None, "fp32", "bf16_mixed", "bf16"),

@@ -21,7 +21,7 @@ from trainer.backends.native.groups import join
 from trainer.backends.native.lowering.fully_sharded import data_mesh, local, take_gradients
 from trainer.backends.native.lowering.lower import Stage, lower
 from trainer.backends.native.pipeline.engine import Pipeline
-from trainer.backends.native.update.optimizer import MakeOptimizer, Optimizer
+from trainer.backends.native.update.optimizer import MakeOptimizer, Optimizer, refuse_shards
 from trainer.backends.native.update.reduction import Reduction
 from trainer.batch import Batch
 from trainer.config.groups.parallel import ParallelConfig
@@ -101,6 +101,8 @@ class NativeBackend:
         }
         parameters, mode = self._updated(precision)
         self._optimizer = self._make_optimizer(parameters, plan.match(parameters), mode, counted)
+        if not self._optimizer.elementwise:
+            refuse_shards(self._placements)
         tied = self._stages[0].tied
         self._reduction = Reduction(
             self.mesh, self._groups, plan, self._placements, self._sharded, self.parallel.sp, tied

@@ -9,11 +9,9 @@ from typing import Any
 @dataclass(frozen=True)
 class OptimConfig:
     name: str = "adamw"
-    """adamw."""
-    _target_: str | None = None
-    """Dotted name of an optimizer class of yours, used instead: target(parameter groups, lr=lr, **options)."""
+    """An entry of trainer/optim/__init__.py, or module:maker of a user's own: maker(groups, lr=lr, **options)."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of _target_. It takes lr, weight_decay and clip_norm from here, and neither betas nor eps."""
+    """Keyword arguments of that maker. It gets lr, weight_decay and clip_norm from here, and neither betas nor eps."""
     lr: float = 1e-3
     """Peak learning rate."""
     beta1: float = 0.9
