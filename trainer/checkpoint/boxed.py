@@ -1,4 +1,4 @@
-"""How boxes meet torch.distributed.checkpoint (DCP): a local tensor that tells the planner what it holds."""
+"""Boxes for torch.distributed.checkpoint (DCP): its planners learn which parts of a tensor this rank holds."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def boxed(tensors: Mapping[str, Placed]) -> dict[str, Any]:
 
 
 class BoxSavePlanner(DefaultSavePlanner):
-    """DCP's planner, looking values up in boxes."""
+    """DCP's planner, which takes the values to write from boxes."""
 
     def __init__(self) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
@@ -67,7 +67,7 @@ class BoxSavePlanner(DefaultSavePlanner):
 
 
 class BoxLoadPlanner(DefaultLoadPlanner):
-    """DCP's planner, reading into boxes; it cuts the stored chunks to fit, whatever layout wrote them."""
+    """DCP's planner, which reads into boxes: it slices stored chunks of any layout to fit this rank's boxes."""
 
     def __init__(self) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)

@@ -1,8 +1,8 @@
-"""What a run's checkpoints look like on disk, and which of them can be trusted.
+"""A run's checkpoints on disk, and how a resume verifies them.
 
 checkpoints/
   step-00000120/  model/ optimizer/ state.json data.json config.yaml manifest.json
-  LATEST          name of the newest, for people and scripts; a resume trusts manifests, not this
+  LATEST          name of the newest, for users and scripts; a resume verifies manifests instead
   .saving-...     a save that did not finish; the next save removes it
 """
 
@@ -47,7 +47,7 @@ def checkpoints(directory: Path) -> list[Path]:
 def fault(checkpoint: Path, rank: int = 0, size: int = 1) -> str | None:
     """What is wrong with a checkpoint: every file must have the size and SHA-256 of the manifest. None if sound.
 
-    With several ranks, each verifies its share of the files: hashing hundreds of gigabytes is nothing for one alone.
+    With several ranks, each verifies its share of the files: one rank alone would hash hundreds of gigabytes.
     """
     try:
         manifest = read_json(checkpoint / MANIFEST)
@@ -73,20 +73,20 @@ def fault(checkpoint: Path, rank: int = 0, size: int = 1) -> str | None:
 
 @dataclass(frozen=True)
 class Ranks:
-    """How the ranks search together. The defaults are one process alone."""
+    """The ranks that search together, and their collectives. The defaults are for one process."""
 
     rank: int = 0
     size: int = 1
     any_of: Callable[[bool], bool] = bool
-    """Whether any rank says yes."""
+    """Logical or over the ranks."""
     same: Callable[[int], int] = int
-    """Rank 0's value: the ranks may see a shared directory at different moments."""
+    """Broadcast from rank 0, since ranks may see a shared directory at different moments."""
 
 
 def newest_sound(directory: Path, ranks: Ranks | None = None) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and why this rank passed over newer ones. Collective.
 
-    (None, []) when there is none at all. Raises CheckpointError on every rank when there are some and none verifies.
+    (None, []) without any checkpoint. Raises CheckpointError on every rank when there are some and none verifies.
     """
     ranks = ranks or Ranks()
     steps = [step_of(path) for path in checkpoints(directory)] if ranks.rank == 0 else []

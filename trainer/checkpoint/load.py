@@ -1,4 +1,4 @@
-"""Loading: from any layout's boxes into this layout's, values only, never a pickle."""
+"""Load a checkpoint of any layout into this layout's boxes: tensors and JSON only, never a pickle."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trainer.parallel.boxes import Placed, Store
 
 
 def topology_changes(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
-    """How the machines of a verified checkpoint differ from these, as "threads 1, was 2".
+    """How a verified checkpoint's topology differs from this launch's, as "threads 1, was 2".
 
-    With none, a resume is bitwise; with some, it is the same curve within the layout contract.
+    Without changes a resume is bitwise identical; with changes its curve agrees within the layout contract.
     """
     before = read_json(checkpoint / MANIFEST)["topology"]
     keys = sorted(before.keys() | now.keys())
@@ -43,7 +43,7 @@ def refuse_other_shapes(directory: Path, tensors: Mapping[str, Placed]) -> None:
 def load_checkpoint(checkpoint: Path, store: Store, process_group: dist.ProcessGroup | None = None) -> TrainState:
     """Fill the store's tensors in place from a verified checkpoint, and return the rest of the state.
 
-    All ranks call together. Moments must be allocated already: DCP fills only what it is shown.
+    All ranks call together. Moments must be allocated already: DCP fills only tensors that it is given.
     """
     for part, tensors in zip(PARTS, (store.model, store.optimizer), strict=True):
         with warnings.catch_warnings():

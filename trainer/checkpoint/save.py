@@ -1,6 +1,6 @@
-"""Saving: into a temporary directory, everything fsynced, the manifest last, one rename to commit.
+"""Save a checkpoint: write and fsync a temporary directory, the manifest last, and commit by one rename.
 
-Killed at any moment, the directory holds the older checkpoints untouched and at most one ``.saving-`` leftover.
+A kill at any moment leaves the older checkpoints untouched and at most one ``.saving-`` directory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trainer.files import sha256, sync, write_atomically, write_json
 from trainer.parallel.boxes import Placed, Store
 
 Lead = Callable[[Callable[[], None]], object]
-"""Runs an action on rank 0; where it raises a RunError, every rank raises. See trainer.training.collective."""
+"""Runs an action on rank 0; if it raises a RunError, every rank raises. See trainer.training.collective."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Saver:
     process_group: dist.ProcessGroup | None = None
 
     def save(self, store: Store, state: TrainState) -> Path:
-        """Commit a checkpoint of the step. Raises ConfigError when the disk does not take it; older ones stay."""
+        """Commit a checkpoint of the step. Raises ConfigError on a disk error; older checkpoints stay."""
         final = self.directory / name_of(state.step)
         temporary = self.directory / f"{SAVING}{final.name}"
         self.lead(partial(self._make_room, temporary))
@@ -72,7 +72,7 @@ class Saver:
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
-        """A disk that does not take the checkpoint is the user's to mend; any other failure keeps its traceback."""
+        """Turn a disk error, which the user can fix, into a ConfigError; any other failure keeps its traceback."""
         try:
             yield
         except (OSError, CheckpointException) as error:
@@ -103,7 +103,7 @@ class Saver:
             self._write_manifest(temporary, state, files)
             for part in (*(temporary / name for name in PARTS), temporary):
                 sync(part)
-            if final.exists():  # nothing that a resume can trust, or it would have started from there
+            if final.exists():  # it did not verify, or the resume would have started from it
                 set_aside(self.directory, final.with_name(name_of(state.step - 1)))
             os.rename(temporary, final)
             sync(self.directory)
@@ -128,12 +128,12 @@ class Saver:
 
 
 def older_than(directory: Path, step: int) -> list[Path]:
-    """Checkpoints before a step, newest first: a save retires only its own past."""
+    """Checkpoints before a step, newest first: a save deletes no later ones."""
     return [path for path in checkpoints(directory) if step_of(path) < step]
 
 
 def _disk_error(error: BaseException) -> str | None:
-    """The operating system's words, out of the ranks' failures that DCP collected; None for any other failure."""
+    """The operating system's messages, from the failures that DCP collected from ranks; None for other failures."""
     causes = [error]
     if isinstance(error, CheckpointException):
         causes = [failure[0] for failure in error.failures.values()]

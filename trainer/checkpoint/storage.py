@@ -1,4 +1,4 @@
-"""DCP storage in safetensors: a file per rank and one JSON index. DCP's own writer keeps a pickle, so not that one.
+"""DCP storage in safetensors: one file per rank and one JSON index, since DCP's own writer stores a pickle.
 
 ``index.json``: {"tensors": {name: {"dtype", "shape", "chunks": [{"offsets", "sizes", "file", "key"}]}}}. A tensor
 that one rank holds whole is stored under its canonical name, so any safetensors reader can use the file.
@@ -34,7 +34,7 @@ INDEX = "index.json"
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Where a chunk lies, and what its file amounts to."""
+    """A chunk's file and key, with the file's size and SHA-256."""
 
     file: str
     key: str
@@ -55,7 +55,7 @@ class SafetensorsWriter(StorageWriter):
         self.files = {}
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        """The directory exists already: the commit protocol made it."""
+        """Nothing to do: Saver has made the directory."""
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Unchanged."""
@@ -155,7 +155,7 @@ class SafetensorsReader(StorageReader):
         return Metadata(state_dict_metadata=tensors)
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        """Ranks other than the coordinator have not read the index yet."""
+        """Read the index on ranks other than the coordinator, which has called read_metadata."""
         if not self._places:
             self.read_metadata()
 

@@ -6,13 +6,13 @@ Reading order:
 - documents: the texts of a source, in a fixed order, and the digest of its content
 - tokenizer: texts to ids and back; the bytes behind each id
 - indexed: Megatron's .bin/.idx files, read and written
-- cache: a directory built once by whoever comes first, keyed by content
+- cache: a directory built once, by the first process that needs it, and keyed by content
 - tokenizing: one source turned into a training and a held-out .bin/.idx pair, with its figures
 - corpus: all of the above put together by prepare_corpus
 - packing: the token stream cut into fixed-length samples
-- permutation: shuffling that is computed, not stored
+- permutation: pseudo-random order computed index by index, without a stored table
 - order: the mixture of sources and the global cursor
-- loader: one rank's batches, step by step
-- heldout: the windows that evaluation scores, and what compressors make of them
+- loader: one rank's batches for each step
+- heldout: the held-out windows that evaluation scores, and their zlib size
 - progress: a bar on a terminal, plain lines elsewhere
 """

@@ -1,7 +1,7 @@
-"""A directory built once by whoever comes first, keyed by content.
+"""A directory built once, by the first process that needs it, and keyed by content.
 
-Safe with several processes building at once and with a builder killed at any moment: the work happens in a temporary
-directory under a lock that the kernel releases with the process, and appears under its final name in one rename.
+Several processes may build at once, and a builder may be killed at any moment: it works in a temporary directory under
+a file lock, which the kernel releases when the process ends, and one rename gives the directory its final name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from trainer.files import sync
 COMPLETE = "complete.json"
 TEMPORARY = re.compile(r"\.tmp-(?P<key>.+)-\d+")
 DIGEST_LIMIT = 64 << 20
-"""Files up to this many bytes are verified by content on every use, larger ones by size: hashing runs at 1 GB/s."""
+"""Files up to this many bytes are verified by digest on every use, larger ones by size only: hashing runs at 1 GB/s."""
 
 
 def build_once(cache_dir: Path, key: str, build: Callable[[Path], None], report: Report | None = None) -> Path:
-    """The finished directory cache_dir/key, made by `build(directory)` if need be.
+    """Return cache_dir/key, built by `build(directory)` if it is missing or no longer matches its complete.json.
 
-    A directory that no longer matches its complete.json is built again, and `report` is told. What `build` raises
-    passes through, except that an OSError becomes a DataError for data.cache_dir: full, read-only or not allowed.
+    `report` gets a line about a rebuild. Exceptions of `build` pass through, except that an OSError (disk full,
+    read-only, no permission) becomes a DataError for data.cache_dir.
     """
     final = cache_dir / key
     say = report or (lambda line: None)
@@ -80,7 +80,7 @@ def _is_complete(directory: Path) -> bool:
 
 
 def _describe(file: Path) -> list[object]:
-    """Size in bytes, and the digest of a file that is small enough to be verified by content."""
+    """Size in bytes, and the digest of a file of at most DIGEST_LIMIT bytes, else None."""
     size = file.stat().st_size
     digest = None if size > DIGEST_LIMIT else hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
     return [size, digest]
@@ -92,7 +92,7 @@ def _files(directory: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _locked(path: Path, say: Report, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock; yields whether it was had (always, when waiting)."""
+    """Hold an exclusive lock; yields whether it was acquired (always true when waiting)."""
     with open(path, "a", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,11 +102,11 @@ def _locked(path: Path, say: Report, wait: bool = True) -> Iterator[bool]:
                 return
             say(f"cache: waiting for another process that builds {path.stem}")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield True  # closing the file releases the lock, and so does the death of the process
+        yield True  # the lock is released when the file is closed or the process dies
 
 
 def _remove_leftovers(cache_dir: Path, key: str) -> None:
-    """Remove what dead builders left. Whoever lives holds the lock of its key, and we hold ours."""
+    """Remove the temporary directories of dead builders. A live builder holds the lock of its key; we hold ours."""
     for leftover in cache_dir.glob(".tmp-*"):
         match = TEMPORARY.fullmatch(leftover.name)
         if match is None:

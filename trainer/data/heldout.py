@@ -1,4 +1,4 @@
-"""The windows that evaluation scores, and what compressors make of them."""
+"""The held-out windows that evaluation scores, and their zlib size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class HeldoutWindows:
     """Samples spread evenly over the held-out text: the same ones at every evaluation and on every layout."""
 
     def __init__(self, corpus: Corpus, seq_len: int, document_mask: bool, windows: int) -> None:
-        """windows: how many; all, if there are fewer."""
+        """windows: number of windows; all samples, if there are fewer."""
         self._token_bytes = corpus.tokenizer.token_bytes
         self._seq_len = seq_len
         packed = PackedSamples(corpus.heldout, seq_len, document_mask)
@@ -27,7 +27,7 @@ class HeldoutWindows:
     def batches(self, microbatch: int, dp_rank: int, dp_size: int) -> list[Batch]:
         """This rank's share, in batches of `microbatch` rows: the same number and shape on every rank.
 
-        Rows that fill up the last ones have no targets (labels IGNORED_LABEL, document_ids -1, tokens 0).
+        Padding rows at the end have no targets (labels IGNORED_LABEL, document_ids -1, tokens 0).
         """
         count = -(-len(self._samples) // (microbatch * dp_size))
         rows = count * microbatch
@@ -37,7 +37,7 @@ class HeldoutWindows:
 
     @cached_property
     def target_bytes(self) -> int:
-        """Bytes of text behind all targets: what a loss sum is divided by to give bits per byte."""
+        """Bytes of text of all targets: the divisor that turns a loss sum into bits per byte."""
         return sum(len(text) for text in self.texts())
 
     def texts(self) -> list[bytes]:
@@ -46,6 +46,6 @@ class HeldoutWindows:
         return [b"".join(self._token_bytes[token] for token in ids) for ids in pieces]
 
     def zlib_bits_per_byte(self) -> float | None:
-        """zlib -9 on exactly these windows, each compressed on its own; None without any text."""
+        """zlib -9 on the targets of these windows, each compressed separately; None without any text."""
         compressed = sum(len(zlib.compress(text, 9)) for text in self.texts() if text)
         return 8 * compressed / self.target_bytes if self.target_bytes else None

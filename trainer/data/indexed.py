@@ -1,4 +1,4 @@
-"""Megatron's indexed data set: PREFIX.bin holds token ids end to end, PREFIX.idx where each document lies.
+"""Megatron's indexed data set: PREFIX.bin holds concatenated token ids, PREFIX.idx each document's position.
 
 The .idx, little-endian: b"MMIDIDX\\0\\0", u64 version 1, u8 dtype code, u64 sequences S, u64 entries D of the document
 index, int32 lengths[S] in tokens, int64 pointers[S] in bytes, int64 documents[D]: document i is made of the sequences
@@ -21,12 +21,12 @@ from trainer.errors import DataError, Problem
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
 DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
-"""Megatron's codes. Floats are known, so that they can be refused by name."""
+"""Megatron's dtype codes. The reader refuses the float types."""
 UINT16, INT32 = 8, 4
 
 
 class IndexedWriter:
-    """Writes PREFIX.bin as documents come and PREFIX.idx at the end. A context manager that closes on success."""
+    """Writes PREFIX.bin as documents are appended and PREFIX.idx on close. A context manager: closes on success."""
 
     def __init__(self, prefix: Path, vocab: int) -> None:
         """vocab: number of ids; up to 65,536 fit two bytes."""
@@ -48,7 +48,7 @@ class IndexedWriter:
         self._lengths.append(ids.size)
 
     def close(self) -> None:
-        """Write the index and force both files to the disk."""
+        """Write the index and fsync both files."""
         self._bin.flush()
         os.fsync(self._bin.fileno())
         self._bin.close()
@@ -73,7 +73,7 @@ class IndexedWriter:
 
 
 class IndexedTokens:
-    """A read-only view of PREFIX.bin/.idx, mapped, not loaded.
+    """A read-only, memory-mapped view of PREFIX.bin/.idx.
 
     documents: number of documents. total: number of tokens.
     document_starts: int64 [documents + 1], the offset of each document's first token, then `total`.
@@ -100,7 +100,7 @@ class IndexedTokens:
         self.documents = len(groups) - 1
         self.document_starts: NDArray[np.int64] = offsets[groups]
         self._tokens: NDArray[np.integer] = (
-            np.memmap(self._data, dtype=dtype, mode="r") if self.total else np.zeros(0, dtype)  # no empty mappings
+            np.memmap(self._data, dtype=dtype, mode="r") if self.total else np.zeros(0, dtype)  # mmap needs data
         )
 
     def document(self, index: int) -> NDArray[np.int64]:
@@ -110,7 +110,7 @@ class IndexedTokens:
         return self.slice(int(self.document_starts[index]), int(self.document_starts[index + 1]))
 
     def slice(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Ids start .. stop - 1 of all documents end to end; shorter at the end of the stream."""
+        """Ids start .. stop - 1 of the concatenated documents; shorter at the end of the stream."""
         return self._tokens[start:stop].astype(np.int64)
 
     def _parse(

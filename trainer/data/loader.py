@@ -1,4 +1,4 @@
-"""One rank's batches, step by step, prepared ahead by a background thread."""
+"""One rank's batches for each step, prepared ahead by a background thread."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ POLL_SECONDS = 0.1
 
 
 class TrainLoader:
-    """An endless iterator of StepBatch, from a cursor on.
+    """An endless iterator of StepBatch, starting at a cursor.
 
     The stream of samples is global; this rank reads only its slice of each step. A StepBatch carries the cursor after
-    its step, and a loader that starts there goes on with the same stream, on any number of ranks.
+    its step, and a loader that starts there continues the same stream, on any number of ranks.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class TrainLoader:
         cursor: Cursor | None,
         prefetch: int,
     ) -> None:
-        """samples_per_step: over all ranks; a multiple of dp_size * microbatch. prefetch: steps; 0 has no thread.
+        """samples_per_step: over all ranks; a multiple of dp_size * microbatch. prefetch: steps; 0: no thread.
 
         Raises DataError when the cursor belongs to other sources.
         """
@@ -48,7 +48,7 @@ class TrainLoader:
         share = samples_per_step // dp_size
         self._slice = slice(dp_rank * share, (dp_rank + 1) * share)
         start = cursor or self._order.start()
-        self._order.take(start, 0)  # complains about a foreign cursor here, not in the thread
+        self._order.take(start, 0)  # raises for a cursor of other sources here, not in the thread
         self._steps = self._generate(start)
         self._stop = threading.Event()
         self._queue: queue.Queue[StepBatch | BaseException] = queue.Queue(maxsize=max(1, prefetch))
@@ -67,7 +67,7 @@ class TrainLoader:
             return next(self._steps)
         while not self._stop.is_set():
             try:
-                item = self._queue.get(timeout=POLL_SECONDS)  # wakes up now and then to notice a close()
+                item = self._queue.get(timeout=POLL_SECONDS)  # the timeout lets it notice close()
             except queue.Empty:
                 continue
             if isinstance(item, BaseException):
@@ -94,7 +94,7 @@ class TrainLoader:
         try:
             while not self._stop.is_set():
                 self._put(next(self._steps))
-        except BaseException as error:  # whatever it is, the consumer is the one that has to know
+        except BaseException as error:  # __next__ raises it in the consumer's thread
             self._put(error)
 
     def _put(self, item: StepBatch | BaseException) -> None:

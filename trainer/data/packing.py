@@ -31,7 +31,7 @@ class PackedSamples:
     """
 
     def __init__(self, tokens: IndexedTokens, seq_len: int, document_mask: bool) -> None:
-        """seq_len: L, in tokens. document_mask: positions, documents and targets stay inside a document."""
+        """seq_len: L, in tokens. document_mask: restart positions at each document, and drop targets in the next."""
         self._tokens = tokens
         self._seq_len = seq_len
         self._document_mask = document_mask
@@ -56,13 +56,13 @@ class PackedSamples:
         return sample
 
     def _separate(self, sample: Sample, start: int, count: int) -> None:
-        """Keep the documents of a sample apart, in place."""
+        """Give each document its own positions and id, and drop targets that lie in the next document, in place."""
         starts = self._tokens.document_starts
         document = np.searchsorted(starts, np.arange(start, start + count + 1), side="right") - 1
         first = np.maximum(starts[document[:-1]] - start, 0)  # where the document begins within this sample
         sample.positions[:count] -= first
         changes = np.diff(document) != 0
-        sample.document_ids[1:count] = np.cumsum(changes[:-1])  # counts 0, 1, 2, ... even past empty documents
+        sample.document_ids[1:count] = np.cumsum(changes[:-1])  # 0, 1, 2, ... without gaps for empty documents
         sample.labels[:count][changes] = IGNORED_LABEL
 
 

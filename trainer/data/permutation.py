@@ -1,4 +1,4 @@
-"""Shuffling that is computed, not stored."""
+"""Pseudo-random permutations computed index by index, without a stored table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MASK = (1 << 64) - 1
 
 
 class Permutation:
-    """A bijection on range(size) that `seed` chooses. Constant memory, integer arithmetic, the same everywhere.
+    """A bijection on range(size), chosen by `seed`: constant memory, integer arithmetic, equal on every machine.
 
     A Feistel network permutes the smallest range of 4**n that holds `size`; a value that falls outside is sent
     through again (cycle walking), which takes fewer than four passes on average.

@@ -1,4 +1,4 @@
-"""A bar on a terminal, plain lines elsewhere, nothing on ranks that have no report."""
+"""Progress of a task: a bar on a terminal, plain lines elsewhere, nothing on ranks without a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_EVERY_SECONDS = 10.0
 
 @contextlib.contextmanager
 def track(title: str, total: int | None, report: Report | None) -> Iterator[Advance]:
-    """Yields a function to call with the bytes just done. total: bytes in all, None when not known."""
+    """Yields a function to call with the bytes just done. total: all bytes, None if unknown."""
     if report is None:
         yield lambda done: None
     elif sys.stderr.isatty():

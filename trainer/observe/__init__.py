@@ -1,1 +1,1 @@
-"""What people and programs see of a run: records, throughput, sinks."""
+"""Records of a run, throughput, and the sinks that show or store them."""

@@ -1,4 +1,4 @@
-"""The facts of a run as records: what metrics.jsonl holds, a JSON object a line."""
+"""Records of a run: metrics.jsonl holds one JSON object a line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """Held-out loss. bits_per_byte is comparable between tokenizers; zlib's is of the same windows."""
+    """Held-out loss. bits_per_byte is comparable between tokenizers; zlib's is measured on the same windows."""
 
     step: int
     tokens: int

@@ -1,4 +1,4 @@
-"""Weights & Biases. It never stops or slows training: whatever it raises becomes one warning."""
+"""Weights & Biases. It never stops or slows training: its exceptions become one warning."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WandbSink:
 
 
 class _Nobody:
-    """Stands in for a run that failed."""
+    """Replaces a run that failed."""
 
     def log(self, values: dict[str, Any]) -> None:
         """Nothing."""
@@ -56,7 +56,7 @@ class _Nobody:
 
 
 def open_wandb(config: Config, directory: Path, account: bool) -> Sink | None:
-    """The W&B run of this run's directory: the same one after a resume. None when it is off or cannot be had."""
+    """The W&B run of this run's directory: the same one after a resume. None when it is off or fails to start."""
     wanted = config.logging.wandb
     if wanted.mode == "off":
         return None
@@ -79,7 +79,7 @@ def open_wandb(config: Config, directory: Path, account: bool) -> Sink | None:
             resume="allow",
             dir=str(directory),
             config=redact(dataclasses.asdict(config)),
-            # Neither the command line nor the machine is anybody's business, and both may hold secrets.
+            # Command line and machine are not sent: both may hold secrets.
             settings=wandb.Settings(console="off", x_disable_meta=True, x_disable_stats=True, init_timeout=60),
         )
         return WandbSink(run)
@@ -89,7 +89,7 @@ def open_wandb(config: Config, directory: Path, account: bool) -> Sink | None:
 
 
 def _id_of(directory: Path) -> str:
-    """The id of the directory's W&B run, drawn once."""
+    """The random id of the directory's W&B run, made once."""
     path = directory / ID
     if not path.exists():
         write_json(path, {"id": secrets.token_hex(8)})
@@ -97,6 +97,6 @@ def _id_of(directory: Path) -> str:
 
 
 def warn(error: Exception) -> None:
-    """Say once that W&B is out."""
+    """Print that W&B gets no more records."""
     text = redact(" ".join(str(error).split())[:300])
     print(f"  W&B is left out from here on ({type(error).__name__}: {text}); metrics.jsonl has everything", flush=True)

@@ -1,1 +1,1 @@
-"""One rank's whole step of any world, without devices or memory. Read rehearsal.py first, then watch.py."""
+"""A full step of one rank in a world of any size, on fake tensors. Read rehearse.py first, then watch.py."""

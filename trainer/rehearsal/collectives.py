@@ -1,4 +1,4 @@
-"""A ledger of what a rank sends and receives: every collective by phase, axis and kind."""
+"""Counts the collectives of a rank and their bytes, by phase, axis and kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch._C._distributed_c10d import ProcessGroup, _resolve_process_group
 from trainer.parallel.mesh import AXES, DATA, Mesh
 
 JOINED = {DATA: "data", AXES: "world"}
-"""Names of axes that go together: the ranks that hold the same weights, and all."""
+"""Names of groups over several axes: the ranks that hold the same weights, and all ranks."""
 
 
 class Key(NamedTuple):
@@ -28,7 +28,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Traffic:
-    """Number of collectives, and bytes: of the largest buffer that this rank has in each, whatever the algorithm sends.
+    """Number of collectives, and bytes of this rank's largest buffer in each, independent of the algorithm.
 
     all_reduce, broadcast: the tensor. all_gather: the output. reduce_scatter: the input. send, recv: the tensor.
     """
@@ -42,8 +42,8 @@ class Traffic:
 
 @dataclass(frozen=True)
 class _Form:
-    """Which arguments of an operator hold its largest buffers (None: its result), its group, and for point-to-point the
-    peer's position in the group.
+    """An operator's argument numbers: its largest buffers (None: its result), its process group, and in point-to-point
+    the peer's position in the group.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class Ledger:
     def recorder(self, operator: Any) -> Callable[[Any, Any], None] | None:
         """What to call with the arguments and the result of an operator; None for one that is no collective.
 
-        An operator that is one but is not known here must not go uncounted: AssertionError.
+        Raises AssertionError for an unknown collective, which would otherwise go uncounted.
         """
         name = str(operator.overloadpacket)
         if name not in _FORMS:
@@ -108,20 +108,20 @@ class Ledger:
         return record
 
     def axis(self, ranks: tuple[int, ...]) -> str:
-        """The axes along which the ranks differ, as one name. A part of an axis's group counts as the axis."""
+        """The axes along which the ranks differ, as one name. A subgroup of an axis counts as the axis."""
         if ranks not in self._axes:
             used = tuple(a for a in AXES if len({self.mesh.coordinate(a, rank) for rank in ranks}) > 1)
             self._axes[ranks] = JOINED.get(used) or "+".join(used) or "none"
         return self._axes[ranks]
 
     def take(self) -> Mapping[Key, Traffic]:
-        """The entries, and begin anew."""
+        """Return the entries and reset them."""
         taken, self.entries = self.entries, {}
         return taken
 
 
 def _ranks(group: Any) -> tuple[int, ...]:
-    """Global ranks of an operator's group, which is a name or a boxed process group."""
+    """Global ranks of an operator's process group, given by name or boxed."""
     unboxed = _resolve_process_group(group) if isinstance(group, str) else ProcessGroup.unbox(group)
     return tuple(dist.get_process_group_ranks(unboxed))
 

@@ -1,7 +1,7 @@
-"""Floating-point operations of the matrix products and of attention; everything else is small beside them.
+"""Floating-point operations of the matrix products and of attention; everything else is negligible.
 
-A product of [m, k] and [k, n] is 2 * m * k * n. Attention is counted as its kernel is called: over the full square of
-queries and keys, since its mask is data to it.
+A product of [m, k] and [k, n] is 2 * m * k * n. Attention counts the full square of queries and keys, since its kernel
+gets the mask as data.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ aten = torch.ops.aten
 class Flops:
     """FLOPs of one rank.
 
-    matmul: products with weights. attention: products of activations. recomputed: what is worked out a second time,
-    by activation recompute, or in the attention kernel's backward pass, which makes the scores again (Dao et al. 2022,
+    matmul: products with weights. attention: products of activations. recomputed: computed a second time, by activation
+    recomputation or by the attention kernel's backward pass, which recomputes the scores (Dao et al. 2022,
     arXiv:2205.14135, appendix B).
     """
 
@@ -36,13 +36,13 @@ class Flops:
 
     @property
     def model_causal(self) -> float:
-        """The same, where a causal query sees half of the keys: as trainer.config.arithmetic.flops_per_token counts."""
+        """The same, with half of the keys per causal query, as trainer.config.arithmetic.flops_per_token counts."""
         return self.matmul + self.attention / 2
 
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs of one operator. again: the part that is recomputed inside the kernel."""
+    """FLOPs of one operator. again: those that its kernel recomputes, on top of ``first``."""
 
     attention: bool
     first: int
@@ -74,7 +74,7 @@ def _baddbmm(args: Any) -> Work:
 
 
 def _scores(q: torch.Tensor, k: torch.Tensor) -> int:
-    """A product over the full square for each of the head size's elements: [batch, heads, queries, keys]."""
+    """FLOPs over the full square [batch, heads, queries, keys], for one element of the head size."""
     return 2 * math.prod(q.shape[:-1]) * k.shape[-2]
 
 
@@ -104,7 +104,7 @@ _UNKNOWN = ("convolution", "scaled_dot_product", "flash_attention", "_scaled_mm"
 
 
 class FlopCounter:
-    """Adds up operators. recomputing: whether what runs now runs a second time."""
+    """Sums the FLOPs of operators. recomputing: tells whether the current operators are a recomputation."""
 
     def __init__(self, recomputing: Callable[[], bool]) -> None:
         self.total = Flops()
@@ -113,7 +113,7 @@ class FlopCounter:
     def recorder(self, operator: Any) -> Callable[[Any, Any], None] | None:
         """What to call with the arguments and the result of an operator; None for one that is not counted.
 
-        An operator that must be expensive but is not known here must not go uncounted: AssertionError.
+        Raises AssertionError for an expensive operator without a formula, which would otherwise go uncounted.
         """
         formula = _FORMULAS.get(operator.overloadpacket)
         if formula is None:
@@ -137,6 +137,6 @@ class FlopCounter:
             self.total = replace(total, matmul=total.matmul + work.first)
 
     def take(self) -> Flops:
-        """The total, and begin anew."""
+        """Return the total and reset it."""
         taken, self.total = self.total, Flops()
         return taken

@@ -1,4 +1,4 @@
-"""Bytes that are alive: every storage that an operator returns, until it is freed."""
+"""Live bytes: the storages that operators return, each until it is freed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor
 
 
 class LiveBytes:
-    """Live bytes of the storages seen, and their peak since ``restart``.
+    """Live bytes of the storages seen, and the peak since ``restart``.
 
-    What a kernel allocates and frees inside one operator is not seen, nor is an allocator's rounding.
+    It misses what a kernel allocates and frees inside one operator, and an allocator's rounding.
     """
 
     def __init__(self) -> None:
@@ -23,10 +23,10 @@ class LiveBytes:
         self._known: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def see(self, result: Any) -> None:
-        """Take notice of the tensors in an operator's result; those on the meta device have no memory."""
+        """Count the tensors in an operator's result, except those on the meta device, which have no memory."""
         if isinstance(result, torch.Tensor):
             if isinstance(result, DTensor):
-                result = result._local_tensor  # around it, a storage of the global size that has no memory
+                result = result._local_tensor  # its own storage has the global size, and no memory
             if isinstance(result, FakeTensor) and result.fake_device.type == "meta":
                 return
             storage = result.untyped_storage()
@@ -37,7 +37,7 @@ class LiveBytes:
                 self.see(part)
 
     def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
-        """These exist already and are somebody else's: they count nothing, and neither do views of them."""
+        """Count neither these tensors, which were allocated before, nor views of them."""
         for tensor in tensors:
             self._add(tensor.untyped_storage(), 0)
 
@@ -60,13 +60,13 @@ class LiveBytes:
             self.peak = self.live
 
     def restart(self) -> int:
-        """Begin a new peak at what is alive now; bytes alive."""
+        """Reset the peak to the live bytes, and return them."""
         self.peak = self.live
         return self.live
 
     @contextmanager
     def watching_resizes(self) -> Iterator[None]:
-        """FSDP2 frees and fills what it gathers by resizing storages, which is no operator."""
+        """Count storage resizes too, which are no operators: FSDP2 allocates and frees gathered weights by them."""
         original = torch.UntypedStorage.resize_
 
         def resize(storage: torch.UntypedStorage, size: int) -> Any:
@@ -84,7 +84,7 @@ class LiveBytes:
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor], seen: set[int]) -> int:
-    """Bytes of the tensors' storages, each once; those in ``seen`` count nothing, and the new ones are added to it."""
+    """Bytes of the tensors' storages, each once; those in ``seen`` are left out, new ones are added to it."""
     total = 0
     for tensor in tensors:
         storage = tensor.untyped_storage()

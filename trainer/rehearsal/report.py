@@ -1,4 +1,4 @@
-"""A rehearsed rank's step as a table for people."""
+"""A rehearsed rank's step as a printable table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainer.rehearsal.rehearse import PHASES, RankReport
 
 
 def describe(report: RankReport) -> Iterator[str]:
-    """Lines about one rank: memory, collectives, FLOPs, and whether it fits into a core of trn1."""
+    """Lines about one rank: memory, collectives, FLOPs, and whether it fits in a NeuronCore of trn1."""
     mesh, static, totals = report.mesh, report.static, report.totals
     place = ", ".join(f"{axis} {mesh.coordinate(axis)} of {mesh.size(axis)}" for axis in AXES if mesh.size(axis) > 1)
     yield ""

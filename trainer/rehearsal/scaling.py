@@ -1,7 +1,7 @@
-"""From two steps of few microbatches to the step's own number of them.
+"""Extrapolates a step's totals from two steps of few microbatches.
 
-From some number of microbatches on, every further one adds the same: totals are affine in their number, and two counts
-determine them exactly. Peak memory is that of the larger: it stops growing once a full pipeline has gone backward.
+From some number of microbatches on, each further one adds the same: totals are affine in that number, and two counts
+determine them exactly. Peak memory is that of the larger count: it stops growing once a full pipeline runs backward.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Totals:
 
 
 def counts(microbatches: int, stages: int, virtual: int = 1) -> tuple[int, ...]:
-    """Numbers of microbatches to simulate: the step's own where that is few, else two to extrapolate from.
+    """Numbers of microbatches to simulate: the step's own if it is small, else two to extrapolate from.
 
     stages: pipeline-parallel size. virtual: stages of each rank; above 1 the schedule runs in equal rounds of
     ``stages`` microbatches or more, and its warm-up lasts up to two of them (Narayanan et al. 2021, arXiv:2104.04473,
@@ -38,7 +38,7 @@ def counts(microbatches: int, stages: int, virtual: int = 1) -> tuple[int, ...]:
 
 
 def scale(few: tuple[int, Totals], more: tuple[int, Totals], microbatches: int) -> Totals:
-    """The totals of a step of ``microbatches``, from those of two smaller ones, exactly."""
+    """The exact totals of a step of ``microbatches``, from those of two smaller steps."""
 
     def line(low: int, high: int) -> int:
         slope, rest = divmod(high - low, more[0] - few[0])

@@ -1,8 +1,8 @@
-"""The frequent operators on fake tensors without the mode's own way through them, which takes several times as long.
+"""A fast path for frequent operators on fake tensors; FakeTensorMode itself takes several times as long.
 
 A step repeats the same operators on the same shapes a hundred thousand times. FakeTensorMode has a cache for that,
-whose key hashes everything that a tensor may be; ours are plain, strided and on the CPU, so shape, stride and dtype
-say all. tests/unit/test_fake_watch.py compares the results with the mode's own.
+whose key hashes every property of a tensor; ours are plain, strided and on the CPU, so shape, stride and dtype are
+enough. tests/unit/test_fake_watch.py compares the results with the mode's own.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ VIEWS = frozenset(
         *(aten.slice.Tensor, aten.select.int, aten.split.Tensor),
     }
 )
-"""Their results share memory with an argument: the meta kernel makes them, which for these is compiled code."""
+"""Their results share memory with an argument; the meta kernel, here compiled code, makes them."""
 IN_PLACE = frozenset({aten.add_.Tensor, aten.add_.Scalar, aten.mul_.Tensor, aten.copy_.default})
-"""Their result is their first argument. A signature's first use goes through the mode, which checks the shapes."""
+"""Their result is their first argument. The first call with a signature runs in the mode, which checks shapes."""
 FRESH = frozenset(
     {
         *(aten.mul.Tensor, aten.mul.Scalar, aten.add.Tensor, aten.sub.Tensor, aten.neg.default, aten.div.Scalar),
@@ -33,7 +33,7 @@ FRESH = frozenset(
         *(aten.sigmoid.default, aten._to_copy.default),
     }
 )
-"""Their result is one new tensor, whose form follows from the arguments' forms."""
+"""Their result is one new tensor, whose shape, stride and dtype follow from those of the arguments."""
 
 
 class _Form(NamedTuple):
@@ -43,7 +43,7 @@ class _Form(NamedTuple):
 
 
 class Shortcut:
-    """Calls operators under ``mode``, the short way where there is one."""
+    """Calls operators under ``mode``, by the fast path where there is one."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
@@ -77,7 +77,7 @@ class Shortcut:
 
 
 def _signature(args: Any) -> tuple[Any, ...]:
-    """What the form of a result follows from; None in place of what has no short way."""
+    """Key for the form of a result; None in place of an argument without a fast path."""
     return tuple([_sign(argument) for argument in args])
 
 
@@ -91,7 +91,7 @@ def _sign(argument: Any) -> Any:
 
 
 def _plain(value: Any) -> bool:
-    """A fake tensor on the CPU without values; the mode knows those of some small ones."""
+    """A fake tensor on the CPU without values; the mode keeps the values of some small ones."""
     return type(value) is FakeTensor and value.constant is None and value.fake_device == _CPU
 
 

@@ -40,7 +40,7 @@ class Watch(TorchDispatchMode):
         self._stack.close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _DEVICE:  # autograd asks for it twice an operator, and the way through the mode below is long
+        if func is _DEVICE:  # autograd asks for it twice an operator, and the mode is slow
             return args[0].fake_device
         result = self._shortcut(func, args, kwargs or {})
         try:

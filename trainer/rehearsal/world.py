@@ -15,13 +15,12 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 def pretended_world(world: int, rank: int) -> Iterator[FakeTensorMode]:
     """This process is ``rank`` of ``world``: torch's "fake" process group, whose collectives return at once.
 
-    Yields the mode under which tensors are fake; it is not entered. torch keeps one world a process: there must be
-    none.
+    Yields the mode under which tensors are fake, not entered. torch keeps one world a process: none may exist yet.
     """
     assert not dist.is_initialized(), "a pretended world inside a real one"
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world)
     try:
-        # Tables that a lowering worked out on real tensors may meet fake ones.
+        # A backend's tables, computed on real tensors, may be combined with fake ones.
         yield FakeTensorMode(allow_non_fake_inputs=True)
     finally:
         if dist.is_initialized():

@@ -1,4 +1,4 @@
-"""How a job ends: whatever ends it becomes one report, one exit code and exit.json."""
+"""Turns the end of a job into one report, one exit code and exit.json."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ENDINGS = {
 }
 
 outcomes: list[int] = []
-"""Exit codes of the jobs of this process: hydra.main drops what its function returns, and a sweep has several."""
+"""Exit codes of the jobs of this process: hydra.main drops return values, and a sweep runs several jobs."""
 
 directories: list[Path] = []
-"""The run's directory, last: where exit.json goes. Guessed from the command line until the configuration is known."""
+"""The last entry is the run's directory, for exit.json; guessed from the command line until Hydra has composed."""
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def job(world: World) -> Iterator[None]:
         outcomes[-1] = report(error, world)
     except KeyboardInterrupt as stop:
         outcomes[-1] = interrupted(world, stop.__cause__)
-    except SystemExit as error:  # of a plug-in: whatever it means by it, the run is not done
+    except SystemExit as error:  # called by a plug-in: whatever its code, the run is not done
         outcomes[-1] = CRASH
         crash = RuntimeError(f"the run's own code called sys.exit({error.code!r})")
         write_crash(directory(), world.rank, crash)
@@ -50,15 +50,15 @@ def job(world: World) -> Iterator[None]:
 
 
 def finished(world: World) -> None:
-    """Write exit.json of a job that ended as it should."""
+    """Write exit.json of a job whose exit code is in ENDINGS. Rank 0 only."""
     if world.rank == 0 and outcomes[-1] in ENDINGS:
         write_exit(directory(), outcomes[-1], 0, ENDINGS[outcomes[-1]])
 
 
 def interrupted(world: World, cause: BaseException | None = None) -> int:
-    """Report a stop that did not wait for a step to end: outside training, or asked for twice.
+    """Report a stop that did not wait for the end of a step: outside training, or at the second SIGINT.
 
-    cause: what was raised in place of the interrupt, or beside it.
+    cause: the exception that was raised because of the interrupt, or at the same time.
     """
     if world.rank == 0:
         text = "interrupted at once"
@@ -66,7 +66,7 @@ def interrupted(world: World, cause: BaseException | None = None) -> int:
             text += "; the same command goes on from the last checkpoint, if there is one"
         write_exit(directory(), ExitCode.PREEMPTED, world.rank, text)
         print(text, file=sys.stderr, flush=True)
-    if isinstance(cause, RunError):  # it may be of the interrupt's making, or a mistake that the next launch will meet
+    if isinstance(cause, RunError):  # a consequence of the interrupt, or an error the next launch will hit
         print(f"rank {world.rank}: on the way, {cause.report()}", file=sys.stderr, flush=True)
     return int(ExitCode.PREEMPTED)
 
@@ -74,8 +74,8 @@ def interrupted(world: World, cause: BaseException | None = None) -> int:
 def report(error: RunError, world: World) -> int:
     """Print the error, in full on the rank that reports it and as one line elsewhere; return its exit code.
 
-    The first process of a node prints it in full too: what is wrong with that node, rank 0 may not see. Whoever ends
-    first makes torchrun end the others: the others wait, so that the report is never lost.
+    The first process of each node prints it in full too, since rank 0 may not see what is wrong with that node. The
+    other ranks wait REPORT_SECONDS: torchrun ends all processes when one exits, and the report would be lost.
     """
     with uninterrupted():
         if (world.rank == error.rank or world.leads_node) and not isinstance(error, ElsewhereError):
@@ -89,5 +89,5 @@ def report(error: RunError, world: World) -> int:
 
 
 def directory() -> Path | None:
-    """Where exit.json goes, as far as is known."""
+    """Where exit.json goes; None while unknown."""
     return directories[-1] if directories else None

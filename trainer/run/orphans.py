@@ -1,4 +1,4 @@
-"""A worker does not outlive its launcher, however that dies."""
+"""Ends a worker when its launcher dies, kill -9 included."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def follow_launcher() -> bool:
-    """Ask the kernel for SIGTERM when the launcher dies, kill -9 included. False when it is dead already.
+    """Ask the kernel for SIGTERM when the launcher dies. False when it is dead already.
 
-    Without scripts/launch.py, behind a wrapper of the user's, or on another system than Linux, nothing happens.
+    Without scripts/launch.py, behind a user's wrapper, or on another system than Linux, no signal will come.
     """
     text = os.environ.get(LAUNCHER, "")
     launcher = int(text) if text.isdecimal() else 0
@@ -26,18 +26,18 @@ def follow_launcher() -> bool:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         except (OSError, AttributeError):
             return True
-    return _lives(launcher)  # asked last: it may have died before the kernel knew our wish
+    return _lives(launcher)  # checked last: it may have died before prctl took effect
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process runs. One that has died, and whose parent has not asked for its code yet, still has its id."""
+    """Whether a process is running. A zombie, which its parent has not waited for yet, still has its id."""
     try:
         os.kill(pid, 0)
         stat = Path(f"/proc/{pid}/stat").read_text()
     except ProcessLookupError:
         return False
-    except FileNotFoundError:  # it has just gone, or the system has no /proc: then its id is all that we know
+    except FileNotFoundError:  # it has just ended, or without /proc all we know is that the id exists
         return not Path("/proc/self/stat").exists()
-    except PermissionError:  # another user's
+    except PermissionError:  # it belongs to another user
         return True
     return stat.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -1,4 +1,4 @@
-"""Output that nobody reads any more: a terminal that was closed, a pipe whose reader has left. The program goes on."""
+"""Keeps the process running when its output has no reader any more: a closed terminal, or a pipe without a reader."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TextIO, cast
 
 
 class LossyStream:
-    """A text stream that drops what cannot be written, from then on: to whom would the error be told?"""
+    """A text stream that drops its output from the first OSError on: the error could not be shown either."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """As of the stream, without OSError."""
+        """The stream's write, without OSError."""
         try:
             return self._stream.write(text)
         except OSError:
@@ -23,19 +23,19 @@ class LossyStream:
             return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """As of the stream, without OSError."""
+        """The stream's writelines, without OSError."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """As of the stream, without OSError."""
+        """The stream's flush, without OSError."""
         try:
             self._stream.flush()
         except OSError:
             self._drop()
 
     def _drop(self) -> None:
-        """What the stream still holds goes to the null device, with all that follows."""
+        """Send buffered and later output to the null device."""
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)
@@ -45,7 +45,7 @@ class LossyStream:
 
 
 def outlive_readers() -> None:
-    """From now on no loss of this process's output is an error, as in: train.py ... | head; or a terminal closed."""
+    """Ignore write errors of stdout and stderr from now on, as in train.py ... | head or on a closed terminal."""
     if not isinstance(sys.stdout, LossyStream):
         sys.stdout = cast(TextIO, LossyStream(sys.stdout))
     if not isinstance(sys.stderr, LossyStream):

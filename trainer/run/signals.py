@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: remembered here, acted on at the next step boundary, when all ranks agree."""
+"""Signals that ask a run to stop: recorded here, acted on at the next step boundary, when all ranks agree."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 from trainer.errors import ExitCode
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-"""TERM: the scheduler takes the machine. INT: a person. USR1, USR2: its early warning. HUP: the terminal is gone."""
+"""TERM: from the scheduler. INT: Ctrl-C. USR1, USR2: the scheduler's early warning. HUP: the terminal was closed."""
 
 
 _training = threading.Event()
-"""A training loop runs, and acts on signals at the end of a step."""
+"""Set while a training loop runs, which acts on signals at the end of a step."""
 
 
 class _Signals:
-    """What handlers have noted. Plain values: a handler may interrupt another, and a lock would wait for itself."""
+    """State set by handlers. Plain values: a handler may interrupt another, and with a lock they would deadlock."""
 
     asked = False
-    """A stopping signal has come."""
+    """A stopping signal has arrived."""
     reporting = False
-    """How a job ended is being told; a signal changes nothing about it."""
+    """The end of a job is being reported; a signal does not interrupt it."""
     raised = False
-    """It has raised KeyboardInterrupt. A library may swallow that, or raise something else on its account."""
+    """A handler has raised KeyboardInterrupt. A library may swallow that, or raise another exception because of it."""
 
 
 class StopRequest:
@@ -43,11 +43,11 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         for number in STOPPING:
             if signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup: whoever started the run wants it to go on
+                continue  # as under nohup: the run is meant to go on
             self._previous[number] = signal.signal(number, self._remember)
-        self._wakeup = signal.set_wakeup_fd(-1)  # a step that saves takes the time it takes
+        self._wakeup = signal.set_wakeup_fd(-1)  # no deadline in training: a step may save for long
         _training.set()
-        if _Signals.raised:  # and was swallowed; read after the handlers, so that none slips through between
+        if _Signals.raised:  # and was swallowed; read after setting the handlers, so that no signal is missed
             self.requested = True
             _Signals.raised = False
         return self
@@ -69,18 +69,18 @@ class StopRequest:
 
 
 def leave_when_asked() -> None:
-    """Until somebody else takes the signals over: end the process with exit code 10. There is nothing to save yet."""
+    """Exit with code 10 on a stopping signal, until other handlers are set: there is nothing to save yet."""
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda _, __: os._exit(int(ExitCode.PREEMPTED)))
 
 
 def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
-    """Before and after training a stopping signal is a KeyboardInterrupt, or where none can be, a report and exit 10.
+    """Outside training, turn a stopping signal into a KeyboardInterrupt, or where that fails into a report and exit 10.
 
-    None can be in the middle of an import: one raised through the initialisation of a C extension aborts the process.
-    Nor where the main thread waits in C, for a peer that is gone (gloo, while it connects): such a process leaves after
-    ``seconds``, and so does one that has swallowed the exception. More signals do not disturb one that tidies up.
+    During an import the process exits at once: an exception through the initialisation of a C extension aborts it. If
+    the main thread waits in C (gloo, connecting to a dead peer) or a library has swallowed the exception, the process
+    exits after ``seconds``. Further signals do not interrupt its cleanup.
     """
 
     _training.clear()
@@ -108,7 +108,7 @@ def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
     told = sys.unraisablehook
 
     def quiet(unraisable: sys.UnraisableHookArgs) -> None:
-        """A KeyboardInterrupt in a callback that can raise nothing is worth no traceback: the signal is known."""
+        """Print no traceback for a KeyboardInterrupt in a callback that cannot raise: the signal is recorded."""
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             told(unraisable)
 
@@ -116,13 +116,13 @@ def end_outside_training(seconds: float, report: Callable[[], object]) -> None:
 
 
 def stop_was_asked() -> bool:
-    """Whether a stopping signal has come since `end_outside_training`, in training or outside."""
+    """Whether a stopping signal has arrived since `end_outside_training`, in training or outside."""
     return _Signals.asked
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A stopping signal does not disturb the block; outside training."""
+    """Run the block without interruption by stopping signals; for use outside training."""
     was = _Signals.reporting
     _Signals.reporting = True
     try:
@@ -133,7 +133,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """The exit code is decided, and this process ends: Python, which forgets its handlers then, keeps to what it is."""
+    """Ignore stopping signals until the process ends: Python drops its handlers first, and exit codes would change."""
     signal.set_wakeup_fd(-1)
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
@@ -141,10 +141,10 @@ def ignore_signals() -> None:
 
 @contextmanager
 def interrupts_shown() -> Iterator[None]:
-    """Whatever ends the block once a stopping signal has interrupted it is a KeyboardInterrupt.
+    """Raise KeyboardInterrupt for any exception that ends the block after a stopping signal has interrupted it.
 
-    A library's ``finally`` that meets a state half made raises an error of its own, which says nothing about the run;
-    it is the interrupt's cause.
+    A library's ``finally`` may find incomplete state and raise an error of its own, which says nothing about the run;
+    it becomes the interrupt's cause.
     """
     try:
         yield
@@ -155,7 +155,7 @@ def interrupts_shown() -> Iterator[None]:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether an import is under way at this point of the main thread."""
+    """Whether the main thread is importing a module at this point."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -164,7 +164,10 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _leave_within(seconds: float, leave: Callable[[], object]) -> None:
-    """Watch for signals in C, where a Python handler would wait for the main thread."""
+    """Call ``leave`` if training has not begun ``seconds`` after a signal.
+
+    Signals come through a pipe that CPython's C handler writes: a Python handler would wait for the main thread.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

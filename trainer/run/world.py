@@ -1,4 +1,4 @@
-"""What this process knows about its surroundings before anything heavy is imported."""
+"""What this process knows about its launch and machine before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trainer.trainium.host import Host, detect
 from trainer.trainium.topology import CORES_OF_A_NODE
 
 ATTEMPT = "TRAINER_ATTEMPT"
-"""Environment variable in which scripts/launch.py names one attempt, of the several that --max-restarts allows."""
+"""Environment variable with scripts/launch.py's name for one attempt, of the several that --max-restarts allows."""
 
 
 def attempt() -> str:
-    """A name that all workers of one attempt share, and those of the attempt before do not.
+    """A name shared by all workers of one attempt, and different in every attempt.
 
-    torch keeps one store over all attempts, so that workers could meet at the addresses of those that died. Plain
-    torchrun only counts attempts, and on several nodes the counts may differ: there it is left to torch.
+    torch keeps one store over all attempts, so workers could read addresses of workers that died. Plain torchrun only
+    counts attempts, and the counts may differ between nodes: on several nodes all attempts have one name.
     """
     counted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE") == "1" else "0"
     return os.environ.get(ATTEMPT, f"attempt-{counted}")
@@ -39,17 +39,17 @@ class World:
     cpu_bf16: bool = False
     """The CPU multiplies BF16 matrices in hardware."""
     wandb_account: bool = False
-    """Somebody has logged in to W&B here."""
+    """A W&B login was found."""
     launched: int | None = None
-    """Processes that there really are, where ``size`` is only pretended (trainer.rules.derived.pretended)."""
+    """The real number of processes, where ``size`` is only pretended (trainer.rules.derived.pretended)."""
     local_rank: int | None = None
-    """This process's number on its node, as torchrun says; None without torchrun."""
+    """This process's rank on its node, by torchrun; None without torchrun."""
     local_size: int | None = None
-    """Processes of this node, as torchrun says; None without torchrun."""
+    """Processes of this node, by torchrun; None without torchrun."""
     host: Host | None = None
-    """What this machine shows of Trainium; None where it has none."""
+    """This machine's Trainium hardware and software; None without a Neuron device."""
     neuron_on_cpu: bool = False
-    """PJRT_DEVICE=CPU is the user's wish and neuronx-distributed is here: backend=neuron runs without a device."""
+    """The user set PJRT_DEVICE=CPU and neuronx-distributed is installed: backend=neuron runs without a device."""
 
     @property
     def leads_node(self) -> bool:
@@ -58,12 +58,12 @@ class World:
 
     @property
     def per_node(self) -> int:
-        """Processes of this node; without torchrun's word, as many as a full trn1 node takes."""
+        """Processes of this node; without torchrun, at most those of a full trn1 node."""
         return self.local_size or min(self.size, CORES_OF_A_NODE)
 
     @classmethod
     def from_environment(cls) -> World:
-        """Read torchrun's variables; without torchrun, one process. Raises ConfigError when they make no sense."""
+        """Read torchrun's variables; without torchrun, one process. Raises ConfigError for impossible values."""
         size, rank = _count("WORLD_SIZE", 1), _count("RANK", 0)
         if size > 1 and "MASTER_ADDR" not in os.environ:
             rule = "torchrun sets it together with MASTER_ADDR, which is missing"
@@ -101,7 +101,7 @@ def has_module(name: str) -> bool:
     """Whether Python finds a top-level module, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
-    except ValueError:  # imported already, and without a specification of its own
+    except ValueError:  # imported already, without a __spec__
         return True
 
 
@@ -124,7 +124,7 @@ def cpu_has_bf16() -> bool:
 
 
 def cpu_model() -> str:
-    """The CPU's name, as far as the operating system tells it."""
+    """The CPU's name, or else its architecture."""
     return _cpu_field("model name") or platform.processor() or platform.machine()
 
 

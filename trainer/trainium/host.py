@@ -1,4 +1,4 @@
-"""What a machine shows of its Trainium hardware and software in files and variables: nothing is run or imported."""
+"""A machine's Trainium hardware and software, read from files and variables: nothing is run or imported."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RUNTIME_PACKAGE = "aws-neuronx-runtime-lib"
 
 @dataclass(frozen=True)
 class Host:
-    """One machine as it was found."""
+    """One machine as detected."""
 
     instance: str | None = None
-    """EC2 instance type; None where the firmware's tables do not tell."""
+    """EC2 instance type; None where DMI has none."""
     devices: int = 0
     """/dev/neuron* nodes: Trainium chips of two cores each."""
     efa: int = 0
@@ -28,22 +28,22 @@ class Host:
     driver: str | None = None
     """Version of the loaded kernel module."""
     runtime: str | None = None
-    """Version of aws-neuronx-runtime-lib, where dpkg's records tell."""
+    """Version of aws-neuronx-runtime-lib by dpkg's records, else None."""
     packages: Mapping[str, str] = field(default_factory=dict)
-    """Python packages that matter, by name."""
+    """Versions of the Neuron and torch packages, by name."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that the runtime, the compiler or XLA read, as the user set them."""
     cache_filesystem: str = ""
-    """Kind of the filesystem that would hold the compiler's cache; empty where unknown or S3."""
+    """Type of the filesystem that would hold the compiler's cache; empty where unknown or S3."""
 
     @property
     def kind(self) -> Instance | None:
-        """The trn1 instance that this is, if it is one."""
+        """The trn1 instance that this machine is, else None."""
         return instance_of(self.instance, self.devices)
 
 
 def detect(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Host:
-    """Look at this machine. root: where its filesystem begins, for tests."""
+    """Inspect this machine. root: of its filesystem, for tests."""
     return Host(
         instance=_text(root / "sys/devices/virtual/dmi/id/product_name"),
         devices=len([p for p in _entries(root / "dev") if re.fullmatch(r"neuron\d+", p)]),
@@ -80,7 +80,7 @@ def installed_version(status: str, package: str) -> str | None:
 
 
 def filesystem_of(directory: str, mounts: str) -> str:
-    """The kind of filesystem that holds a directory, by /proc/mounts; empty for S3 and where nothing matches."""
+    """The type of the filesystem that holds a directory, by /proc/mounts; empty for S3 and where nothing matches."""
     if "://" in directory:
         return ""
     path, best, kind = str(Path(directory).resolve()), "", ""

@@ -1,4 +1,4 @@
-"""Which Neuron packages are here, and whether they are a set that works. importlib.metadata only: nothing is imported.
+"""The installed Neuron packages, and whether they fit together. importlib.metadata only: nothing is imported.
 
 Which versions belong together: trainer.trainium.releases.
 """
@@ -13,7 +13,7 @@ from trainer.trainium.releases import ALLOWED, ASKED, INDEX, PINNED, PLACEHOLDER
 
 PACKAGES = tuple(PINNED.packages)
 WITH_THEM = {name: ".".join(version.split(".")[:2]) for name, version in TORCH.items()}
-"""What the wheels of every allowed release are built for."""
+"""The torch versions that the wheels of every allowed release are built for."""
 SDK_OF_COMPILER = {"2.21": "2.26", "2.22": "2.27", "2.25": "2.30", "2.26": "2.31", "2.27": "2.32"}
 """Other releases, by the compiler's version, for messages."""
 INSTALL = f"pip install --extra-index-url {INDEX} " + " ".join(
@@ -23,7 +23,7 @@ INSTALL_SYSTEM = f"aws-neuronx-dkms={PINNED.driver}* aws-neuronx-runtime-lib={PI
 
 
 def found(version: Callable[[str], str] = metadata.version) -> dict[str, str]:
-    """The installed ones of the packages that matter, with their versions."""
+    """Versions of the installed Neuron and torch packages."""
     here = {}
     for name in (*PACKAGES, *WITH_THEM):
         try:
@@ -34,7 +34,7 @@ def found(version: Callable[[str], str] = metadata.version) -> dict[str, str]:
 
 
 def placeholders(packages: Mapping[str, str]) -> Iterator[Problem]:
-    """The empty packages of the plain Python index."""
+    """A problem for each installed placeholder package of plain PyPI."""
     for name, empty in PLACEHOLDERS.items():
         if packages.get(name) == empty:
             rule = f"Neuron's own package: {empty} is the empty one of that name on the plain Python index"
@@ -42,7 +42,7 @@ def placeholders(packages: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def problems(packages: Mapping[str, str]) -> Iterator[Problem]:
-    """Everything that keeps the installed set from training on Trainium."""
+    """Every reason why the installed packages cannot train on Trainium."""
     empty = {problem.key for problem in placeholders(packages)}
     yield from placeholders(packages)
     for name in PACKAGES:
@@ -58,7 +58,7 @@ def problems(packages: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _unfit(real: Mapping[str, str]) -> Problem:
-    """Names the package that does not belong to the release that most of them belong to."""
+    """Names a package that is not of the release that most of them are of."""
     nearest = max(ALLOWED, key=lambda release: sum(begins(v, release.packages[n]) for n, v in real.items()))
     name, version = next((n, v) for n, v in real.items() if not begins(v, nearest.packages[n]))
     compiler = ".".join(real.get("neuronx-cc", "").split(".")[:2])

@@ -1,7 +1,7 @@
 """The releases of the Neuron SDK that this project runs on: the one table of versions. No torch.
 
 constraints-neuron*.txt, the extras of pyproject.toml and docs/trainium.md repeat it, and a test keeps them equal;
-checks of what is installed read it. Source of every version: src/helperscripts/n2-manifest.json of GitHub's
+checks of installed packages read it. Source of every version: src/helperscripts/n2-manifest.json of GitHub's
 aws-neuron/aws-neuron-sdk, the entries for trn1. It names no torch: torch-neuronx 2.9.0.* goes with torch 2.9.
 """
 
@@ -66,7 +66,7 @@ class Release:
         return {**TORCH, **self.pip}
 
     def fits(self, installed: Mapping[str, str]) -> bool:
-        """Whether whatever is installed of this release's packages is of this release."""
+        """Whether those of this release's packages that are installed have its versions."""
         return all(begins(installed[n], start) for n, start in self.packages.items() if n in installed)
 
 
@@ -124,7 +124,7 @@ NEXT = Release(
     extra="neuron-2-29",
     constraints="constraints-neuron-2.29.txt",
 )
-"""Allowed: its neuronx-distributed has the same training API. From 2.29 on AWS supports XLA training no longer."""
+"""Allowed: its neuronx-distributed has the same training API. From 2.29 on AWS no longer supports XLA training."""
 
 ALLOWED = (PINNED, NEXT)
 """The releases that training runs on."""

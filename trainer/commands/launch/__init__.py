@@ -1,1 +1,1 @@
-"""scripts/launch.py: torchrun's arguments, the workers' own exit code, and signals that reach them."""
+"""scripts/launch.py: torchrun's arguments, with the workers' exit code, and signals forwarded to workers."""

@@ -1,7 +1,7 @@
-"""torch's elastic agent, with patience: workers that were asked to stop may save first, and a cause that a restart
-cannot cure is final.
+"""torch's elastic agent, with two changes: workers that are asked to stop get time to save, and there is no restart for
+a failure that a restart cannot cure.
 
-All that is leaned on of torch's private interface is here; tests/unit/test_launch_agent.py watches it.
+All uses of torch's private interface are here; tests/unit/test_launch_agent.py tests them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from trainer.run.world import ATTEMPT
 FINAL = {
     ExitCode.CONFIG, ExitCode.DATA, ExitCode.PREEMPTED, ExitCode.NONFINITE, ExitCode.NO_CHECKPOINT, ExitCode.GATE,
 }  # fmt: skip
-"""The same command would end the same way at once, or was asked to end: never restarted."""
+"""Never restarted: the same command would end the same way at once, or was asked to stop."""
 SECONDS_AFTER_A_FAILURE = 15.0
-"""How long the others may take to end by themselves: they learn of it in their next collective."""
+"""How long the other workers may take to end by themselves: they notice a failure in their next collective."""
 SECONDS_AFTER_GRACE = 5.0
 
 
 class PatientAgent(LocalElasticAgent):
-    """Runs in a thread of its own, so that torch installs no signal handlers: the main thread has them."""
+    """Runs in its own thread, where torch installs no signal handlers: those of the main thread stay."""
 
     def __init__(self, spec: WorkerSpec, logs_specs: LogsSpecs, grace_seconds: float) -> None:
         super().__init__(spec=spec, logs_specs=logs_specs)
@@ -50,9 +50,9 @@ class PatientAgent(LocalElasticAgent):
         return [handler.proc for handler in context.subprocess_handlers.values()] if context is not None else []
 
     def stop(self, number: int) -> None:
-        """Hand a signal on to every worker; the first one starts the clock of their grace.
+        """Forward a signal to every worker; the first signal starts their grace period.
 
-        The first SIGINT goes on as SIGTERM: a worker whose Python is still starting would answer it with a traceback.
+        The first SIGINT is forwarded as SIGTERM: a worker whose Python is still starting would answer with a traceback.
         """
         if self.stopped_by is None:
             number = signal.SIGTERM if number == signal.SIGINT else number
@@ -61,7 +61,7 @@ class PatientAgent(LocalElasticAgent):
         send(number, self.pids())
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
-        """Wait for the other nodes, for the first time or again: meanwhile there is nobody to hand a signal to."""
+        """Wait for the other nodes, at the start or after a failure: meanwhile there are no workers to signal."""
         self.started = False
         if self.stopped_by is not None:
             os._exit(int(ExitCode.PREEMPTED))
@@ -72,20 +72,20 @@ class PatientAgent(LocalElasticAgent):
         self._name_attempt(worker_group)
         pids: dict[int, int] = super()._start_workers(worker_group)
         self._failed_at = 0.0
-        if self.stopped_by is not None:  # it came while they were being started
+        if self.stopped_by is not None:  # the signal came while they were being started
             send(self.stopped_by, self.pids())
         return pids
 
     def _name_attempt(self, worker_group: WorkerGroup) -> None:
-        """Agree with the other nodes' agents on a name for this attempt; the workers meet under it."""
+        """Agree with the other nodes' agents on a name for this attempt, under which its workers connect."""
         store = worker_group.store
-        assert store is not None  # of this round of the rendezvous
+        assert store is not None  # set by the rendezvous
         if worker_group.group_rank == 0:
             store.set(ATTEMPT, uuid.uuid4().hex)
         os.environ[ATTEMPT] = store.get(ATTEMPT).decode()
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        """torch would end all workers as soon as one has failed; here the others get time to end by themselves."""
+        """Give workers time to end by themselves after one has failed: torch would end all of them at once."""
         assert self._pcontext is not None
         codes = [process.poll() for process in self._processes()]
         now = time.monotonic()
@@ -105,7 +105,7 @@ class PatientAgent(LocalElasticAgent):
         """The launch's exit code: a documented one if there is any, else that of the worker which failed first."""
         failures = sorted(result.failures.values(), key=lambda failure: failure.timestamp)
         codes = [failure.exitcode for failure in failures]
-        # Before it could listen, a worker dies of the signal: nothing is lost.
+        # A worker that has no handlers yet dies of a forwarded signal: nothing is lost.
         codes = [ExitCode.PREEMPTED if -code in self.handed_on else code for code in codes]
         documented = [code for code in codes if code in set(ExitCode)]
         first = (documented or codes)[0]

@@ -1,4 +1,4 @@
-"""The curve of a run: against the golden one, against another run's, and against a closed form."""
+"""Compares the loss curve of a run with the golden curve, with another run's, and with a closed form."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Limits:
 ON_CPU = {"fp32": Limits(1e-5, 1e-5, 1e-4), "bf16_mixed": Limits(2e-3, 5e-3, None)}
 """The layout contract (docs/numerics.md)."""
 ON_DEVICE = {"fp32": Limits(1e-4, 1e-4, 1e-3), "bf16_mixed": Limits(2e-3, 5e-3, None)}
-"""Estimated, never measured: the contract, with ten times as much in FP32 for a device's own exponentials and sums."""
+"""Estimated, never measured: the contract, in FP32 times ten for the device's own exponentials and sums."""
 
 
 def read_steps(directory: Path) -> list[Step]:
-    """The step records of a run; none where it left none."""
+    """The step records of a run; empty without a metrics file."""
     try:
         text = (directory / "metrics.jsonl").read_text(encoding="utf-8")
     except OSError:
@@ -53,7 +53,7 @@ def read_steps(directory: Path) -> list[Step]:
 
 
 def whole(steps: Sequence[Step]) -> str | None:
-    """What keeps a list of records from being a whole curve of finite losses; None if nothing does."""
+    """Why a list of records is not a complete curve of finite losses; None if it is one."""
     if [step["step"] for step in steps] != list(range(1, STEPS + 1)):
         return f"{len(steps)} of {STEPS} steps recorded"
     bad = [step["step"] for step in steps if step["loss"] is None or step["grad_norm"] is None or not step["finite"]]
@@ -61,16 +61,16 @@ def whole(steps: Sequence[Step]) -> str | None:
 
 
 def model_and_precision(directory: Path) -> tuple[dict[str, Any], str]:
-    """What a run's config.yaml says that it trained, and in which precision after the fallback of a CPU without BF16.
+    """Model and precision of a run's config.yaml, after the fallback on a CPU without BF16.
 
-    Raises OSError where the run has left none.
+    Raises OSError if the run has none.
     """
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     return config["model"], config["precision"]["mode"]
 
 
 def against_golden(name: str, directory: Path, curves: dict[str, Curve], limits: dict[str, Limits]) -> Line:
-    """Whether a run has the golden curve of its precision."""
+    """Whether a run matches the golden curve of its precision."""
     steps = read_steps(directory)
     if (fault := whole(steps)) is not None:
         return judged(name, False, fault, "CPU's golden curve")
@@ -90,7 +90,7 @@ def against_golden(name: str, directory: Path, curves: dict[str, Curve], limits:
 
 
 def begins_right(name: str, directory: Path) -> Line:
-    """Whether a curve starts where an untrained model of the run's config.yaml has to, and falls.
+    """Whether a curve starts at the loss of an untrained model of the run's config.yaml, and falls.
 
     Logits of a normalised state with independent weights are normal with variance hidden * init_std**2, so the
     expected loss is ln(vocab) + half of that (the mean of a log-normal).
@@ -107,7 +107,7 @@ def begins_right(name: str, directory: Path) -> Line:
 
 
 def same_rest(name: str, straight: Sequence[Step], resumed: Sequence[Step]) -> Line:
-    """Whether a run that was stopped and resumed has exactly the losses and norms of the one that was not."""
+    """Whether a run that was stopped and resumed has exactly the losses and norms of an uninterrupted one."""
     wanted = f"losses and gradient norms of {STEPS} steps equal, to the last bit"
     if (fault := whole(straight) or whole(resumed)) is not None:
         return judged(name, False, fault, wanted)
@@ -117,9 +117,9 @@ def same_rest(name: str, straight: Sequence[Step], resumed: Sequence[Step]) -> L
 
 
 def throughput(name: str, steps: Sequence[Step], dry: bool) -> Line:
-    """Tokens a second and MFU, the median of the second half: the first has the compilations.
+    """Median tokens a second and MFU of the second half of the steps: the first half includes compilation.
 
-    dry: the peak was measured on a CPU that others may use, and an MFU above 100 % is no fault.
+    dry: the peak was measured on a CPU that may be shared, so an MFU above 100 % is allowed.
     """
     wanted = "above 0" if dry else "an MFU between 0 and 100 %; no figure was ever promised"
     if (fault := whole(steps)) is not None:

@@ -1,4 +1,4 @@
-"""How many graphs the compiler has been asked for: counted in its cache, where our own code has no say."""
+"""Counts compiled graphs in the compiler's own cache, independently of our code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def compiled(cache: Path) -> set[str]:
 
 
 def line(first: set[str], again: set[str], dry: bool) -> Line:
-    """Whether the same run once more asks for no new graph. first, again: the cache after each of them."""
+    """Whether running the same job again compiles no new graph. first, again: the cache after each run."""
     name, wanted = "graphs of tiny-32", "some, and the same run again none"
     if dry:
         return Line(name, SKIP, "the native backend compiles nothing", wanted)

@@ -25,8 +25,8 @@ TINY = (
     *("evaluation.every_steps=0", f"checkpoint.every_steps={HALF}"),
     *("logging.progress=lines", "logging.every_steps=1"),
 )
-"""Half a million parameters on bytes of a text that never changes, so that the curve depends on neither the version of
-Python nor a tokenizer's training; at the settings of the layout contract (docs/numerics.md)."""
+"""Half a million parameters on bytes of a fixed text, so that the curve depends on neither the version of Python nor a
+tokenizer's training; with the settings of the layout contract (docs/numerics.md)."""
 
 SEVEN_B = (
     "recipe=deepseek7b",
@@ -36,28 +36,28 @@ SEVEN_B = (
     *("schedule=constant", "schedule.warmup_steps=5", "evaluation.every_steps=0", "checkpoint.every_steps=0"),
     *("logging.progress=lines", "logging.every_steps=1"),
 )
-"""The full model and length; text and vocabulary that need no download, and a batch of 8 samples."""
+"""The full model and sequence length, on text and a vocabulary that need no download, with 8 samples a step."""
 SEVEN_B_SHRUNK = (
     *("model.hidden=64", "model.layers=2", "model.heads=8", "model.kv_heads=8", "model.mlp=128", "model.vocab=512"),
     *("data.seq_len=64", "train.tokens_per_step=512", "data.tokenizer.vocab=257"),
     "data.sources=[{name: licence, paths: [LICENSE], document_unit: paragraph}]",
 )
-"""The recipe at a size for a dry run, on the text that is at hand."""
+"""The recipe shrunk for a dry run, on the repository's LICENSE."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the jobs run: on a device, or on CPU as if."""
+    """Where the jobs run: on the device, or in a dry run on CPU."""
 
     root: Path
     """Directory that all runs and the page go to."""
     cache: Path
-    """Directory for compiled graphs, on a disk of this machine's own: empty at first, so that they can be counted."""
+    """Directory for compiled graphs, on a local disk: empty at first, so that graphs can be counted."""
     dry: bool
     timeout_seconds: float
 
     def processes(self, cores: int) -> int:
-        """Processes that stand for so many cores: on CPU 1 for 8, and 2 for 32."""
+        """Processes for so many cores: one a core, but in a dry run 1 for 8 and 2 for 32."""
         return {8: 1, 32: 2}[cores] if self.dry else cores
 
 
@@ -98,7 +98,7 @@ class Outcome:
 
 
 def jobs(setting: Setting) -> dict[str, Job]:
-    """All jobs in the order in which they run, by what the page calls them."""
+    """All jobs in the order in which they run, by their names on the page."""
     small = SEVEN_B_SHRUNK if setting.dry else ()
     mixed = (*TINY, "precision=bf16_mixed")
     return {
@@ -106,14 +106,14 @@ def jobs(setting: Setting) -> dict[str, Job]:
         "tiny-32": Job("tiny-32", 32, mixed),
         "tiny-32-first-half": Job("tiny-32-halves", 32, (*mixed, f"train.stop_after_steps={HALF}")),
         "tiny-32-second-half": Job("tiny-32-halves", 32, mixed),
-        # 18 bytes a parameter and no other rank to cut them with would not fit 16 GiB; 8 bytes do (backend=fake).
+        # With one replica, bf16_mixed's 18 bytes a parameter do not fit in 16 GiB; 8 bytes do (by backend=fake).
         "7b-8": Job("7b-8", 8, (*SEVEN_B, "precision=bf16", *small)),
         "7b-32": Job("7b-32", 32, (*SEVEN_B, "precision=bf16_mixed", *small)),
     }
 
 
 def run(job: Job, setting: Setting) -> Outcome:
-    """Run a job to its end; what it prints goes to a log beside its run."""
+    """Run a job to its end; its output goes to a log beside its run."""
     directory, log = setting.root / job.name, setting.root / f"{job.name}.log"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NEURON_COMPILE_CACHE_URL": str(setting.cache)}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -133,7 +133,7 @@ def run(job: Job, setting: Setting) -> Outcome:
 
 
 def _cause(directory: Path) -> str:
-    """What a failed run says of itself."""
+    """The cause of a failed run, from its exit.json."""
     try:
         ended = read_json(directory / EXIT)
         return f"exit {ended['code']}: {ended['title']}"

@@ -18,7 +18,7 @@ PRETENDED = Host(
 
 
 def lines(host: Host) -> list[Line]:
-    """Stricter than the doctor: the figures of a page are those of one release throughout."""
+    """Verdicts stricter than the doctor's: all packages and the driver must be of one release."""
     release = release_of(host.packages)
     names = [name for name in PINNED.packages if name in host.packages]
     packages = ", ".join(f"{name} {host.packages[name]}" for name in names) or "none of them"

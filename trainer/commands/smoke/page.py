@@ -10,7 +10,7 @@ PASS, FAIL, SKIP = "pass", "FAIL", "skip"
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that was looked at."""
+    """One check and its verdict."""
 
     name: str
     verdict: str
@@ -24,12 +24,12 @@ def judged(name: str, good: bool, found: str, wanted: str) -> Line:
 
 
 def failed(lines: Sequence[Line]) -> bool:
-    """Whether the page as a whole fails: a line does. What was skipped has not failed."""
+    """Whether the page fails: at least one line does. Skipped lines do not count."""
     return any(line.verdict == FAIL for line in lines)
 
 
 def render(title: str, lines: Sequence[Line]) -> str:
-    """Markdown, aligned for people who read it in a terminal."""
+    """Markdown, aligned for reading in a terminal."""
     rows = [("", "what", "found", "wanted"), *((x.verdict, x.name, x.found, x.wanted) for x in lines)]
     cells = [tuple(cell.replace("|", "/").replace("\n", " ") for cell in row) for row in rows]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(4)]

@@ -17,10 +17,10 @@ Run = Callable[[Job, Setting], Outcome]
 
 
 def smoke(setting: Setting, golden: Path = curve.GOLDEN, found: Host | None = None, execute: Run = run) -> int:
-    """Run everything, print the page, keep it in the setting's root; the exit code.
+    """Run everything, print the page, save it in the setting's root, and return the exit code.
 
-    found: the machine; None looks, or pretends in a dry run. Raises ConfigError where there is no device and the run
-    is not dry, or where the root holds an older smoke test.
+    found: the machine; None detects it, or in a dry run pretends one. Raises ConfigError where there is no device and
+    the run is not dry, or where the root holds an older smoke test.
     """
     found = found or (machine.PRETENDED if setting.dry else detect())
     refuse(setting, found)
@@ -39,7 +39,7 @@ def smoke(setting: Setting, golden: Path = curve.GOLDEN, found: Host | None = No
 
 
 def refuse(setting: Setting, found: Host) -> None:
-    """Raise ConfigError where there is nothing to test."""
+    """Raise ConfigError where the test cannot run: without a device, or with an older test's directories."""
     problems = []
     if not setting.dry and not found.devices:
         rule = "needs a trn1.32xlarge, and this machine has no Neuron device (/dev/neuron0)"
@@ -56,7 +56,7 @@ def refuse(setting: Setting, found: Host) -> None:
 
 
 def execute_all(setting: Setting, execute: Run) -> tuple[dict[str, Outcome], dict[str, set[str]]]:
-    """Run the jobs one after the other. What each came to, and the graphs that were in the cache after it."""
+    """Run the jobs one after the other. Returns each one's outcome, and the graphs in the cache after it."""
     outcomes: dict[str, Outcome] = {}
     cached: dict[str, set[str]] = {}
     for name, job in jobs(setting).items():

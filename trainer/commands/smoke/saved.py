@@ -12,7 +12,7 @@ PARTS = ("model/", "optimizer/")
 
 
 def same(name: str, one: Path, other: Path) -> Line:
-    """Compare two checkpoint directories by the sums in their manifests, which a resume has verified."""
+    """Compare two checkpoint directories by the SHA-256 in their manifests, which a resume has verified."""
     wanted = "weights and moments equal, byte for byte"
     try:
         a, b = _sums(one), _sums(other)

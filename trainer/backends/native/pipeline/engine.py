@@ -1,8 +1,8 @@
 """Pipeline parallelism over torch.distributed.pipelining: one training step, and a plain pass for evaluation.
 
-interleaved_zero_bubble takes the weights' gradients one autograd call at a time, after the inputs'. With recomputation
-that makes a layer's forward again in every call (about ten times, where 1f1b does so once), and weights that FSDP2
-re-shards after forward (ZeRO 3) are no longer those of the graph: their gradients are wrong or missing.
+interleaved_zero_bubble computes weight gradients after input gradients, in several autograd calls. With recomputation
+each call repeats a layer's forward (about ten times, where 1f1b repeats it once). Under ZeRO 3 FSDP2 re-shards weights
+after forward, so they are no longer the graph's tensors: their gradients are wrong or missing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from trainer.batch import Batch
 from trainer.parallel.stages import stage_rank
 
 INTERLEAVED = {"interleaved_1f1b": ScheduleInterleaved1F1B, "interleaved_zero_bubble": ScheduleInterleavedZeroBubble}
-"""Schedules of several stages a rank, by their name in the configuration."""
+"""Schedules with several stages a rank, by their name in the configuration."""
 
 
 def check_microbatches(kind: str, pp: int, microbatches: int) -> None:
-    """Raise ValueError where torch's schedule cannot run, or would compute with inputs that have not arrived.
+    """Raise ValueError where torch's schedule cannot run, or would read inputs before they are received.
 
-    The interleaved schedules cut the microbatches into ``microbatches // pp`` rounds. With fewer microbatches than
+    The interleaved schedules split the microbatches into ``microbatches // pp`` rounds. With fewer microbatches than
     ranks torch 2.9 checks nothing and reads buffers before they are received.
     """
     if microbatches < pp:
@@ -47,7 +47,7 @@ class Step:
 
 
 class Pipeline:
-    """This rank's stages, and how a step runs through all of them. Every rank of the group gets the same batches."""
+    """Runs a step through all stages, of which this rank holds some. Every rank of the group gets the same batches."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Pipeline:
 
         Each takes (tokens or activations, labels, positions, document_ids) and returns (activations, or the summed
         loss on the last stage; number of targets), as CausalLM does; ``logits`` likewise without the labels.
-        activation: (batch, seq) -> shape of what travels between stages, ``dtype`` its number format.
+        activation: (batch, seq) -> shape of the activations sent between stages; dtype: theirs.
         kind: 1f1b | interleaved_1f1b | interleaved_zero_bubble. after_weights: see Stage.
         """
         self._pp, rank = dist.get_world_size(group), dist.get_rank(group)
@@ -97,11 +97,11 @@ class Pipeline:
         try:
             for stage in step.stages:
                 stage.has_backward = True
-            # What schedule.step does with the parts of a whole batch, which we have in parts already.
+            # schedule.step would split a whole batch first; ours is in microbatches already.
             step.schedule._step_microbatches(
                 [(batch.tokens,) if 0 in self._modules else () for batch in microbatches],
                 [{key: value for key, value in batch._asdict().items() if key != "tokens"} for batch in microbatches],
-                [batch.labels for batch in microbatches],  # torch wants a target; the loss is in the module already
+                [batch.labels for batch in microbatches],  # torch needs a target; the module computes the loss
                 losses,
             )
         finally:
@@ -115,7 +115,7 @@ class Pipeline:
             check_microbatches(self._kind, self._pp, count)
             stages = tuple(self._stage(index, batch, seq) for index in self._modules)
             schedule: PipelineScheduleSingle | PipelineScheduleMulti
-            # scale_grads would divide by the number of microbatches: ours is a sum with a scale of its own.
+            # scale_grads would divide by the number of microbatches, but our loss is a sum times ``scale``.
             if self._kind == "1f1b":
                 schedule = Schedule1F1B(stages[0], count, loss_fn=_is_the_loss, scale_grads=False)
             else:
@@ -159,7 +159,7 @@ class Pipeline:
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
         """FP32 [batch, seq, vocab] on every rank of the group."""
         logits = self._relay(lambda module, x: module.logits(x, positions, document_ids), tokens)  # type: ignore[operator]
-        # The others cannot know the vocabulary, which a tensor-parallel lowering may have padded.
+        # Other ranks do not know the vocabulary size, which a tensor-parallel backend may have padded.
         vocab = torch.tensor(0 if logits is None else logits.shape[-1], device=self._device)
         dist.broadcast(vocab, group=self._group, group_src=self._last_rank)
         if logits is None:
@@ -184,5 +184,5 @@ class Pipeline:
 
 
 def _is_the_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """torch's schedules run backward only where they are given a loss function."""
+    """Return the output, which is the loss: torch's schedules run backward only with a loss function."""
     return output

@@ -1,7 +1,7 @@
-"""One stage of a pipeline as torch's schedules want it, without what torch 2.9 gets wrong or wastes.
+"""One pipeline stage for torch's schedules, without torch 2.9's errors and wasted memory.
 
-What is overridden here is private to ``torch.distributed.pipelining`` and may change; tests/unit/test_pipeline_stage.py
-and tests/distributed/test_pipeline.py watch each point.
+The overridden methods are private to ``torch.distributed.pipelining`` and may change; tests/unit/test_pipeline_stage.py
+and tests/distributed/test_pipeline.py test each override.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from torch.distributed.pipelining.stage import InputInfo, _RecvInfo, _RootArgPla
 class StageModule(nn.Module):
     """A stage's module for torch: one tensor in, one contiguous tensor out.
 
-    A module of its own also where the stage's is an FSDPModule: torch would drive FSDP2 by itself if it saw one.
-    scale: what the loss is multiplied with.
+    It also hides an FSDPModule: torch would drive FSDP2 itself if it saw one. scale: factor of the loss.
     """
 
     def __init__(self, module: nn.Module, last: bool) -> None:
@@ -36,17 +35,17 @@ class StageModule(nn.Module):
         """Tokens or activations -> activations, or on the last stage FP32 [1]: the summed loss times the scale."""
         out, _ = self.module(x, labels, positions, document_ids)
         if self.last:
-            # One dim, because torch concatenates the microbatches' outputs; a new tensor and no view, because it
-            # detaches them in place to free the graph, and leaves views alone.
+            # One dim, because torch concatenates the microbatches' outputs; a new tensor, because torch frees the graph
+            # by detaching outputs in place, except views.
             return torch.stack((out * self.scale,))
         return out.contiguous()
 
 
 class Stage(PipelineStage):
-    """torch's PipelineStage with buffers that live from a receive to the microbatch's backward.
+    """torch's PipelineStage, with buffers allocated at a receive and freed after the microbatch's backward.
 
-    torch allocates a buffer for each microbatch, in each direction, and keeps them (and their gradients) for ever; so
-    memory would grow with the number of microbatches, which 1F1B is there to avoid.
+    torch allocates a buffer for each microbatch, in each direction, and never frees them or their gradients: memory
+    would grow with the number of microbatches, which 1F1B is meant to avoid.
     """
 
     def __init__(
@@ -62,14 +61,14 @@ class Stage(PipelineStage):
     ) -> None:
         """source, result: meta tensors with shape and dtype of what the module takes and gives.
 
-        after_weights: called after each computation of weight gradients apart from the inputs' (zero bubble). torch
-        adds those to ``.grad`` without autograd's hooks.
+        after_weights: called after each backward for weight gradients alone (zero bubble), which torch adds to
+        ``.grad`` without autograd's hooks.
         """
         super().__init__(module, index, stages, device, input_args=source, output_args=result, group=group)
         self._after_weights = after_weights
 
     def _get_init_p2p_neighbors_ops(self) -> list[dist.P2POp]:
-        """None. torch's own greets the neighbours with an int64 where they receive a float32: gloo aborts."""
+        """No first exchange: torch sends an int64 that its neighbours receive as a float32, and gloo aborts."""
         return []
 
     def _prepare_forward_infra(
@@ -83,24 +82,24 @@ class Stage(PipelineStage):
         return () if self.is_last else (_RecvInfo("gradient", self.stage_index + 1, self.get_outputs_meta()[0]),)
 
     def _input(self) -> tuple[InputInfo, ...]:
-        """What the stage reads, without memory: a meta tensor, which a computation that came too soon trips over."""
+        """The stage's input without memory: a meta tensor, with which a computation before the receive fails."""
         assert self.inputs_meta is not None
         (meta,) = self.inputs_meta
         return (_RootArgPlaceholder(meta) if self.is_first else _RecvInfo("input", self.stage_index - 1, meta),)
 
     def _allocate(self, meta: torch.Tensor) -> torch.Tensor:
-        """The one place where buffers are made."""
+        """Allocate a buffer; all are allocated here."""
         return torch.empty(meta.shape, dtype=meta.dtype, device=self.device)
 
     def get_fwd_recv_ops(self, fwd_chunk_id: int) -> list[dist.P2POp]:
-        """Make the buffer as the receive is posted."""
+        """Allocate the buffer when the receive is posted."""
         for info in self.args_recv_info[fwd_chunk_id]:
             if isinstance(info, _RecvInfo):
                 info.buffer = self._allocate(info.buffer).requires_grad_(self.has_backward)
         return super().get_fwd_recv_ops(fwd_chunk_id)
 
     def get_bwd_recv_ops(self, bwd_chunk_id: int) -> list[dist.P2POp]:
-        """Make the buffer as the receive is posted."""
+        """Allocate the buffer when the receive is posted."""
         if self.has_backward:
             for info in self.grad_recv_info[bwd_chunk_id]:
                 info.buffer = self._allocate(info.buffer)
@@ -109,24 +108,23 @@ class Stage(PipelineStage):
     def backward_one_chunk(
         self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: bool = False
     ) -> None:
-        """Let go of the microbatch's buffers; autograd keeps what the weights' gradients still need."""
-        # torch lets go of the outputs' graph, and a node of Python's is owned by the nodes that lead to it alone.
+        """Free the microbatch's buffers after its backward; autograd keeps what weight gradients still need."""
+        # torch frees the outputs' graph, and only the nodes that lead to a Python node keep it alive.
         roots = [tensor.grad_fn for tensor in self.fwd_cache[bwd_chunk_id][0]]
         super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
         self.args_recv_info[bwd_chunk_id] = self._input()
         self.grad_recv_info[bwd_chunk_id] = self._create_grad_recv_info(self.act_send_info)
         if not full_backward and not self.is_first:
-            # torch keeps inputs, outputs and both their gradients until the weights' turn, and then needs only this.
+            # torch keeps inputs, outputs and their gradients for the weight gradients, which need only the groups.
             groups = self._settle_fused(self.backward_state[bwd_chunk_id][1])
             self.backward_state[bwd_chunk_id] = ((), groups, (), None)
         del roots
 
     def _settle_fused(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Accumulate at once the gradients of weights that a Python autograd.Function reads; the other groups remain.
+        """Accumulate now the gradients of weights that a Python autograd.Function reads; return the other groups.
 
-        torch would start from such a function later, when the graph that it lives in is gone. The head is such a
-        weight: its gradient was made together with the loss, so nothing is left to do later, and a [vocab, hidden]
-        tensor need not wait.
+        torch would start from such a function later, after its graph is freed. The head is such a weight: its gradient
+        was computed with the loss, so there is nothing to compute later, and a [vocab, hidden] tensor is freed now.
         """
         later = []
         for group in groups:
@@ -145,13 +143,13 @@ class Stage(PipelineStage):
         return later
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
-        """Tell the optimizer wrapper that gradients appeared without a hook."""
+        """Call after_weights: the optimizer wrapper sees no hook for these gradients."""
         super().backward_weight_one_chunk(bwd_chunk_id, last_backward)
         del self.dw_runner[bwd_chunk_id]
         self._after_weights()
 
     def get_bwd_send_ops(self, bwd_chunk_id: int) -> list[dist.P2POp]:
-        """gloo sends contiguous tensors only, and autograd makes no promise."""
+        """Make gradients contiguous: gloo sends no others, and autograd does not guarantee it."""
         gradients = self.bwd_cache.get(bwd_chunk_id, ())
         if self.is_first:
             self.bwd_cache.pop(bwd_chunk_id, None)
@@ -160,7 +158,7 @@ class Stage(PipelineStage):
         return super().get_bwd_send_ops(bwd_chunk_id)
 
     def clear_runtime_states(self) -> None:
-        """Everything of a step, also of one that failed half-way."""
+        """Drop all state of a step, also of one that failed."""
         super().clear_runtime_states()
         self.bwd_cache.clear()
         self.backward_state.clear()

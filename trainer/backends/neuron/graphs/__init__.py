@@ -1,1 +1,1 @@
-"""Which graphs a step runs: read, compared over ranks, and guarded against new ones."""
+"""The graphs of a step: read from text, compared between ranks, and guarded against late compilation."""

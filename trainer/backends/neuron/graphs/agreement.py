@@ -1,7 +1,7 @@
-"""Before a graph runs, the ranks that will meet in its collectives compare them, over the host.
+"""Before a graph runs, its ranks compare the graph's collectives over the host.
 
 Ranks that issue different collectives, or the same in another order, wait for each other for ever. Compared on a gloo
-group first, the difference is an error in seconds that names the ranks and the place.
+group first, a difference is an error within seconds that names the ranks and the position.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.backends.neuron.graphs.hlo import Collective, Graph
 from trainer.errors import ExitCode, Problem, RunError
 
 Item = tuple[str, int, str, int]
-"""Kind, ranks in a group (0: all), dtype, bytes that the rank hands in."""
+"""Kind, ranks in a group (0: all), dtype, bytes of the rank's input."""
 
 _REMEDY = "the same operations on every rank: no branch on the rank, no shape, dtype or unused parameter that differs"
 
@@ -31,7 +31,7 @@ class DisagreementError(RunError):
 
 
 def item(collective: Collective) -> Item:
-    """What must agree. Replica groups themselves are the same on all ranks by construction; their size is compared."""
+    """What is compared. Replica groups are equal on all ranks by construction, so only their size is compared."""
     return collective.kind, collective.size, collective.dtype, collective.bytes
 
 
@@ -41,7 +41,7 @@ def agree_on_graph(name: str, graph: Graph, group: dist.ProcessGroup) -> None:
 
 
 def agree_on(name: str, mine: Sequence[Item], group: dist.ProcessGroup) -> None:
-    """Compare ordered collectives over a host (gloo) group; every rank of it calls, or it times out.
+    """Compare ordered collectives over a host (gloo) group; all its ranks must call, or it times out.
 
     name: the graph's, for the message. Raises DisagreementError on every rank of the group: with the global ranks that
     differ from the majority, and the first position where they do.
@@ -110,7 +110,7 @@ def _list(ranks: list[int], most: int = 8) -> str:
 def host_group(ranks: Sequence[int], seconds: float) -> dist.ProcessGroup:
     """A gloo group over a stage's ranks; every process of the job calls this for every stage, in the same order.
 
-    seconds: until a rank that does not come to the comparison is an error.
+    seconds: timeout for a rank that does not join the comparison.
     """
     group = dist.new_group(list(ranks), timeout=timedelta(seconds=seconds), backend="gloo")
     assert group is not None

@@ -1,7 +1,7 @@
-"""What torch_xla has counted in this process, exactly and at once.
+"""torch_xla's counters of this process, exact and up to date.
 
-Compilations and launches are counted by the thread that asks for them (CompileTime and ExecuteTime are samples, taken
-when a background thread gets there). torch_xla/csrc/xla_graph_executor.cpp counts an UncachedCompile for each graph
+Compilations and launches are counted by the thread that requests them (CompileTime and ExecuteTime are samples, taken
+later by a background thread). torch_xla/csrc/xla_graph_executor.cpp counts an UncachedCompile for each graph
 that is not in its cache, and a CachedCompile for each that is.
 """
 
@@ -18,8 +18,8 @@ from trainer.backends.neuron.device import Deferred
 class Counts:
     """Since the process began, or between two moments.
 
-    compiled: graphs compiled. launched: graphs run, compiled or not. read: transfers from the device, those of Deferred
-    left out. scalars: of the reads, ``.item()``, ``float()`` and ``if tensor``.
+    compiled: graphs compiled. launched: graphs run, newly compiled or cached. read: transfers from the device, without
+    those of Deferred. scalars: the reads by ``.item()``, ``float()`` and ``if tensor``.
     """
 
     compiled: int
@@ -30,15 +30,15 @@ class Counts:
     deferred_finished: int = 0
 
     def since(self, before: Counts) -> Counts:
-        """The difference. Reads by Deferred in other threads may fall on either side of a moment: they are given the
-        benefit of the doubt, so ``read`` is never too high."""
+        """The difference. Reads by Deferred in other threads may fall on either side of a moment: all that may lie
+        between are subtracted, so ``read`` is never too high."""
         mine = self.read - before.read - (self.deferred_started - before.deferred_finished)
         scalars = self.scalars - before.scalars
         return Counts(self.compiled - before.compiled, self.launched - before.launched, max(mine, scalars, 0), scalars)
 
 
 def now() -> Counts:
-    """Where the counters stand."""
+    """The current counts."""
     finished = Deferred.finished  # before the transfers are counted, and started after: see since
     compiled, cached = _counter("UncachedCompile"), _counter("CachedCompile")
     transfers = metrics.metric_data("TransferFromDeviceTime")
@@ -51,5 +51,5 @@ def _counter(name: str) -> int:
 
 
 def host_fallbacks() -> list[str]:
-    """Operations that torch_xla has run on the host since the process began, for want of a lowering."""
+    """Operations that torch_xla has run on the host since the process began, because it cannot lower them."""
     return sorted(set(metrics.executed_fallback_ops()) - {"aten::_local_scalar_dense"})

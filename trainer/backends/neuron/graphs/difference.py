@@ -1,4 +1,4 @@
-"""What changed between two runs of a phase: in what it was handed, or in the graph it made."""
+"""What changed between two runs of a phase: in its inputs, or in its graph."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from trainer.backends.neuron.graphs.hlo import Graph, Shape
 
 Signature = dict[str, object]
-"""By path: a tensor's dtype, dims and device as text in a Described; a Python value as it is."""
+"""By path: a tensor's dtype, dims and device as text in a Described; a Python value unchanged."""
 
 
 class Described(str):
-    """A tensor in a signature."""
+    """The description of a tensor in a signature."""
 
 
 def signature(inputs: Mapping[str, object]) -> Signature:
@@ -44,15 +44,14 @@ def _flatten(path: str, value: object, found: Signature) -> None:
 
 
 def baked(value: object) -> bool:
-    """Whether XLA's lazy tensors make this scalar part of the graph: 0, 1 and -1 (measured on torch_xla 2.9)."""
+    """Whether torch_xla makes this scalar a constant of the graph: 0, 1 and -1 (measured on torch_xla 2.9)."""
     return isinstance(value, (int, float)) and value in (0, 1, -1)
 
 
 def changes(old: Signature, new: Signature) -> list[str]:
-    """Differences that make another graph, the most telling first; empty when there are none.
+    """Differences that cause another graph, the most likely first; empty when there are none.
 
-    Floats that merely changed are graph parameters, except as exponents: they come last, and only when nothing else
-    differs.
+    Other changed floats are graph parameters, except as exponents: they are listed only when nothing else differs.
     """
     shapes, scalars, floats = [], [], []
     for path in dict.fromkeys((*old, *new)):
@@ -77,7 +76,7 @@ def changes(old: Signature, new: Signature) -> list[str]:
 
 
 class _Absent:
-    """Not handed in."""
+    """Stands for a missing input."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Absent)
@@ -94,7 +93,7 @@ def _show(value: object) -> str:
 
 
 def graph_changes(old: Graph, new: Graph) -> list[str]:
-    """How a graph differs from the compiled one: shapes at its edges, constants, counts of operations."""
+    """How a graph differs from the compiled one: shapes of parameters and outputs, constants, operation counts."""
     found = []
     edges = (
         ("parameters", old.parameters, new.parameters),
@@ -110,7 +109,7 @@ def graph_changes(old: Graph, new: Graph) -> list[str]:
 
 
 def _multisets(what: str, old: Sequence[Shape | str], new: Sequence[Shape | str]) -> list[str]:
-    """Without regard to order: that of live tensors and of hoisted constants is no property of a graph."""
+    """Compare regardless of order: live tensors and hoisted constants have no fixed order in a graph."""
     before, after = Counter(map(str, old)), Counter(map(str, new))
     gone, come = list((before - after).elements()), list((after - before).elements())
     if not gone and not come:

@@ -1,4 +1,4 @@
-"""Nothing compiles after warm-up: a late graph is an error that names the phase and what changed.
+"""Raises an error for a graph that would compile after warm-up, with the phase and what changed.
 
 On Trainium a compilation in mid-run stalls all ranks for minutes, and graphs that differ between ranks hang them.
 """
@@ -34,10 +34,10 @@ class GraphError(RunError):
 
 @dataclass
 class Phase:
-    """What the guard knows of a phase.
+    """The guard's record of a phase.
 
-    graphs: distinct graphs compiled in it, in warm-up too. launches, reads: of the last occurrence. signature, graph:
-    of the last good one.
+    graphs: distinct graphs compiled in it, including warm-up. launches, reads: of the last occurrence. signature,
+    graph: of the last occurrence without an error.
     """
 
     occurrences: int = 0
@@ -49,16 +49,16 @@ class Phase:
 
 
 class CompileGuard:
-    """Watches phases of a step. One per process; phases do not nest.
+    """Watches the phases of a step. One guard a process; phases do not nest.
 
         with guard.phase("forward-backward", {"batch": microbatches, "scale": scale}):
             ...
             device.sync()
 
     The first ``warm_up`` occurrences of a phase may compile. Later ones may not: a different trace raises GraphError at
-    the operation that differs, before the compiler starts; so does a read of a tensor that is not computed yet. What
-    slips through these (the same trace with other tensors kept alive; a graph cut elsewhere; a read of a finished
-    tensor) raises at the phase's end, by the counters.
+    the operation that differs, before the compiler starts; so does a read of a tensor that is not computed yet. At the
+    phase's end the counters find the rest: the same trace with other tensors kept alive, a graph cut elsewhere, a read
+    of a finished tensor.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class CompileGuard:
         on_graph: Callable[[str, Graph], None] | None = None,
         keep_graphs: bool = False,
     ) -> None:
-        """on_graph: called before each launch of a phase in warm-up with the graph about to run, as to compare its
-        collectives across ranks. keep_graphs: lower every occurrence, to tell how a late graph differs where the trace
+        """on_graph: called in warm-up before each launch with the graph about to run, e.g. to compare its
+        collectives between ranks. keep_graphs: lower every occurrence, to tell how a late graph differs where the trace
         does not say; costs a lowering each step, so for tests and small models."""
         self.warm_up = warm_up
         self.phases: dict[str, Phase] = {}
@@ -83,10 +83,10 @@ class CompileGuard:
     ) -> Iterator[None]:
         """Watch the code inside, which ends in device.sync().
 
-        inputs: tensors and Python values that the phase depends on, by name, nested as you like; a change in them is
-        reported. reads: transfers to the host that belong to the phase. cuts_itself: the code inside launches graphs by
-        other means than device.sync, as neuronx-distributed's pipeline does; the number of launches must then stay.
-        Raises GraphError.
+        inputs: tensors and Python values that the phase depends on, by name, nested to any depth; errors report their
+        changes. reads: transfers to the host that the phase may make. cuts_itself: the code inside launches graphs by
+        other means than device.sync, as neuronx-distributed's pipeline does; the number of launches must still be the
+        same. Raises GraphError.
         """
         phase = self.phases.setdefault(name, Phase())
         armed, handed, before = phase.occurrences >= self.warm_up, signature(inputs or {}), counters.now()
@@ -111,7 +111,7 @@ class CompileGuard:
         self._account(name, phase, handed, counters.now().since(before), seen, reads if armed else None)
 
     def _look(self, name: str, armed: bool, seen: list[Graph]) -> None:
-        """Before a launch: lower what is pending, when somebody wants it."""
+        """Before a launch: lower the pending graph, for on_graph in warm-up or for keep_graphs."""
         if not self._keep_graphs and (armed or self._on_graph is None):
             return
         graph = pending_graph()
@@ -120,7 +120,7 @@ class CompileGuard:
             self._on_graph(name, graph)
 
     def _explain(self, name: str, phase: Phase, handed: Signature, error: BaseException) -> Problem | None:
-        """A watch raised in the phase: what to tell; None when the error is none of theirs."""
+        """The Problem for an error that a watch raised in the phase; None for any other error."""
         number = phase.occurrences + 1
         if trace.executed(error):
             rule = f"a step runs no graph before its end; occurrence {number} reads a tensor at {trace.where(error)}"
@@ -136,7 +136,7 @@ class CompileGuard:
     def _account(
         self, name: str, phase: Phase, handed: Signature, spent: Counts, seen: list[Graph], reads: int | None
     ) -> None:
-        """The phase is over: its counts, and what they say against it. reads: how many are allowed, None in warm-up."""
+        """Record a finished phase's counts, and raise for problems in them. reads: allowed ones, None in warm-up."""
         problems = [] if reads is None else list(self._late(name, phase, handed, spent, seen, reads))
         phase.occurrences += 1
         phase.graphs += spent.compiled
@@ -157,7 +157,7 @@ class CompileGuard:
                 rule += f"; operations that ran on the host: {', '.join(fallbacks)}"
             yield Problem(key, f"{spent.read - reads} host read(s) in the step", rule, NO_READS)
         if spent.compiled:
-            # The trace is a known one, so the operations are: what differs is what lives, or was pending before.
+            # The trace is known, so the operations are the same: the live tensors or earlier pending work differ.
             changed = []
             if phase.graph is not None and seen:
                 changed += graph_changes(phase.graph, seen[-1])
@@ -172,7 +172,7 @@ class CompileGuard:
         return {name: phase.graphs for name, phase in self.phases.items()}
 
     def summary(self) -> str:
-        """One line for people: phases with the graphs compiled in each, and how often the phase ran."""
+        """One line to print: the graphs compiled in each phase, and how often the phase ran."""
         phases = [f"{name} {phase.graphs} (run {phase.occurrences} x)" for name, phase in self.phases.items()]
         return f"graphs compiled: {', '.join(phases)}; outside {self.outside().compiled}"
 
@@ -181,7 +181,7 @@ class CompileGuard:
         return {name: phase.launches for name, phase in self.phases.items()}
 
     def outside(self) -> Counts:
-        """What happened outside all phases since the guard was made: in a clean loop nothing compiles or runs there."""
+        """Counts outside all phases since the guard was made; a correct loop compiles and runs nothing there."""
         total = counters.now().since(self._began)
         inside = self._inside
         return Counts(
@@ -202,7 +202,7 @@ def _joined(changed: list[str], most: int = 4) -> str:
 
 
 def _remedy(changed: list[str], how: Divergence) -> str:
-    """By what was handed in, and by the operation that differs."""
+    """Chosen by the changed inputs and by the operation that differs."""
     if how.constant or any("part of the graph" in change for change in changed):
         return NO_SCALARS
     return ONE_SHAPE if how.shape else NO_BRANCH

@@ -67,7 +67,7 @@ class MatMul:
 class Collective:
     """One collective as this rank issues it.
 
-    operands: what the rank hands in, without torch_xla's ordering token. groups: replica groups, empty for one group of
+    operands: the rank's inputs, without torch_xla's ordering token. groups: replica groups, empty for one group of
     all; pairs (source, target) of a collective-permute. channel: of a send or recv.
     """
 
@@ -85,12 +85,12 @@ class Collective:
 
     @property
     def dtype(self) -> str:
-        """Of the operands: one, or several joined by a plus."""
+        """The operands' dtype, or several joined by a plus."""
         return "+".join(dict.fromkeys(shape.dtype for shape in self.operands))
 
     @property
     def bytes(self) -> int:
-        """Bytes that the rank hands in."""
+        """Bytes of the rank's inputs."""
         return sum(shape.bytes for shape in self.operands)
 
 
@@ -121,7 +121,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line of a module, in whichever text it was written."""
+    """One instruction, read from HLO or StableHLO text."""
 
     name: str
     opcode: str
@@ -133,7 +133,7 @@ class Instruction:
 def matmul(
     lhs: Shape, rhs: Shape, result: Shape, batch: tuple[int, ...], left: tuple[int, ...], right: tuple[int, ...]
 ) -> MatMul:
-    """From the lhs's batch dims and the contracted dims of either side."""
+    """A MatMul from the lhs's batch dims and each side's contracted dims."""
     batches = prod(lhs.dims[dim] for dim in batch)
     k = prod(lhs.dims[dim] for dim in left)
     m, n = prod(lhs.dims) // (batches * k), prod(rhs.dims) // (batches * prod(rhs.dims[dim] for dim in right))
@@ -141,13 +141,13 @@ def matmul(
 
 
 def without_token(kind: str, operands: tuple[Shape, ...]) -> tuple[Shape, ...]:
-    """torch_xla chains collectives by a scalar that travels last in their tuples (csrc/cross_replica_reduces.cpp)."""
+    """Drop the scalar by which torch_xla orders collectives, last in their tuples (csrc/cross_replica_reduces.cpp)."""
     chained = kind in ("all-reduce", "all-gather", "reduce-scatter") and len(operands) > 1 and not operands[-1].dims
     return operands[:-1] if chained else operands
 
 
 def note(graph: Graph, instruction: Instruction) -> None:
-    """Count an instruction and what it says about shapes; the readers of either text add what is their own."""
+    """Count an instruction, its dynamic shapes and host transfers: the part common to HLO and StableHLO."""
     graph.ops[instruction.opcode] += 1
     if any(shape.dynamic for shape in instruction.results):
         graph.dynamic.append(f"{instruction.opcode} {instruction.name}: {', '.join(map(str, instruction.results))}")
@@ -158,14 +158,14 @@ def note(graph: Graph, instruction: Instruction) -> None:
 
 
 def note_custom_call(graph: Graph, name: str, target: str) -> None:
-    """Record a custom call, and that it goes to the host where its target says so."""
+    """Record a custom call, also as a host transfer if its target's name says so."""
     graph.custom_calls.append(target)
     if HOST_CALL.search(target):
         graph.host.append(f"custom-call {name} to {target}")
 
 
 def parse(text: str) -> Graph:
-    """Read a module of HLO text. Raises ValueError where the text holds no module."""
+    """Read a module of HLO text. Raises ValueError for other text."""
     if "HloModule" not in text:
         raise ValueError(f"not HLO text: it begins with {text[:60]!r}")
     graph, entry = Graph(), False
@@ -202,7 +202,7 @@ def _instruction(name: str, rest: str, shapes: Mapping[str, tuple[Shape, ...]]) 
     operands: list[Shape] = []
     if opcode not in ("constant", "parameter"):
         written = read_shapes(arguments)
-        # Without shapes in the arguments, names stand for them.
+        # Where arguments have no shapes, look them up by name.
         names = re.findall(r"%?([\w.\-]+)", arguments) if not written else []
         operands = list(written) or [shape for operand in names for shape in shapes.get(operand, ())]
     return Instruction(name, opcode, tuple(operands), read_shapes(kind), attributes), arguments

@@ -1,4 +1,4 @@
-"""The graph that the next sync would run, or that some tensors need: lowered, and never executed."""
+"""The graph that the next sync would run, or that computes some tensors: lowered, not executed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def text_of(tensors: Sequence[torch.Tensor]) -> str:
 
 
 def pending_graph() -> Graph:
-    """What the next sync would run: all live tensors of the device, those that nobody computes as parameters.
+    """What the next sync would run: all live tensors of the device; those already computed are its parameters.
 
     Costs a lowering (host time proportional to the graph), so not for every step of a large model.
     """

@@ -1,4 +1,4 @@
-"""The same reading of a graph as hlo.py, from StableHLO text: all that torch_xla gives of *all* pending tensors.
+"""Reads a graph as hlo.py does, from StableHLO: the only text that torch_xla gives for *all* pending tensors.
 
 Grammar: openxla.org/stablehlo/spec; this reads what torch_xla 2.9 prints.
 """
@@ -17,7 +17,7 @@ _PAIRS = re.compile(r"(?:replica_groups|source_target_pairs) = dense<(.*?)> : te
 
 
 def parse(text: str) -> Graph:
-    """Read a module of StableHLO text. Raises ValueError where the text holds no module."""
+    """Read a module of StableHLO text. Raises ValueError for other text."""
     if "func.func @main" not in text:
         raise ValueError(f"not StableHLO text: it begins with {text[:60]!r}")
     graph = Graph()
@@ -72,7 +72,7 @@ def _note_point_to_point(graph: Graph, instruction: Instruction) -> None:
 
 
 def _signature(line: str) -> tuple[tuple[Shape, ...], tuple[Shape, ...]]:
-    """Operand and result shapes: ``(types) -> types``, or one type that stands for them all."""
+    """Operand and result shapes: ``(types) -> types``, or one type for all of them."""
     _, arrow, after = line.rpartition(" -> ")
     if arrow:
         before = line[: line.rindex(" -> ")]
@@ -125,7 +125,7 @@ def read_tensors(text: str) -> tuple[Shape, ...]:
 
 
 def _dtype(name: str) -> str:
-    """As HLO spells it."""
+    """HLO's name of a StableHLO dtype."""
     integer = _INTEGER.match(name)
     if not integer:
         return name

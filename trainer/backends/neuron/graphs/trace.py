@@ -1,7 +1,7 @@
-"""torch_xla's own watch over a trace: it raises at the Python line whose operation leaves every trace seen before.
+"""torch_xla's comparison of traces: it raises at the Python line whose operation differs from all known traces.
 
-It is what torch_xla.compile(max_different_graphs=N) uses: a tree of the traces of a session, compared while the
-operations are recorded, so before anything is compiled: a large graph costs Neuron's compiler tens of minutes.
+torch_xla.compile(max_different_graphs=N) uses it: a tree of a session's traces, compared while operations are recorded,
+so before anything is compiled. A large graph costs Neuron's compiler tens of minutes.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ _WATCHES = tuple(str(path) for path in (_HERE / "trace.py", _HERE / "guard.py", 
 
 
 class Watch:
-    """Watches the operations of a phase from its making to ``end``."""
+    """Watches the operations of a phase, from construction to ``end``."""
 
     def __init__(self, session: str, learn: bool) -> None:
-        """learn: take new traces in; otherwise any new one raises, as ``diverged`` recognises."""
+        """learn: accept new traces; otherwise a new one raises an error that ``diverged`` recognises."""
         self._session, self._open = session, True
         torch_xla._XLAC._dynamic_shape_detector_set_max_different_graphs(_UNBOUNDED if learn else 1)
         torch_xla._XLAC._dynamic_shape_detector_start_session(session)
 
     def end(self) -> None:
-        """Stop watching, once. Raises as ``diverged`` recognises when the trace ends before those that were seen."""
+        """Stop watching, once. Raises what ``diverged`` recognises if the trace ends before the known ones."""
         if self._open:
             self._open = False
             torch_xla._XLAC._dynamic_shape_detector_end_session()
 
     def abandon(self) -> None:
         """Stop watching after an error, and forget the session's traces."""
-        with contextlib.suppress(RuntimeError):  # it ends itself when it raises
+        with contextlib.suppress(RuntimeError):  # an error has ended the session already
             torch_xla._XLAC._dynamic_shape_detector_end_session()
         torch_xla._XLAC._dynamic_shape_detector_remove_session(self._session)
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a trace left the known ones. shape: same operation, another shape. constant: the same, on the same."""
+    """Where a trace differs from the known ones. shape: same operation, other shape. constant: both are the same."""
 
     text: str
     shape: bool = False
@@ -57,7 +57,7 @@ class Divergence:
 
 
 def diverged(error: BaseException) -> Divergence | None:
-    """How the trace left the known ones, from the watch's error; None for any other error."""
+    """How the trace differs from the known ones, from the watch's error; None for any other error."""
     text = str(error)
     if not isinstance(error, RuntimeError) or _DIVERGED not in text:
         return None
@@ -74,7 +74,7 @@ def diverged(error: BaseException) -> Divergence | None:
 
 
 def _node(text: str) -> str:
-    """``aten::mul f32[1,8]`` of torch_xla's description of an operation."""
+    """``aten::mul f32[1,8]``, from torch_xla's description of an operation."""
     found = _NODE.match(text)
     return f"{found[1]} {found[2]}" if found else text.strip() or "nothing"
 
