@@ -1,5 +1,6 @@
 """Training of large language models on AWS Trainium, with the same curve on a laptop.
 
-Ground floor, importable by all: errors, config, batch, world, arithmetic, derive, parallel. Then the parts, which
-do not import one another: models, data, optim, checkpoint, observe, reliability, backends. On top: step, loop.
+Imports point one way (pyproject.toml holds the contracts): commands -> recipes -> training -> rehearsal ->
+models, optim, data, checkpoint, observe, backends -> rules -> run -> parallel -> config, trainium ->
+errors, files, batch, redact.
 """
