@@ -199,7 +199,7 @@ def test_bad_configurations(tmp_path: Path) -> None:
 def test_processes_share_the_work(tmp_path: Path) -> None:
     config = config_for(tmp_path, make_texts(1, 60))
     script = (
-        "import sys; from trainer.config.schema import *; from trainer.data.corpus import prepare_corpus\n"
+        "import sys; from trainer.config.groups.data import *; from trainer.data.corpus import prepare_corpus\n"
         f"config = {config!r}\n"
         "corpus = prepare_corpus(config, 300, print)\n"
         "print('total', corpus.train[0].total, corpus.tokenizer.fingerprint)\n"
