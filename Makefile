@@ -1,9 +1,8 @@
 # make train   set up, then train the tiny model on two CPU processes
 # make test    set up, then run the fast tests
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# make train PYTHON=python3.12   the same with another Python than python3
+.DEFAULT_GOAL := help
+include environment.mk
 
 .PHONY: help setup train test test-slow test-long test-layouts test-recipes test-nxd trn1-smoke check clean
 
@@ -11,11 +10,6 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 
 setup: $(READY)
-
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-	@touch $(READY)
 
 # One thread a process: two processes on two cores.
 train: $(READY)
