@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,15 @@ for number in (signal.SIGINT, signal.SIGHUP):
 def rows(request: pytest.FixtureRequest) -> Rows:
     """Worst differences of layouts, by layout and precision, as tests find them; shown at the end."""
     return request.config.stash.setdefault(ROWS, {})
+
+
+@pytest.fixture(scope="module")
+def selected(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """Parameters of the tests of a file that were selected and are not skipped: what its ranks have work for."""
+    items = [
+        item for item in request.session.items if item.path == request.path and not item.get_closest_marker("skip")
+    ]
+    return [item.callspec.params for item in items if hasattr(item, "callspec")]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ SMALL = [
 ]
 """A model that trains in seconds, at the settings of the layout contract (docs/numerics.md)."""
 
+NOT_INHERITED = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("HOST_WORLD_SIZE", "NXD_CPU_MODE"),
+)
+
 
 @dataclass
 class Finished:
@@ -63,17 +68,19 @@ def command(overrides: list[str], processes: int) -> list[str]:
 
 
 def environment(threads: int = 1) -> dict[str, str]:
-    """The environment of a run: few threads, no inherited torchrun variables."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")}
+    """The environment of a run: few threads, no inherited variables of torchrun or neuronx-distributed."""
+    kept = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
     return {**kept, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def train(cwd: Path, overrides: list[str], processes: int = 1, timeout: float = 240) -> Finished:
-    """Run to the end."""
+def train(
+    cwd: Path, overrides: list[str], processes: int = 1, timeout: float = 240, more: Mapping[str, str] | None = None
+) -> Finished:
+    """Run to the end. more: variables of the environment."""
     done = subprocess.run(
         command(overrides, processes),
         cwd=cwd,
-        env=environment(),
+        env=environment() | dict(more or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,45 +88,6 @@ def train(cwd: Path, overrides: list[str], processes: int = 1, timeout: float = 
         check=False,
     )
     return Finished(done.returncode, done.stdout)
-
-
-def work(script: Path, arguments: list[str], processes: int, cwd: Path) -> None:
-    """Run a test's own script on the backend, under torchrun."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    done = subprocess.run(
-        [*launch, str(script), *arguments],
-        cwd=cwd,
-        env={**environment(), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-
-
-def work_in_forks(module: str, arguments: list[str], cwd: Path, timeout: float) -> None:
-    """Run a test's own module, which forks its ranks (tests/distributed/forked.py)."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=cwd,
-        env={**environment(), "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout
-
-
-def train_layouts(cwd: Path, jobs: list[str], timeout: float) -> Path:
-    """Train layouts by tests/distributed/matrix_worker.py on a corpus that is written here; where the findings are."""
-    write_corpus(cwd / "corpus")
-    work_in_forks("tests.distributed.matrix_worker", ["out", *jobs], cwd, timeout)
-    return cwd / "out"
 
 
 def train_and_kill(cwd: Path, overrides: list[str], processes: int, metrics: Path, at_step: int) -> int:

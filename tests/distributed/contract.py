@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 FP32 = {"loss": 1e-5, "norm": 1e-4, "heldout": 1e-5, "logits": 1e-4, "gradients": 1e-4}
@@ -12,10 +10,6 @@ FP32 = {"loss": 1e-5, "norm": 1e-4, "heldout": 1e-5, "logits": 1e-4, "gradients"
 first step, one by one, relative to the largest of the same parameter."""
 BF16 = {"first": 2e-3, "last": 5e-3, "heldout": 5e-3, "logits": 5e-2, "gradients": 1e-1}
 """Of the loss at the first and the last step. (Norms drift with the rounding, and are not promised.)"""
-
-
-class LayoutFailed(Exception):
-    """A rank ended with an error: no finding, and no proof of anything."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +35,6 @@ class Differences:
             if not getattr(self, key) <= limit  # not a number is no agreement either
         ]
         assert not excess + list(self.wrong), "; ".join([*self.wrong, *excess])
-
-
-def read_logs(directory: Path) -> list[Path]:
-    """The ranks' logs, which are empty. Raises LayoutFailed with the first errors where they are not."""
-    logs = sorted(directory.glob("rank-*.log"))
-    told = sorted((log for log in logs if log.stat().st_size), key=lambda log: log.stat().st_mtime_ns)
-    if told or not logs:
-        errors = [f"--- {log.name}\n{log.read_text()}" for log in told[:2]]
-        raise LayoutFailed("\n".join([directory.name, *(errors or ["has not run"])]))
-    return logs
-
-
-def read(directory: Path) -> list[dict[str, Any]]:
-    """What each rank of a layout found. Raises LayoutFailed where one failed."""
-    found = [log.with_suffix(".json") for log in read_logs(directory)]
-    if not all(path.exists() for path in found):
-        raise LayoutFailed(f"{directory.name}: a rank was ended, and none says why")
-    return [json.loads(path.read_text()) for path in found]
 
 
 def assert_sound_reference(one: dict[str, Any]) -> None:

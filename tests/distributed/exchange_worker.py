@@ -1,22 +1,20 @@
 """Layouts exchange their state: each trains and saves, then each loads what every one of them has saved.
 
-exchange_worker.py OUT LAYOUT...     Leaves, below OUT/LAYOUT: its checkpoint and the curve beyond it; below
-OUT/LAYOUT/SOURCE: the checkpoint of SOURCE saved again from this layout, and the curve beyond it from here.
+Below the ranks' directory: LAYOUT has its own checkpoint, LAYOUT/SOURCE that of SOURCE saved again from this layout.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from tests.distributed.forked import launch
 from tests.distributed.layouts import parse
 from tests.distributed.matrix_worker import bring_up, load, one_step
+from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
@@ -39,27 +37,26 @@ def boxes(tensors: Mapping[str, Placed], prefix: str = "") -> dict[str, torch.Te
     }
 
 
-def padding_is_zero(backend: NativeBackend) -> bool:
-    """What no box covers, in weights and moments."""
-    store = backend.store()
+def padding_is_zero(backend: Backend) -> bool:
+    """What no box covers, in masters and moments; several parameters may share a tensor."""
+    store, rest = backend.store(), {}
     for placed in [*store.model.values(), *store.optimizer.values()]:
-        rest = placed.tensor.clone()
+        left = rest.setdefault(id(placed.tensor), placed.tensor.clone())
         for box in placed.boxes:
-            box.of(rest).zero_()
-        if rest.any():
-            return False
-    return True
+            box.of(left).zero_()
+    return not any(tensor.any() for tensor in rest.values())
 
 
-def lead(backend: NativeBackend, action: Callable[[], None]) -> None:
+def lead(backend: Backend, action: Callable[[], None]) -> None:
     """Rank 0 acts, all wait."""
     if backend.mesh.rank == 0:
         action()
     backend.host_sum([0])
 
 
-def save(layout: str, out: Path) -> None:
-    """Train, save, train on."""
+def save(layout: str) -> list[dict[str, Any]]:
+    """Train, save, train on; the curve beyond the checkpoint."""
+    torch.set_num_threads(1)
     backend, config, derived = bring_up(parse(layout), "fp32")
     batches = load(backend, config, derived, prepare_corpus(config.data, config.model.vocab))
     lines = []
@@ -68,39 +65,39 @@ def save(layout: str, out: Path) -> None:
         lines.append(one_step(backend, config, derived, batch, step))
         if step + 1 == SAVED:
             state = TrainState(step=SAVED, updates=SAVED, cursor=batch.cursor, rng=backend.rng_state())
-            Saver(out / layout, backend.mesh.rank, partial(lead, backend), 1, "", {}).save(backend.store(), state)
+            save_from(backend, Path(layout), state)
     assert padding_is_zero(backend)
-    if backend.mesh.rank == 0:
-        (out / layout / "curve.json").write_text(json.dumps(lines[SAVED:]))
     backend.close()
+    return lines[SAVED:]
 
 
-def exchange(layout: str, sources: list[str], out: Path) -> None:
-    """Load each checkpoint, save it again, train on."""
+def exchange(layout: str, sources: list[str]) -> dict[str, Any]:
+    """Load each checkpoint, save it again, train on: the curves by source. And how many poisoned steps were tried."""
+    torch.set_num_threads(1)
     backend, config, derived = bring_up(parse(layout), "fp32")
-    corpus = prepare_corpus(config.data, config.model.vocab)
+    corpus, curves = prepare_corpus(config.data, config.model.vocab), {}
     for source in sources:
-        state = load_checkpoint(out / source / CHECKPOINT, backend.store())
+        state = load_checkpoint(Path(source) / CHECKPOINT, backend.store())
         backend.loaded(state.updates)
         assert padding_is_zero(backend)
-        again = out / layout / source
-        Saver(again, backend.mesh.rank, partial(lead, backend), 1, "", {}).save(backend.store(), state)
+        save_from(backend, Path(layout) / source, state)
         assert state.cursor is not None
         batches = load(backend, config, derived, corpus, Cursor.from_json(state.cursor))
-        lines = [one_step(backend, config, derived, next(batches), state.step + more) for more in range(MORE)]
+        curves[source] = [one_step(backend, config, derived, next(batches), state.step + more) for more in range(MORE)]
         assert padding_is_zero(backend)
-        if backend.mesh.rank == 0:
-            (again / "curve.json").write_text(json.dumps(lines))
-    poison(backend)
-    if backend.mesh.rank == 0:
-        (out / layout / "poisoned").touch()
+    tried = poison(backend)
     backend.close()
+    return {"curves": curves, "poisoned": tried}
 
 
-def poison(backend: NativeBackend) -> None:
+def save_from(backend: NativeBackend, directory: Path, state: TrainState) -> None:
+    Saver(directory, backend.mesh.rank, partial(lead, backend), 1, "", {}).save(backend.store(), state)
+
+
+def poison(backend: NativeBackend) -> int:
     """A gradient that is not finite, on one rank, in each kind of parameter: nobody's weights or moments move.
 
-    Of what the last rank holds, the norm counts another rank's copy. Of padding nothing can come.
+    Of what the last rank holds, the norm counts another rank's copy. Of padding nothing can come. The number of steps.
     """
     tried = 0
     for value in (float("nan"), float("inf")):
@@ -119,6 +116,7 @@ def poison(backend: NativeBackend) -> None:
     assert tried >= 6
     backend._optimizer.gradients.normal_()
     assert backend.fetch(backend.clip_and_apply(1e-3))[2], "the next step is sound again"
+    return tried
 
 
 def put(backend: NativeBackend, ending: str, value: float) -> bool:
@@ -129,13 +127,3 @@ def put(backend: NativeBackend, ending: str, value: float) -> bool:
             gradient[(0,) * gradient.dim()] = value
             return True
     return False
-
-
-if __name__ == "__main__":
-    target, layouts = Path(sys.argv[1]), sys.argv[2:]
-    torch.set_num_threads(1)
-    for name in layouts:
-        print(f"{launch(target / name, parse(name).processes, partial(save, name, target)):6.1f} s  {name} saves")
-    for name in layouts:
-        seconds = launch(target / name, parse(name).processes, partial(exchange, name, layouts, target))
-        print(f"{seconds:6.1f} s  {name} loads", flush=True)

@@ -1,16 +1,7 @@
-"""Trains layouts one after the other, each in processes of its own, and leaves what every rank found.
-
-matrix_worker.py OUT JOB...        JOB: LAYOUT:PRECISION:STEPS[:FAULT]
-
-The reference of a layout (one process, same model and precision) has to come before it.
-"""
+"""Trains a layout in a rank, and says what the layout contract asks for. tests/distributed/bench.py starts it."""
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from recipes.parts import make_backend
 from tests.distributed.faults import inject
-from tests.distributed.forked import launch
 from tests.distributed.layouts import Layout, configuration, parse
 from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
@@ -45,27 +35,6 @@ INITIAL, FIRST = "initial.safetensors", "first.safetensors"
 """What a reference leaves: its initial weights, and the moments after its first step."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One layout to train."""
-
-    layout: str
-    precision: str
-    steps: int
-    fault: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Job:
-        """From the command line."""
-        layout, precision, steps, *fault = text.split(":")
-        return cls(layout, precision, int(steps), *fault)
-
-    @property
-    def directory(self) -> str:
-        """Where its findings go, below OUT."""
-        return "@".join([self.layout, self.precision, *([self.fault] if self.fault else [])])
-
-
 def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBackend, Config, Derived]:
     """The backend of a layout, as the recipes make it, with initial weights."""
     config, world = configuration(layout, precision), World.from_environment()
@@ -81,16 +50,16 @@ def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBac
     return backend, config, derived
 
 
-def run(job: Job, out: Path) -> dict[str, Any]:
-    """This rank's findings."""
-    layout = parse(job.layout)
-    backend, config, derived = bring_up(layout, job.precision, job.fault)
+def train_layout(layout: str, precision: str, steps: int, reference: str, fault: str) -> dict[str, Any]:
+    """This rank's findings. reference: the directory that one process of the same model leaves its weights in."""
+    torch.set_num_threads(1)
+    backend, config, derived = bring_up(parse(layout), precision, fault)
     try:
-        reference = out / Job(layout.reference, job.precision, 0).directory
-        if layout.processes == 1:
-            save_file(initial(backend), reference / INITIAL)
-        found = compare_initial(backend, reference / INITIAL)
-        return {**found, **train(backend, config, derived, job.steps, reference / FIRST)}
+        if backend.mesh.world == 1:
+            Path(reference).mkdir(exist_ok=True)
+            save_file(initial(backend), Path(reference) / INITIAL)
+        found = compare_initial(backend, Path(reference) / INITIAL)
+        return {**found, **train(backend, config, derived, steps, Path(reference) / FIRST)}
     finally:
         backend.close()
 
@@ -193,18 +162,3 @@ def probe(backend: Backend, config: Config, corpus: Corpus, dp: int) -> dict[str
     if config.backend.name == "neuron" and config.parallel.pp > 1:
         return {**found, "logits": None}  # validation refuses samples there
     return {**found, "logits": backend.next_token_logits(PROMPT, config.data.seq_len).float().tolist()}
-
-
-def work(job: Job, out: Path) -> None:
-    """What a rank does."""
-    found, rank = run(job, out), World.from_environment().rank
-    (out / job.directory / f"rank-{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    torch.set_num_threads(1)
-    for text in sys.argv[2:]:
-        wanted = Job.parse(text)
-        seconds = launch(target / wanted.directory, parse(wanted.layout).processes, partial(work, wanted, target))
-        print(f"{seconds:6.1f} s  {text}", flush=True)

@@ -1,12 +1,8 @@
-"""A rank's peak memory, measured in a real process and rehearsed on the fake backend, for the test beside it.
-
-memory.py OUT [overrides]      under torchrun: rank 0 writes to OUT what it measured, a number of bytes
-"""
+"""A rank's peak memory, measured in a real process and rehearsed on the fake backend, for the test beside it."""
 
 from __future__ import annotations
 
 import ctypes
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -84,6 +80,7 @@ def sampling(peak: list[int]) -> Iterator[None]:
 
 def measured(overrides: Sequence[str]) -> int:
     """Bytes that a step and what it stands on add to this process after set-up. Collective."""
+    give_freed_memory_back()
     world, config = replace(World.from_environment(), cpu_bf16=True), configured(overrides)
     backend = make_backend(config, derive(config, world), world)
     backend.setup()
@@ -103,11 +100,3 @@ def measured(overrides: Sequence[str]) -> int:
         backend.clip_and_apply(1e-4)
     backend.close()
     return peak[0] - before
-
-
-if __name__ == "__main__":
-    out, *given = sys.argv[1:]
-    give_freed_memory_back()
-    added = measured(given)
-    if World.from_environment().rank == 0:
-        Path(out).write_text(str(added))

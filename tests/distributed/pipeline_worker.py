@@ -1,18 +1,9 @@
-"""Run under torchrun by test_pipeline.py: schedules on a small model, against the same model in one piece.
-
-pipeline_worker.py FOLDER KIND:VIRTUAL_STAGES:MICROBATCHES ...
-
-Each rank writes FOLDER/RANK.json: findings by case. The reference is plain autograd over the whole model.
-"""
+"""Run by test_pipeline.py: schedules on a small model, against the same model in one piece, by plain autograd."""
 
 from __future__ import annotations
 
 import copy
 import gc
-import json
-import os
-import sys
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -144,8 +135,8 @@ class Buffers:
         return sum(size for _, size in self.made)
 
 
-def main(folder: Path, cases: list[str]) -> None:
-    """All cases, one after the other, in one process group."""
+def findings(cases: list[str]) -> dict[str, dict[str, float]]:
+    """A rank's, by case (kind:virtual stages:microbatches), one after the other in one process group."""
     dist.init_process_group("gloo")
     buffers, found = Buffers(), {}
     gc.disable()  # a buffer that only a garbage collection frees is not freed in time
@@ -154,13 +145,4 @@ def main(folder: Path, cases: list[str]) -> None:
         run = Case(kind, int(virtual_stages))
         buffers.peak = 0
         found[case] = run.findings(int(microbatches)) | {"peak": buffers.peak, "left": buffers.bytes()}
-    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
-    sys.stdout.flush()
-    # A thread of gloo's that drops its last tensor while Python shuts down is unwound by force, and aborts the process
-    # ("terminate called without an active exception"). Without garbage collection, work is left to drop.
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    return found

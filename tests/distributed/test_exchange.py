@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 
 from tests import harness
-from tests.distributed.contract import read_logs
 from tests.distributed.exchange_worker import CHECKPOINT
+from tests.distributed.layouts import parse
+from tests.ranks import Outcomes, Task, attempt
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test waits for all the training
 
@@ -31,21 +32,31 @@ TENSORS = {"one-padded": 3 + 5 * 12, "one": 2 + 5 * 9}
 
 
 @pytest.fixture(scope="module")
-def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of the selected layouts and of one process, and what each of the same model makes of the others'."""
-    cwd = tmp_path_factory.mktemp("exchange")
-    harness.write_corpus(cwd / "corpus")
-    for group in selected(request):
-        harness.work_in_forks("tests.distributed.exchange_worker", ["out", *group], cwd, timeout=600)
-    return cwd / "out"
-
-
-def selected(request: pytest.FixtureRequest) -> list[list[str]]:
+def groups(selected: list[dict[str, str]]) -> list[list[str]]:
     """Of each model, the layout of one process and those whose tests are to run."""
-    items = [item for item in request.session.items if item.path == request.path]
-    wanted = {item.callspec.params["layout"] for item in items}
-    groups = [[layout for layout in group if layout in {group[0], *wanted}] for group in (PADDED, TIED)]
-    return [group for group in groups if wanted & set(group)]
+    wanted = {params["layout"] for params in selected}
+    found = [[layout for layout in group if layout in {group[0], *wanted}] for group in (PADDED, TIED)]
+    return [group for group in found if wanted & set(group)]
+
+
+@pytest.fixture(scope="module")
+def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where checkpoints are."""
+    return tmp_path_factory.mktemp("exchange")
+
+
+@pytest.fixture(scope="module")
+def outcomes(groups: list[list[str]], cwd: Path) -> Outcomes:
+    """Each layout saves, and then loads what those of the same model have saved."""
+    harness.write_corpus(cwd / "corpus")
+    tasks = {("save", layout): _task("save", layout) for group in groups for layout in group}
+    tasks |= {("exchange", layout): _task("exchange", layout, sources=group) for group in groups for layout in group}
+    return attempt(tasks, cwd)
+
+
+def _task(work: str, layout: str, **arguments: list[str]) -> Task:
+    name = f"tests.distributed.exchange_worker:{work}"
+    return Task(name, parse(layout).processes, {"layout": layout, **arguments}, seconds=300, silent=True)
 
 
 def whole_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -67,23 +78,23 @@ def whole_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_reads_the_others_bitwise_and_goes_on(
-    request: pytest.FixtureRequest, findings: Path, layout: str
+    groups: list[list[str]], outcomes: Outcomes, cwd: Path, layout: str
 ) -> None:
-    read_logs(findings / layout)
-    (group,) = [group for group in selected(request) if layout in group]
-    straight = json.loads((findings / group[0] / "curve.json").read_text())
+    (group,) = [group for group in groups if layout in group]
+    straight, curves = outcomes["save", group[0]][0], outcomes["exchange", layout][0]["curves"]
+    assert outcomes["save", layout]
     for source in group:
-        expected = whole_tensors(findings / source / CHECKPOINT)
-        actual = whole_tensors(findings / layout / source / CHECKPOINT)
+        expected = whole_tensors(cwd / source / CHECKPOINT)
+        actual = whole_tensors(cwd / layout / source / CHECKPOINT)
         assert expected.keys() == actual.keys()
         assert len(expected) == 3 * TENSORS[group[0]]
         assert any(name.startswith("optimizer exp_avg_sq") and values.any() for name, values in expected.items())
         for name in expected:
             assert torch.equal(expected[name], actual[name]), (source, name)
-        harness.assert_same_curve(straight, json.loads((findings / layout / source / "curve.json").read_text()))
+        harness.assert_same_curve(straight, curves[source])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_gradient_that_is_not_finite_on_one_rank_touches_nothing(findings: Path, layout: str) -> None:
-    read_logs(findings / layout)
-    assert (findings / layout / "poisoned").exists()
+def test_a_gradient_that_is_not_finite_on_one_rank_touches_nothing(outcomes: Outcomes, layout: str) -> None:
+    assert outcomes["save", layout]
+    assert all(rank["poisoned"] >= 6 for rank in outcomes["exchange", layout])

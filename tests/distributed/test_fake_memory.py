@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import harness
 from tests.distributed import memory
+from tests.ranks import Task, run
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +27,8 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_peak_memory_is_that_of_a_real_process(layout: str, tmp_path: Path) -> None:
     processes, overrides = LAYOUTS[layout]
-    out = tmp_path / "bytes"
-    script = Path(memory.__file__)
-    harness.work(script, [str(out), *MODEL, *overrides], processes, tmp_path)
-    real = int(out.read_text())
+    task = Task("tests.distributed.memory:measured", processes, {"overrides": [*MODEL, *overrides]}, seconds=300)
+    real, *_ = run(task, tmp_path)
     report = memory.rehearsed([*MODEL, *overrides], processes)
     fake = report.static.total + max(report.totals.peaks.values())
     state = report.static.total

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests import harness
-from tests.distributed.contract import compare, read
+from tests.distributed.bench import reference, train_with_references
+from tests.distributed.contract import compare
 from tests.distributed.faults import FAULTS
-from tests.distributed.layouts import parse
+from tests.ranks import Outcomes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test waits for all the training
 
@@ -50,11 +48,10 @@ LAYOUTS = list(dict.fromkeys(layout for layout, _ in CASES.values()))
 
 
 @pytest.fixture(scope="module")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """References, each layout as it is, and each fault: three steps, the warm-up's first."""
-    jobs = [f"{layout}:fp32:{STEPS}" for layout in ("one", "one-padded", "one-qknorm", *LAYOUTS)]
-    jobs += [f"{layout}:fp32:{STEPS}:{fault}" for fault, (layout, _) in CASES.items()]
-    return harness.train_layouts(tmp_path_factory.mktemp("faults"), jobs, timeout=900)
+    cases = [*((layout, "fp32") for layout in LAYOUTS), *((layout, "fp32", f) for f, (layout, _) in CASES.items())]
+    return train_with_references(tmp_path_factory.mktemp("faults"), cases, STEPS)
 
 
 def test_every_fault_is_tried() -> None:
@@ -62,16 +59,16 @@ def test_every_fault_is_tried() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_as_it_is_the_layout_passes(findings: Path, layout: str) -> None:
-    (one,) = read(findings / f"{parse(layout).reference}@fp32")
-    compare(one, read(findings / f"{layout}@fp32"), "fp32").assert_within()
+def test_as_it_is_the_layout_passes(outcomes: Outcomes, layout: str) -> None:
+    (one,) = outcomes[reference(layout, "fp32")]
+    compare(one, outcomes[layout, "fp32"], "fp32").assert_within()
 
 
 @pytest.mark.parametrize("fault", CASES)
-def test_a_broken_lowering_is_noticed(findings: Path, fault: str) -> None:
+def test_a_broken_lowering_is_noticed(outcomes: Outcomes, fault: str) -> None:
     layout, complaint = CASES[fault]
-    (one,) = read(findings / f"{parse(layout).reference}@fp32")
-    broken = compare(one, read(findings / f"{layout}@fp32@{fault}"), "fp32")
+    (one,) = outcomes[reference(layout, "fp32")]
+    broken = compare(one, outcomes[layout, "fp32", fault], "fp32")
     print(f"{fault}: loss {broken.loss:.1e}, gradient norm {broken.norm:.1e}, gradients {broken.gradients:.1e}")
     with pytest.raises(AssertionError, match=complaint):
         broken.assert_within()

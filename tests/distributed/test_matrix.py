@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests import harness
 from tests.conftest import Rows
-from tests.distributed.contract import assert_sound_reference, compare, read
+from tests.distributed.bench import reference, train_with_references
+from tests.distributed.contract import assert_sound_reference, compare
 from tests.distributed.layouts import STEPS, parse
+from tests.ranks import Outcomes
 
 pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
 
@@ -98,20 +97,17 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outcomes(selected: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Trains the layouts of the tests that were selected, and what they are compared with, in one go."""
-    wanted = [item.callspec.params for item in request.session.items if item.path == request.path]
-    cases = [(params["name"], params["precision"]) for params in wanted]
-    references = dict.fromkeys((parse(name).reference, precision) for name, precision in cases)
-    jobs = [f"{name}:{precision}:{STEPS}" for name, precision in [*references, *cases]]
-    return harness.train_layouts(tmp_path_factory.mktemp("matrix"), jobs, timeout=5000)
+    cases = [(params["name"], params["precision"]) for params in selected]
+    return train_with_references(tmp_path_factory.mktemp("matrix"), cases)
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
-def test_equals_one_process(findings: Path, rows: Rows, name: str, precision: str) -> None:
-    (one,) = read(findings / f"{parse(name).reference}@{precision}")
+def test_equals_one_process(outcomes: Outcomes, rows: Rows, name: str, precision: str) -> None:
+    (one,) = outcomes[reference(name, precision)]
     assert_sound_reference(one)
-    ranks = read(findings / f"{name}@{precision}")
+    ranks = outcomes[name, precision]
     assert len(ranks) == parse(name).processes
     assert len(ranks[0]["steps"]) == STEPS
     rows[name, precision] = compare(one, ranks, precision)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests import harness
+from tests.ranks import Task, run
 
 pytestmark = pytest.mark.slow
 
@@ -18,16 +17,16 @@ Findings = list[dict[str, dict[str, float]]]
 KINDS = {"1f1b": 1, "interleaved_1f1b": 2, "interleaved_zero_bubble": 2}
 
 
-def run(folder: Path, processes: int, cases: list[str]) -> Findings:
-    harness.work(Path(__file__).with_name("pipeline_worker.py"), [str(folder), *cases], processes, folder)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
+def trained(folder: Path, processes: int, cases: list[str]) -> Findings:
+    task = Task("tests.distributed.pipeline_worker:findings", processes, {"cases": cases}, seconds=300)
+    return run(task, folder)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """Every schedule over two processes; 16 microbatches for the memory."""
     cases = [f"{kind}:{virtual}:{count}" for (kind, virtual), count in product(KINDS.items(), (4, 8, 16))]
-    return run(tmp_path_factory.mktemp("two"), 2, cases)
+    return trained(tmp_path_factory.mktemp("two"), 2, cases)
 
 
 def check(findings: Findings, case: str) -> None:
@@ -49,7 +48,7 @@ def test_two_processes(two: Findings, kind: str, count: int) -> None:
 
 def test_four_processes(tmp_path: Path) -> None:
     cases = ["1f1b:1:4", "1f1b:1:8"]
-    found = run(tmp_path, 4, cases)
+    found = trained(tmp_path, 4, cases)
     for case in cases:
         check(found, case)
 

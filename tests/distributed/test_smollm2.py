@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -11,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from tests import harness, smollm2
+from tests import smollm2
+from tests.ranks import Task, run
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +41,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 @pytest.mark.parametrize("tp", [1, 2, 3])
 def test_the_loss_is_transformers(reference: tuple[Path, float], tp: int) -> None:
     folder, expected = reference
-    harness.work(Path(__file__).with_name("smollm2_loss.py"), [str(folder), str(tp)], tp, folder)
-    loss = json.loads((folder / f"loss-{tp}.json").read_text())
+    loss, *_ = run(Task("tests.distributed.smollm2_loss:loss", tp, {"tp": tp}, seconds=300), folder)
     print(f"tensor parallel {tp}: loss {loss:.7f}, transformers {expected:.7f}")
     assert 0.5 < expected < 4, "a pretrained model knows this text"
     assert abs(loss - expected) <= 1e-4

@@ -1,16 +1,55 @@
-"""A toy language model of NxD's layers, traceable by its pipeline. Imported where NxD is on the path only."""
+"""A toy language model of NxD's layers, traceable by its pipeline, and how ranks tell of it: for agree_*.py.
+
+Imported where NxD is on the path only.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from neuronx_distributed.parallel_layers import (
     ColumnParallelLinear,
     ParallelEmbedding,
     RowParallelLinear,
     parallel_cross_entropy,
+    parallel_state,
 )
 from torch import nn
+
+BATCH, SEQUENCE, HIDDEN, WIDE, VOCAB = 2, 8, 8, 16, 24
+MARKS = ("tensor_model_parallel", "partition_dim", "partition_stride", "num_partitions", "sequence_parallel_enabled")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def start(**sizes: int) -> Any:
+    """Join the gloo world and make NxD's groups; its parallel_state."""
+    dist.init_process_group("gloo")
+    parallel_state.initialize_model_parallel(**sizes)
+    return parallel_state
+
+
+def draw(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The same numbers on every rank."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def told(tensor: torch.Tensor | None) -> Any:
+    """Shape, dtype and values of a tensor."""
+    if tensor is None:
+        return None
+    return {
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype),
+        "values": tensor.detach().float().flatten().tolist(),
+    }
+
+
+def marked(parameter: torch.Tensor) -> dict[str, Any]:
+    """NxD's marks on a parameter."""
+    return {mark: getattr(parameter, mark, None) for mark in MARKS}
 
 
 class Norm(nn.Module):
@@ -77,3 +116,11 @@ class Toy(nn.Module):
         if self.sequence_parallel:
             logits = logits.transpose(0, 1).contiguous()
         return parallel_cross_entropy(logits.float(), targets).mean()
+
+
+def small_model(
+    sequence_parallel: bool, dtype: torch.dtype = torch.float32, layers: int = 1, tied: bool = False
+) -> Any:
+    """A toy language model of NxD's layers: ids and targets [batch, sequence] -> (mean loss)."""
+    torch.manual_seed(9)
+    return Toy(VOCAB, HIDDEN, WIDE, layers, sequence_parallel, dtype, tied)

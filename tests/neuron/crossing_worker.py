@@ -1,12 +1,8 @@
-"""One leg of a journey of checkpoints between backends and layouts: load, save again, train on, save.
-
-crossing_worker.py JSON...      each the arguments of a native leg, in processes forked here
-"""
+"""One leg of a journey of checkpoints between backends and layouts: load, save again, train on, save."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +11,7 @@ from typing import Any
 import torch
 
 from tests.distributed import matrix_worker
-from tests.distributed.exchange_worker import lead
-from tests.distributed.forked import launch
+from tests.distributed.exchange_worker import lead, padding_is_zero
 from tests.distributed.layouts import parse
 from tests.distributed.matrix_worker import load, one_step
 from trainer.backends.base import Backend
@@ -51,6 +46,7 @@ def go(**arguments: Any) -> None:
     """A rank's part of a leg."""
     torch.set_num_threads(1)
     leg = Leg(**arguments)
+    Path(leg.out).mkdir(parents=True, exist_ok=True)
     backend, config, derived = _bring_up(leg)
     out, state, cursor = Path(leg.out), TrainState(step=0, updates=0, cursor=None, rng=""), None
     save = partial(_save, backend, leg)
@@ -73,18 +69,8 @@ def go(**arguments: Any) -> None:
     backend.close()
 
 
-def padding_is_zero(backend: Backend) -> bool:
-    """What no box covers, in masters and moments; several parameters may share a tensor."""
-    store, rest = backend.store(), {}
-    for placed in [*store.model.values(), *store.optimizer.values()]:
-        left = rest.setdefault(id(placed.tensor), placed.tensor.clone())
-        for box in placed.boxes:
-            box.of(left).zero_()
-    return not any(tensor.any() for tensor in rest.values())
-
-
 def _save(backend: Backend, leg: Leg, directory: Path, state: TrainState) -> None:
-    leading = partial(lead, backend)  # type: ignore[arg-type]
+    leading = partial(lead, backend)
     Saver(directory, backend.mesh.rank, leading, 0, "", {}, backend.host_group).save(backend.store(), state)
 
 
@@ -96,9 +82,3 @@ def _bring_up(leg: Leg) -> tuple[Backend, Config, Derived]:
     config = curves.configured(leg.layout, leg.precision)
     backend, derived = curves.bring_up(config, leg.precision)
     return backend, config, derived
-
-
-if __name__ == "__main__":
-    for text in sys.argv[1:]:
-        wanted = json.loads(text)
-        launch(Path(wanted["out"]) / "logs", parse(wanted["layout"]).processes, partial(go, **wanted))

@@ -14,6 +14,7 @@ from recipes.parts import make_backend
 from tests.distributed import matrix_worker
 from tests.distributed.layouts import configuration, parse
 from tests.distributed.matrix_worker import FIRST, INITIAL, within
+from tests.neuron.faults import FAULTS
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.schema import Config
@@ -43,9 +44,11 @@ def bring_up(config: Config, precision: str) -> tuple[NeuronBackend, Derived]:
     return backend, derived
 
 
-def train(layout: str, precision: str, steps: int, reference: str) -> dict[str, Any]:
+def train(layout: str, precision: str, steps: int, reference: str, fault: str) -> dict[str, Any]:
     """This rank's findings, as tests.distributed.contract compares them with the reference's."""
     torch.set_num_threads(1)
+    if fault:
+        FAULTS[fault]()
     config = configured(layout, precision)
     backend, derived = bring_up(config, precision)
     try:

@@ -9,8 +9,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+import torch_xla
+from neuronx_distributed.optimizer import NeuronZero1Optimizer
+from neuronx_distributed.parallel_layers import ColumnParallelLinear, parallel_cross_entropy, parallel_state
+from neuronx_distributed.parallel_layers.grads import bucket_allreduce_gradients
+from neuronx_distributed.pipeline import NxDPPModel
+from neuronx_distributed.utils.model_utils import move_model_to_device
+from torch_xla.debug import metrics
 
-from tests.neuron.agree_worker import DTYPES, VOCAB, draw, finished, marked, small_model, start, told
+from tests.neuron.agree_model import DTYPES, VOCAB, Block, draw, marked, small_model, start, told
 
 OWN_MODULES = ("collectives", "exchange", "stages")
 OWN_NAMES = ("copy_reducing_in", "gather_reducing_in")
@@ -19,14 +26,8 @@ OWN_NAMES = ("copy_reducing_in", "gather_reducing_in")
 
 def steps(device: str, tied: bool, dtype: str) -> dict[str, Any]:
     """Five steps in one process: losses, norms, weights; and what each step made XLA do."""
-    import torch_xla
-    from neuronx_distributed.optimizer import NeuronZero1Optimizer
-    from neuronx_distributed.parallel_layers import parallel_state
-    from neuronx_distributed.utils.model_utils import move_model_to_device
-
     if device == "xla":
-        import torch_xla.distributed.xla_backend
-
+        importlib.import_module("torch_xla.distributed.xla_backend")  # registers it
     dist.init_process_group("xla" if device == "xla" else "gloo")
     parallel_state.initialize_model_parallel()
     model = small_model(False, DTYPES[dtype], layers=2, tied=tied)
@@ -63,8 +64,6 @@ def _counters() -> list[int]:
 
     Counted as a graph is cut: execution times are recorded by another thread, some time later.
     """
-    import torch_xla.debug.metrics as metrics
-
     graphs = [metrics.counter_value(name) or 0 for name in ("UncachedCompile", "CachedCompile")]
     read = (metrics.metric_data("TransferFromDeviceTime") or [0])[0]
     return [*graphs, read, sum(metrics.counter_value(n) for n in metrics.counter_names() if n.startswith("aten::"))]
@@ -72,9 +71,6 @@ def _counters() -> list[int]:
 
 def differences(tp: int) -> dict[str, float]:
     """Largest errors against one process's plain PyTorch, where NxD itself is wrong (its defects S1, S5, S7)."""
-    from neuronx_distributed.parallel_layers import ColumnParallelLinear, parallel_cross_entropy
-    from neuronx_distributed.parallel_layers.grads import bucket_allreduce_gradients
-
     state = start(tensor_model_parallel_size=tp, context_parallel_size=2)
     rank = state.get_tensor_model_parallel_rank()
     column = ColumnParallelLinear(8, 16, bias=False, gather_output=False, dtype=torch.bfloat16)
@@ -104,15 +100,11 @@ def differences(tp: int) -> dict[str, float]:
         parallel_cross_entropy(mine, targets, label_smoothing=0.1)
     except NotImplementedError:
         refused = 1
-    return finished({**found, "smoothing refused": refused})
+    return {**found, "smoothing refused": refused}
 
 
 def shapes() -> dict[str, bool]:
     """A pipeline that meets another batch: refused, unless told to forget; then the loss of a plain model."""
-    from neuronx_distributed.pipeline import NxDPPModel
-
-    from tests.neuron.agree_model import Block
-
     start(pipeline_model_parallel_size=2)
     plain = small_model(False, torch.float32, layers=4)
     model = NxDPPModel(
@@ -138,7 +130,7 @@ def shapes() -> dict[str, bool]:
     except RuntimeError as error:
         found["refused"] = "(4, 6)" in str(error)
     model.shape_traced = False
-    return finished({**found, "second": same(6)})
+    return {**found, "second": same(6)}
 
 
 def public(modules: list[str], names: list[str] | None) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import torch
 from neuronx_distributed.pipeline import NxDPPModel
 
 from tests.distributed.faults.registry import after, nothing
-from tests.neuron import curves
 from trainer.backends.common.share import Share
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.backends.neuron.lowering import layers
@@ -22,12 +21,6 @@ from trainer.backends.neuron.update.reduction import Copies, Reduction
 from trainer.backends.neuron.update.zero1 import Zero1
 
 FAULTS: dict[str, Callable[[], None]] = {}
-
-
-def train(fault: str, **arguments: Any) -> dict[str, Any]:
-    """As curves.train, with a broken lowering."""
-    FAULTS[fault]()
-    return curves.train(**arguments)
 
 
 def fault(break_it: Callable[[], None]) -> Callable[[], None]:

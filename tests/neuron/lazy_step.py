@@ -1,25 +1,15 @@
 """A small training step on torch_xla's lazy tensors, and mistakes that one can make in it.
 
-Run as a module: it imports torch_xla once, plays every scenario in a fork of its own (nothing of torch_xla's state
-passes from one to the next, nor into pytest), and prints what became of them as one line of JSON.
+Every scenario is played in a rank of its own: nothing of torch_xla's state passes from one to the next.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
-os.environ["PJRT_DEVICE"] = "CPU"
-
 import torch
-import torch_xla  # noqa: F401  before the first fork
 from torch import nn
 
-from tests.distributed.forked import launch
 from trainer.backends.neuron import device
 from trainer.backends.neuron.graphs.guard import CompileGuard
 from trainer.errors import RunError
@@ -207,16 +197,17 @@ class Elsewhere(Step):
         super().step(number)
 
 
-MISTAKES: dict[str, type[Step]] = {
-    kind.__name__: kind for kind in (*Changing.__subclasses__(), *Step.__subclasses__()) if kind is not Changing
-}
+def mistakes() -> dict[str, type[Step]]:
+    """By name."""
+    kinds = (*Changing.__subclasses__(), *Step.__subclasses__())
+    return {kind.__name__: kind for kind in kinds if kind is not Changing}
 
 
-def play(kind: type[Step], steps: int) -> dict[str, Any]:
-    """The scenario's outcome: the guard's message, or none."""
-    run, message, code = kind(), None, 0
+def play(mistake: str | None) -> dict[str, Any]:
+    """A scenario's outcome, without a mistake that of a longer loop: the guard's message, or none."""
+    run, message, code = (mistakes()[mistake] if mistake else Step)(), None, 0
     try:
-        run.run(steps)
+        run.run(STEPS if mistake else 30)
     except RunError as error:
         message, code = str(error), int(error.code)
     outside = run.guard.outside()
@@ -231,21 +222,6 @@ def play(kind: type[Step], steps: int) -> dict[str, Any]:
     }
 
 
-def scenarios() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    for name, kind in MISTAKES.items():
-        yield name, lambda kind=kind: play(kind, STEPS)
-    yield "clean", lambda: play(Step, 30)
-
-
-def main(logs: Path) -> None:
-    results = {}
-    for name, scenario in scenarios():
-        file = logs / f"{name}.json"
-        launch(logs / name, 1, lambda scenario=scenario, file=file: file.write_text(json.dumps(scenario())))
-        log = (logs / name / "rank-0.log").read_text()
-        results[name] = json.loads(file.read_text()) if file.exists() else {"message": None, "log": log}
-    print(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def names() -> list[str]:
+    """Every mistake's."""
+    return list(mistakes())

@@ -1,6 +1,6 @@
 """A stage of a pipeline, alone in this process, on the lazy path with the compile guard: the graphs that it runs.
 
-Its neighbours' messages are what tests/neuron/alone.py makes of them. Runs in a rank of tests/neuron/processes.py.
+Its neighbours' messages are what tests/neuron/alone.py makes of them. Runs in a rank of tests/ranks.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from recipes.parts import lower_to_neuron, make_mesh
 from tests.neuron import alone
 from tests.neuron.curves import configured
-from tests.neuron.pretended import _know_what_is_received, for_each, pretend
+from tests.neuron.pretended import know_what_is_received, pretend
 from trainer.backends.neuron import device
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.backends.neuron.graphs.guard import CompileGuard
@@ -27,11 +27,6 @@ from trainer.run.world import World
 STEPS = 6
 
 
-def stages(layout: str, ranks: list[int]) -> dict[str, Any]:
-    """What ``stage`` finds of ranks, by rank."""
-    return for_each([(layout, rank) for rank in ranks], lambda case: stage(*case))
-
-
 def stage(layout: str, rank: int) -> dict[str, Any]:
     """Six steps, and an evaluation after each second one."""
     config = configured(layout, "fp32")
@@ -39,7 +34,7 @@ def stage(layout: str, rank: int) -> dict[str, Any]:
     derived = derive(config, world)
     mesh = make_mesh(config, derived, rank)
     pretend(mesh)
-    _know_what_is_received(config, mesh)
+    know_what_is_received(config, mesh)
     alone.install()
     backend = lower_to_neuron(config, derived, mesh)
     assert isinstance(backend, NeuronBackend)

@@ -1,17 +1,14 @@
 """One rank of a full-size recipe's world, alone in this process: its parameters, its memory, and its step as a graph.
 
 torch's fake store stands in for the other ranks, so process groups of any size exist; what would run a graph with
-collectives in it is held back. Runs in a rank of tests/neuron/processes.py, on torch_xla's lazy tensors.
+collectives in it is held back. Runs in a rank of tests/ranks.py, on torch_xla's lazy tensors.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +21,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from recipes.parts import lower_to_neuron, make_mesh
-from tests.distributed.forked import launch
 from tests.neuron.full_size import planned
 from trainer.backends.neuron import backend as module
 from trainer.backends.neuron import groups
@@ -64,31 +60,9 @@ def sharded(config: Config, derived: Derived, mesh: Mesh, device: torch.device) 
     return backend
 
 
-def holdings(recipe: str, ranks: list[int]) -> dict[str, Any]:
-    """What ranks of the whole recipe hold, by rank."""
-    return for_each(ranks, partial(hold, *planned(recipe)))
-
-
-def steps(recipe: str, layers: int, ranks: list[int]) -> dict[str, Any]:
-    """The step of ranks of the shortened recipe, by rank."""
-    return for_each(ranks, partial(lower_step, *planned(recipe, layers)))
-
-
-def for_each(cases: Sequence[Any], work: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    """In forks of this process, one after the other: NxD keeps its groups for good, and memory goes with a process."""
-    found = {}
-    for index, case in enumerate(cases):
-        file, logs = Path(f"{index}.json").absolute(), Path(f"case-{index}")
-        file.unlink(missing_ok=True)
-        launch(logs, 1, lambda case=case, file=file: file.write_text(json.dumps(work(case))))  # type: ignore[misc]
-        if not file.exists():
-            raise RuntimeError(f"{case}: {(logs / 'rank-0.log').read_text()}")
-        found[str(case)] = json.loads(file.read_text())
-    return found
-
-
-def hold(config: Config, derived: Derived, rank: int) -> dict[str, Any]:
-    """What one rank holds, on tensors without memory."""
+def hold(recipe: str, rank: int) -> dict[str, Any]:
+    """What one rank of the whole recipe holds, on tensors without memory."""
+    config, derived = planned(recipe)
     mesh = make_mesh(config, derived, rank)
     pretend(mesh)
     _lower_for_real()
@@ -157,11 +131,12 @@ def without_running() -> Iterator[None]:
         torch_xla.torch_xla.sync = kept[0]
 
 
-def lower_step(config: Config, derived: Derived, rank: int) -> dict[str, Any]:
-    """A whole step of one rank as a graph: microbatches, then the update. Nothing of it runs."""
+def lower_step(recipe: str, layers: int, rank: int) -> dict[str, Any]:
+    """A whole step of a rank of the shortened recipe as a graph: microbatches, then the update. Nothing of it runs."""
+    config, derived = planned(recipe, layers)
     mesh = make_mesh(config, derived, rank)
     pretend(mesh)
-    _know_what_is_received(config, mesh)
+    know_what_is_received(config, mesh)
     backend = sharded(config, derived, mesh, torch_xla.device())
     shape = (config.train.microbatch, config.data.seq_len)
     batches = [Batch(*(torch.zeros(shape, dtype=torch.int64) for _ in Batch._fields))] * derived.accumulation
@@ -189,7 +164,7 @@ def _forget(backend: NeuronBackend) -> None:
     torch_xla._XLAC._set_all_reduce_token(str(torch_xla.device()), None)
 
 
-def _know_what_is_received(config: Config, mesh: Mesh) -> None:
+def know_what_is_received(config: Config, mesh: Mesh) -> None:
     """A stage tells the next the shape of what it will send, over the host: here the next knows."""
     if mesh.pp == 1:
         return

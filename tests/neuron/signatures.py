@@ -27,7 +27,7 @@ def signatures_of(modules: Collection[str] | None = None) -> dict[str, Signature
     """What the importable neuronx_distributed says about the recorded names of some modules, or of all.
 
     A name that the library lacks is left out, so that a comparison shows it. To be called where NxD is importable: in a
-    task of tests/neuron/processes.py.
+    task of tests/ranks.py.
     """
     found = {}
     for name in recorded(modules):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 
-from tests.neuron.pretended import for_each, pretend, sharded, without_running
+from tests.neuron.pretended import pretend, sharded, without_running
 from tests.recipes.test_full_size import configured
 from trainer.backends.neuron import device
 from trainer.backends.neuron.graphs import hlo, pending
 from trainer.batch import Batch
-from trainer.config.schema import Config
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import derive
 from trainer.run.world import World
@@ -23,13 +21,9 @@ FUNCTIONS = ("exponential", "log", "cosine", "sine", "rsqrt")
 """What softmax, loss, rotary tables and norms are made of."""
 
 
-def graphs(variants: list[str]) -> dict[str, Any]:
-    """The step's graph by variant, a precision and a recomputation joined by a slash."""
-    return for_each(variants, partial(graph, configured("tiny")))
-
-
-def graph(config: Config, variant: str) -> dict[str, Any]:
-    """Of one microbatch, then the update."""
+def graph(variant: str) -> dict[str, Any]:
+    """Of one microbatch, then the update. variant: a precision and a recomputation joined by a slash."""
+    config = configured("tiny")
     mode, recompute = variant.split("/")
     config = replace(config, precision=replace(config.precision, mode=mode))
     config = replace(config, parallel=replace(config.parallel, recompute=recompute))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.distributed as dist
 
-from trainer.backends.neuron.graphs.agreement import Item, difference
+from tests.ranks import Task, run
+from trainer.backends.neuron.graphs.agreement import DisagreementError, Item, agree_on, difference, host_group
 
 REDUCE: Item = ("all-reduce", 8, "bf16", 128)
 GATHER: Item = ("all-gather", 8, "bf16", 128)
@@ -42,12 +42,22 @@ def test_the_first_difference_is_named(odd: list[Item], position: int, theirs: s
     assert f"rank 6 would run {theirs}" in rule
 
 
+def agree() -> dict[str, Any] | None:
+    """What a rank is told, of four in two stages; the last has another second collective."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    groups = [host_group(stage, seconds=30) for stage in ((0, 1), (2, 3))]
+    second: Item = ("all-gather", 8, "f32", 256) if rank == 3 else GATHER
+    try:
+        agree_on("forward-backward", [REDUCE, second], groups[rank // 2])
+    except DisagreementError as error:
+        return {"message": str(error), "code": int(error.code), "rank": error.rank}
+    return None
+
+
 def test_over_gloo(tmp_path: Path) -> None:
     """Two stages of two ranks: the second disagrees, and only its ranks raise; both of them, within the minute."""
-    command = [sys.executable, "-m", "tests.neuron.agreement_worker", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60)
-    assert done.returncode == 0, done.stderr
-    said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(4)]
+    said = run(Task("tests.neuron.test_agreement:agree", 4, seconds=60), tmp_path)
     assert [one is None for one in said] == [True, True, False, False]
     assert said[2] == said[3]
     assert said[2]["code"] == 3

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.neuron.processes import RanksFailed, Task, attempt, found_or_raise
+from tests.neuron.library import over_gloo
+from tests.ranks import Outcomes, RanksFailed, Task, attempt
 
 pytestmark = pytest.mark.nxd
 LAYERS, TRAINING = "tests.neuron.canary_layers", "tests.neuron.canary_training"
@@ -38,15 +38,9 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def outcomes(nxd_source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any] | RanksFailed]:
+def outcomes(nxd_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """All measurements, from one import of NxD."""
-    found = attempt(list(TASKS.values()), nxd_source, tmp_path_factory.mktemp("canaries"))
-    return dict(zip(TASKS, found, strict=True))
-
-
-def figures(outcomes: dict[str, list[Any] | RanksFailed], name: str) -> list[Any]:
-    """What the ranks measured."""
-    return found_or_raise(outcomes[name])
+    return attempt(TASKS, tmp_path_factory.mktemp("canaries"), over_gloo(nxd_source))
 
 
 def mended(name: str) -> str:
@@ -54,84 +48,84 @@ def mended(name: str) -> str:
     return f"NxD has mended {name}: our workaround in trainer/backends/neuron can go"
 
 
-def test_s1_input_gradients_of_bf16_layers_are_not_reduced(outcomes: Any) -> None:
-    for plain, workaround in zip(figures(outcomes, "S1"), figures(outcomes, "S1 mended"), strict=True):
+def test_s1_input_gradients_of_bf16_layers_are_not_reduced(outcomes: Outcomes) -> None:
+    for plain, workaround in zip(outcomes["S1"], outcomes["S1 mended"], strict=True):
         assert plain["apart"]
         assert plain["local"], mended("S1")
         assert not plain["total"], mended("S1")
         assert workaround["total"], "reduce_dtype=dtype no longer reduces"
 
 
-def test_s2_masters_are_those_from_before_the_resume(outcomes: Any) -> None:
-    for rank in figures(outcomes, "S2"):
+def test_s2_masters_are_those_from_before_the_resume(outcomes: Outcomes) -> None:
+    for rank in outcomes["S2"]:
         assert rank["together"] == {"loaded": True, "kept": False, "went_back": True}, mended("S2")
         assert rank["apart"] == {"loaded": True, "kept": True, "went_back": False}
 
 
-def test_s3_a_fused_qkv_weight_is_counted_by_half(outcomes: Any) -> None:
-    for rank in figures(outcomes, "S3"):
+def test_s3_a_fused_qkv_weight_is_counted_by_half(outcomes: Outcomes) -> None:
+    for rank in outcomes["S3"]:
         assert not rank["fused"], mended("S3")
         assert rank["apart"]
         assert math.isclose(rank["norm"], math.sqrt(0.5), rel_tol=1e-6), mended("S3")
         assert math.isclose(rank["norm_when_marked"], 1.0, rel_tol=1e-6)
 
 
-def test_s4_the_clipping_limit_is_not_passed_on(outcomes: Any) -> None:
-    for rank in figures(outcomes, "S4"):
+def test_s4_the_clipping_limit_is_not_passed_on(outcomes: Outcomes) -> None:
+    for rank in outcomes["S4"]:
         assert rank["configured"] == 1.0, mended("S4")
         assert rank["constructed"] == 0.25
 
 
-def test_s5_label_smoothing_looks_at_one_slice_of_the_vocabulary(outcomes: Any) -> None:
-    smoothed = figures(outcomes, "S5")
+def test_s5_label_smoothing_looks_at_one_slice_of_the_vocabulary(outcomes: Outcomes) -> None:
+    smoothed = outcomes["S5"]
     for rank in smoothed:
         assert rank["from_defect"] < 1e-5, mended("S5")
         assert rank["from_right"] > 1e-2, mended("S5")
     assert smoothed[0]["loss"] != smoothed[1]["loss"], mended("S5")
-    assert all(rank["from_right"] < 1e-5 for rank in figures(outcomes, "S5 none"))
+    assert all(rank["from_right"] < 1e-5 for rank in outcomes["S5 none"])
 
 
-def test_s6_a_replicated_adapter_learns_from_its_own_positions_only(outcomes: Any) -> None:
-    for rank in figures(outcomes, "S6"):
+def test_s6_a_replicated_adapter_learns_from_its_own_positions_only(outcomes: Outcomes) -> None:
+    for rank in outcomes["S6"]:
         assert not rank["flag"], mended("S6")
         assert rank["from_own_positions"] < 1e-5, mended("S6")
         assert rank["from_all_positions"] > 1e-1, mended("S6")
 
 
-def test_s7_context_parallel_gradients_are_too_large_by_its_size(outcomes: Any) -> None:
+def test_s7_context_parallel_gradients_are_too_large_by_its_size(outcomes: Outcomes) -> None:
     # The mean of 1 and 2, twice: summed once more over a group that contains the same ranks.
-    assert figures(outcomes, "S7") == [{"least": 3.0, "most": 3.0}] * 2, mended("S7")
-    assert figures(outcomes, "S7 zero") == [{"least": 1.5, "most": 1.5}] * 2
+    assert outcomes["S7"] == [{"least": 3.0, "most": 3.0}] * 2, mended("S7")
+    assert outcomes["S7 zero"] == [{"least": 1.5, "most": 1.5}] * 2
 
 
-def test_s8_a_stage_cut_by_hand_has_no_state(outcomes: Any) -> None:
-    assert figures(outcomes, "S8") == [{"parameters": 2, "state": 0}] * 2, mended("S8")
+def test_s8_a_stage_cut_by_hand_has_no_state(outcomes: Outcomes) -> None:
+    assert outcomes["S8"] == [{"parameters": 2, "state": 0}] * 2, mended("S8")
 
 
-def test_p1_groups_of_four_are_strided_and_pipelines_of_them_fail(outcomes: Any) -> None:
-    [found] = figures(outcomes, "P1")
+def test_p1_groups_of_four_are_strided_and_pipelines_of_them_fail(outcomes: Outcomes) -> None:
+    [found] = outcomes["P1"]
     assert found["first"] == [0, 8, 16, 24], mended("P1")
     assert "shape" in found["error"], mended("P1")
 
 
-def test_p2_the_source_rank_of_four_is_the_rank_itself(outcomes: Any) -> None:
-    assert [rank["source"] for rank in figures(outcomes, "P2")] == [0, 1, 2, 3], mended("P2")
+def test_p2_the_source_rank_of_four_is_the_rank_itself(outcomes: Outcomes) -> None:
+    assert [rank["source"] for rank in outcomes["P2"]] == [0, 1, 2, 3], mended("P2")
 
 
-def test_p3_grouped_query_attention_takes_no_bias(outcomes: Any) -> None:
-    assert all(rank["error"] for rank in figures(outcomes, "P3")), mended("P3")
+def test_p3_grouped_query_attention_takes_no_bias(outcomes: Outcomes) -> None:
+    assert all(rank["error"] for rank in outcomes["P3"]), mended("P3")
 
 
-def test_p4_one_seed_draws_the_same_shard_everywhere(outcomes: Any) -> None:
-    for rank in figures(outcomes, "P4"):
+def test_p4_one_seed_draws_the_same_shard_everywhere(outcomes: Outcomes) -> None:
+    for rank in outcomes["P4"]:
         assert rank["spread"] > 0.5
         assert rank["same"], mended("P4")
 
 
-def test_p8_evaluation_of_an_interleaved_pipeline_hangs(outcomes: Any) -> None:
-    [plain, _] = figures(outcomes, "P8 plain")
+def test_p8_evaluation_of_an_interleaved_pipeline_hangs(outcomes: Outcomes) -> None:
+    [plain, _] = outcomes["P8 plain"]
     assert plain["trained"] == pytest.approx(plain["evaluated"], rel=1e-6)
-    outcome = outcomes["P8"]
+    outcome = outcomes.found["P8"]
     assert isinstance(outcome, RanksFailed), mended("P8")
     assert "hung" in str(outcome)
     assert "trained" in str(outcome)

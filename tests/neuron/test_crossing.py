@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import pytest
 import torch
 
 from tests import harness
-from tests.distributed.contract import BF16, read_logs
+from tests.distributed.contract import BF16
 from tests.distributed.layouts import parse
 from tests.distributed.test_exchange import TENSORS, whole_tensors
-from tests.neuron.conftest import VARIABLE
 from tests.neuron.crossing_worker import AGAIN, CURVE, Leg
-from tests.neuron.processes import Task
-from tests.neuron.training import DOUBLE, Bench, written
+from tests.neuron.library import DOUBLE, over_gloo
+from tests.ranks import PLAIN, Task, attempt
 from trainer.checkpoint.directory import name_of
 
 pytestmark = pytest.mark.timeout(1800)  # the first test waits for all the training
@@ -41,19 +39,14 @@ ON_DOUBLE = (["padded"], ["dp2-tp2-sp-pp2-zero1"])
 class Travels:
     """Every leg on one library."""
 
-    def __init__(self, directory: Path, library: str, journeys: list[str], resumed: list[str]) -> None:
-        self.out = directory / "legs" / library
-        self._bench, self._library = Bench(directory), library
+    def __init__(self, directory: Path, source: Path, journeys: list[str], resumed: list[str]) -> None:
+        self._directory, self._source = directory, source
+        self.out = directory / "legs" / source.name
         legs = [leg for name in journeys for leg in self.journey(name)]
         again = [leg for layout in resumed for leg in self.resumed(layout)]
-        self._neuron("first", [*(leg for leg in legs if not leg.source), *again])
-        native = [leg for leg in legs if leg.backend == "native"]
-        straight = [self.straight(name) for name in journeys]
-        texts = [json.dumps(asdict(leg)) for leg in (*native, *straight)]
-        harness.work_in_forks("tests.neuron.crossing_worker", texts, directory, timeout=600)
-        for leg in (*native, *straight):
-            read_logs(Path(leg.out) / "logs")
-        self._neuron("last", [leg for leg in legs if leg.backend == "neuron" and leg.source])
+        self._go("neuron", [*(leg for leg in legs if not leg.source), *again])
+        self._go("native", [*(leg for leg in legs if leg.backend == "native"), *map(self.straight, journeys)])
+        self._go("neuron", [leg for leg in legs if leg.backend == "neuron" and leg.source])
 
     def journey(self, name: str) -> list[Leg]:
         """Its legs."""
@@ -76,14 +69,17 @@ class Travels:
         whole = Leg("neuron", layout, RESUMED[layout], str(out / "whole"), [FIRST, LAST])
         return [whole, replace(whole, out=str(out / "rest"), saves=[LAST], source=str(out / "whole" / name_of(FIRST)))]
 
-    def _neuron(self, name: str, legs: list[Leg]) -> None:
-        source = DOUBLE if self._library == "double" else Path(os.environ[VARIABLE]).resolve()
-        for leg in legs:
-            Path(leg.out).mkdir(parents=True)
-        tasks = [Task("tests.neuron.crossing_worker:go", parse(leg.layout).processes, asdict(leg)) for leg in legs]
-        for outcome in self._bench.attempt(f"{self._library}-{name}", tasks, source):
-            if isinstance(outcome, Exception):
-                raise outcome
+    def _go(self, backend: str, legs: list[Leg]) -> None:
+        native = backend == "native"
+        tasks = {
+            leg.out: Task(
+                "tests.neuron.crossing_worker:go", parse(leg.layout).processes, asdict(leg), seconds=300, silent=native
+            )
+            for leg in legs
+        }
+        outcomes = attempt(tasks, self._directory, PLAIN if native else over_gloo(self._source))
+        for out in tasks:
+            assert outcomes[out]
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +87,17 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a corpus."""
     found = tmp_path_factory.mktemp("crossing")
     harness.write_corpus(found / "corpus")
-    (found / "cache").mkdir()
     return found
 
 
 @pytest.fixture(scope="module")
-def on_source(directory: Path) -> Travels:
-    return Travels(directory, "source", list(JOURNEYS), list(RESUMED))
+def on_source(directory: Path, nxd_source: Path) -> Travels:
+    return Travels(directory, nxd_source, list(JOURNEYS), list(RESUMED))
 
 
 @pytest.fixture(scope="module")
 def on_double(directory: Path) -> Travels:
-    return Travels(directory, "double", *ON_DOUBLE)
+    return Travels(directory, DOUBLE, *ON_DOUBLE)
 
 
 def _assert_bitwise(a: Path, b: Path, count: int) -> dict[str, torch.Tensor]:
@@ -115,6 +110,11 @@ def _assert_bitwise(a: Path, b: Path, count: int) -> dict[str, torch.Tensor]:
     assert any(name.startswith("optimizer exp_avg_sq") and values.any() for name, values in expected.items())
     assert written(a / "state.json") == written(b / "state.json")
     return expected
+
+
+def written(path: Path) -> Any:
+    """JSON that a rank has left."""
+    return json.loads(path.read_text())
 
 
 def _curve(leg: Leg) -> list[dict[str, Any]]:

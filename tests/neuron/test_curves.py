@@ -6,17 +6,16 @@ layouts on the double, where there is no source. Parts of a layout's name: tests
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Rows
+from tests.distributed.bench import reference, train
 from tests.distributed.contract import assert_sound_reference, compare
 from tests.distributed.layouts import STEPS, parse
-from tests.neuron.conftest import VARIABLE
-from tests.neuron.processes import RanksFailed
-from tests.neuron.training import DOUBLE, Bench, Outcomes, references
+from tests.neuron.library import CURVES, DOUBLE, over_gloo
+from tests.ranks import Outcomes, RanksFailed
 
 pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
 
@@ -105,44 +104,41 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """References of the tests that were selected."""
-    return references(tmp_path_factory.mktemp("curves"), [key[:2] for key in _wanted(request)])
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("curves")
 
 
 @pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, bench: Bench) -> Outcomes:
+def references(selected: list[dict[str, str]], directory: Path) -> Outcomes:
+    """Those of the tests that were selected, by the native backend."""
+    return train(directory, [reference(params["name"], params["precision"]) for params in selected])
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, selected: list[dict[str, str]], directory: Path, references: Outcomes
+) -> dict[str, Outcomes]:
     """All selected layouts, in one launch on each library."""
-    found = Outcomes()
-    for library in ("double", "source"):
-        keys = [key for key in _wanted(request) if key[2] == library]
-        if keys:
-            source = DOUBLE if library == "double" else Path(os.environ[VARIABLE]).resolve()
-            tasks = [bench.task(name, precision) for name, precision, _ in keys]
-            found.found |= dict(zip(keys, bench.attempt(library, tasks, source), strict=True))
+    found = {}
+    for library in {params["library"]: None for params in selected}:
+        source = DOUBLE if library == "double" else request.getfixturevalue("nxd_source")
+        cases = [(params["name"], params["precision"]) for params in selected if params["library"] == library]
+        found[library] = train(directory, cases, work=CURVES, setting=over_gloo(source))
     return found
-
-
-def _wanted(request: pytest.FixtureRequest) -> list[tuple[str, str, str]]:
-    items = [
-        item for item in request.session.items if item.path == request.path and not item.get_closest_marker("skip")
-    ]
-    params = [item.callspec.params for item in items if hasattr(item, "callspec")]
-    return [(values["name"], values["precision"], values["library"]) for values in params]
 
 
 @pytest.mark.parametrize(("name", "precision", "library"), CASES)
 def test_equals_the_native_backend(
-    bench: Bench,
-    outcomes: Outcomes,
+    references: Outcomes,
+    outcomes: dict[str, Outcomes],
     rows: Rows,
     name: str,
     precision: str,
     library: str,
 ) -> None:
-    one = bench.one(name, precision)
+    (one,) = references[reference(name, precision)]
     assert_sound_reference(one)
-    ranks = outcomes[name, precision, library]
+    ranks = outcomes[library][name, precision]
     assert len(ranks) == parse(name).processes
     assert len(ranks[0]["steps"]) == STEPS
     label = name if library == "source" else f"{name} (double)"
@@ -151,9 +147,10 @@ def test_equals_the_native_backend(
 
 
 @pytest.mark.nxd
-def test_groups_that_are_not_ours_are_refused(bench: Bench) -> None:
+def test_groups_that_are_not_ours_are_refused(directory: Path, nxd_source: Path) -> None:
     """Else every shard would be another rank's."""
-    (outcome,) = bench.attempt("refused", [bench.task(REFUSED, "fp32")], Path(os.environ[VARIABLE]).resolve())
+    outcomes = train(directory, [(REFUSED, "fp32")], work=CURVES, setting=over_gloo(nxd_source))
+    outcome = outcomes.found[REFUSED, "fp32"]
     assert isinstance(outcome, RanksFailed)
     assert "parallel.tp = 4" in str(outcome)
     assert "it has [(0, 2, 4, 6), (1, 3, 5, 7)]" in str(outcome)

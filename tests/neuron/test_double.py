@@ -7,18 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.neuron.processes import Task, run
+from tests.neuron.library import DOUBLE, lazily, over_gloo
+from tests.ranks import Task, attempt, run
 
 pytestmark = pytest.mark.slow
-DOUBLE = Path(__file__).parent / "double"
 WORKER = "tests.neuron.double_worker"
 CASES = [("fp32", False), ("fp32", True), ("bf16", False)]
 
 
 def stepped(device: str, directory: Path) -> list[dict[str, Any]]:
     """What each case found on the device."""
-    tasks = [Task(f"{WORKER}:steps", 1, {"device": device, "tied": tied, "dtype": dtype}) for dtype, tied in CASES]
-    return [found for (found,) in run(tasks, DOUBLE, directory, gloo=device != "xla")]
+    tasks = {
+        (dtype, tied): Task(f"{WORKER}:steps", 1, {"device": device, "tied": tied, "dtype": dtype})
+        for dtype, tied in CASES
+    }
+    outcomes = attempt(tasks, directory, (lazily if device == "xla" else over_gloo)(DOUBLE))
+    return [outcomes[case][0] for case in CASES]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def test_lazy_steps_are_eager_steps(lazy: list[dict[str, Any]], tmp_path: Path) 
 
 
 def test_differs_where_neuronx_distributed_is_wrong(tmp_path: Path) -> None:
-    (found,) = run([Task(f"{WORKER}:differences", 4, {"tp": 2})], DOUBLE, tmp_path)
+    found = run(Task(f"{WORKER}:differences", 4, {"tp": 2}), tmp_path, over_gloo(DOUBLE))
     for rank in found:
         assert rank.pop("column") < 0.1, "a BF16 rounding of sums of 16 products"
         assert rank.pop("loss gradient") < 2**-8
@@ -57,5 +61,5 @@ def test_differs_where_neuronx_distributed_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_refuses_another_shape(tmp_path: Path) -> None:
-    (found,) = run([Task(f"{WORKER}:shapes", 2)], DOUBLE, tmp_path)
+    found = run(Task(f"{WORKER}:shapes", 2), tmp_path, over_gloo(DOUBLE))
     assert found == [{"first": True, "refused": True, "second": True}] * 2

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from tests.neuron.processes import Task, run
+from tests.neuron.library import DOUBLE, over_gloo
+from tests.ranks import Outcomes, Task, attempt
 
 pytestmark = [pytest.mark.nxd, pytest.mark.slow]
-DOUBLE = Path(__file__).parent / "double"
-WORKER = "tests.neuron.agree_worker"
+LAYERS, TRAINING = "tests.neuron.agree_layers", "tests.neuron.agree_training"
 
 TP = {
-    f"{work} tp{tp}": Task(f"{WORKER}:{work}", tp, {"tp": tp})
+    f"{work} tp{tp}": Task(f"{LAYERS}:{work}", tp, {"tp": tp})
     for tp in (2, 4)
     for work in ("linears", "embeddings", "regions")
 }
 SIZES = ("tensor_model_parallel_size", "context_parallel_size", "pipeline_model_parallel_size")
 GROUPS = {
     f"groups of {world}, tp {tp} cp {cp} pp {pp}": Task(
-        f"{WORKER}:groups", world, dict(zip(SIZES, (tp, cp, pp), strict=True))
+        f"{TRAINING}:groups", world, dict(zip(SIZES, (tp, cp, pp), strict=True))
     )
     for world, tp, cp, pp in ((4, 2, 1, 2), (4, 2, 2, 1), (8, 2, 2, 2), (8, 4, 1, 1), (2, 8, 1, 1))
 }
@@ -34,7 +34,7 @@ TABLE = [
 """[tp, cp, dp, pp]; TP 4 has trn1's layout of its own, which does not fit every other axis."""
 ZERO = {
     f"zero tp{tp} dp{processes // tp} {'sp ' * sp}{dtype}{' accumulated in fp32' * accumulate}": Task(
-        f"{WORKER}:zero", processes, {"tp": tp, "sequence_parallel": sp, "dtype": dtype, "accumulate": accumulate}
+        f"{TRAINING}:zero", processes, {"tp": tp, "sequence_parallel": sp, "dtype": dtype, "accumulate": accumulate}
     )
     for processes, tp, sp, dtype, accumulate in (
         (2, 1, False, "fp32", False),
@@ -45,7 +45,7 @@ ZERO = {
 }
 EACH = ["layers.0", "layers.1", "layers.2"]
 PIPELINE = {
-    f"pipeline {name}": Task(f"{WORKER}:pipeline", processes, arguments)
+    f"pipeline {name}": Task(f"{TRAINING}:pipeline", processes, arguments)
     for name, processes, arguments in (
         ("pp2", 2, {"tp": 1, "pp": 2, "cuts": ["layers.1"]}),
         (
@@ -59,16 +59,14 @@ PIPELINE = {
         ("pp2 dp2 without zero", 4, {"tp": 1, "pp": 2, "cuts": ["layers.1"], "zero": False}),
     )
 }
-TASKS = {**TP, **GROUPS, "meshes": Task(f"{WORKER}:meshes", 1, {"table": TABLE, "cores": 32}), **ZERO, **PIPELINE}
+TASKS = {**TP, **GROUPS, "meshes": Task(f"{TRAINING}:meshes", 1, {"table": TABLE, "cores": 32}), **ZERO, **PIPELINE}
 
 
 @pytest.fixture(scope="module")
-def both(nxd_source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Any]]]:
-    """What each task found, by the original and by the double."""
-    return [
-        dict(zip(TASKS, run(list(TASKS.values()), source, tmp_path_factory.mktemp(name)), strict=True))
-        for name, source in (("original", nxd_source), ("double", DOUBLE))
-    ]
+def both(selected: list[dict[str, Any]], nxd_source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Outcomes]:
+    """What each selected task found, by the original and by the double."""
+    tasks = {params["name"]: TASKS[params["name"]] for params in selected}
+    return [attempt(tasks, tmp_path_factory.mktemp("agrees"), over_gloo(source)) for source in (nxd_source, DOUBLE)]
 
 
 def differences(original: Any, double: Any, where: str = "") -> list[str]:
@@ -88,7 +86,7 @@ def differences(original: Any, double: Any, where: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_agrees(name: str, both: list[dict[str, list[Any]]]) -> None:
+def test_agrees(name: str, both: list[Outcomes]) -> None:
     original, double = both
     found = differences(original[name], double[name])
     assert not found, "\n".join([f"{len(found)} differences", *found[:20]])

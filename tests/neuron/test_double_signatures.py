@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.neuron.processes import Task, run
+from tests.neuron.library import DOUBLE, over_gloo
 from tests.neuron.signatures import recorded
+from tests.ranks import Task, run
 
-DOUBLE = Path(__file__).parent / "double"
 ROOT = "neuronx_distributed"
 MODULES = [
     ".".join(path.relative_to(DOUBLE).with_suffix("").parts).removesuffix(".__init__")
@@ -34,7 +34,8 @@ LEFT_OUT = {
 @pytest.mark.slow
 def test_signatures_are_those_on_record(tmp_path: Path) -> None:
     facts = recorded(MODULES)
-    [[found]] = run([Task("tests.neuron.signatures:signatures_of", 1, {"modules": MODULES})], DOUBLE, tmp_path)
+    task = Task("tests.neuron.signatures:signatures_of", 1, {"modules": MODULES})
+    [found] = run(task, tmp_path, over_gloo(DOUBLE))
     assert facts.keys() - found.keys() == LEFT_OUT
     assert len(found) > 20
     for name, signature in found.items():
@@ -46,10 +47,9 @@ def test_signatures_are_those_on_record(tmp_path: Path) -> None:
 def test_signatures_are_those_of_the_source(nxd_source: Path, tmp_path: Path) -> None:
     found: list[dict[str, Any]] = []
     for source in (DOUBLE, nxd_source):
-        (directory := tmp_path / source.name).mkdir()
         names = list(found[0]) if found else None
         arguments = {"modules": MODULES, "names": names}
-        [[signatures]] = run([Task("tests.neuron.double_worker:public", 1, arguments)], source, directory)
+        [signatures] = run(Task("tests.neuron.double_worker:public", 1, arguments), tmp_path, over_gloo(source))
         found.append(signatures)
     double, original = found
     assert len(double) > 60

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
+from tests.distributed.bench import reference, train
 from tests.distributed.contract import compare
-from tests.neuron.conftest import VARIABLE
-from tests.neuron.training import DOUBLE, Bench, Outcomes, references
+from tests.neuron.library import CURVES, DOUBLE, over_gloo
+from tests.ranks import Outcomes
 
 pytestmark = pytest.mark.timeout(1800)  # the first test waits for all the training
 
@@ -37,34 +37,36 @@ ON_DOUBLE = ["copies_of_heads_not_added", "norms_not_summed_over_the_sequence", 
 """Tried in CI too. (The double does not have NxD's defect S1.)"""
 
 
-def _run(bench: Bench, name: str, source: Path, faults: list[str]) -> Outcomes:
-    cases = [(*CASES[fault][:2], fault) for fault in faults]
-    sound = dict.fromkeys((layout, precision, "") for layout, precision, _ in cases)
-    keys = [*sound, *cases]
-    tasks = [bench.task(layout, precision, STEPS, fault) for layout, precision, fault in keys]
-    return Outcomes(dict(zip(keys, bench.attempt(name, tasks, source), strict=True)))
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return references(tmp_path_factory.mktemp("faults"), SOUND, STEPS)
-
-
-@pytest.fixture(scope="module")
-def on_source(bench: Bench) -> Outcomes:
+def _run(directory: Path, source: Path, faults: list[str]) -> Outcomes:
     """Each layout as it is, and each fault: three steps, the warm-up's first."""
-    return _run(bench, "source", Path(os.environ[VARIABLE]).resolve(), list(CASES))
+    cases = [(*CASES[fault][:2], fault) for fault in faults]
+    return train(directory, [*(case[:2] for case in cases), *cases], STEPS, CURVES, over_gloo(source))
 
 
 @pytest.fixture(scope="module")
-def on_double(bench: Bench) -> Outcomes:
-    return _run(bench, "double", DOUBLE, ON_DOUBLE)
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
 
 
-def _assert_noticed(bench: Bench, outcomes: Outcomes, fault: str) -> None:
+@pytest.fixture(scope="module")
+def references(directory: Path) -> Outcomes:
+    return train(directory, [reference(*case) for case in SOUND], STEPS)
+
+
+@pytest.fixture(scope="module")
+def on_source(directory: Path, references: Outcomes, nxd_source: Path) -> Outcomes:
+    return _run(directory, nxd_source, list(CASES))
+
+
+@pytest.fixture(scope="module")
+def on_double(directory: Path, references: Outcomes) -> Outcomes:
+    return _run(directory, DOUBLE, ON_DOUBLE)
+
+
+def _assert_noticed(references: Outcomes, outcomes: Outcomes, fault: str) -> None:
     layout, precision, complaint = CASES[fault]
-    one = bench.one(layout, precision)
-    compare(one, outcomes[layout, precision, ""], precision).assert_within()
+    (one,) = references[reference(layout, precision)]
+    compare(one, outcomes[layout, precision], precision).assert_within()
     broken = compare(one, outcomes[layout, precision, fault], precision)
     print(f"{fault}: loss {broken.loss:.1e}, gradient norm {broken.norm:.1e}, gradients {broken.gradients:.1e}")
     with pytest.raises(AssertionError, match=complaint):
@@ -78,11 +80,11 @@ def test_every_fault_is_tried() -> None:
 
 @pytest.mark.nxd
 @pytest.mark.parametrize("fault", CASES)
-def test_a_broken_lowering_is_noticed(bench: Bench, on_source: Outcomes, fault: str) -> None:
-    _assert_noticed(bench, on_source, fault)
+def test_a_broken_lowering_is_noticed(references: Outcomes, on_source: Outcomes, fault: str) -> None:
+    _assert_noticed(references, on_source, fault)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ON_DOUBLE)
-def test_a_broken_lowering_is_noticed_on_the_double(bench: Bench, on_double: Outcomes, fault: str) -> None:
-    _assert_noticed(bench, on_double, fault)
+def test_a_broken_lowering_is_noticed_on_the_double(references: Outcomes, on_double: Outcomes, fault: str) -> None:
+    _assert_noticed(references, on_double, fault)

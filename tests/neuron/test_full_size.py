@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from tests.neuron.full_size import CASES, planned, ranks_of_stages, replicas, short
-from tests.neuron.processes import Task, run
+from tests.neuron.library import DOUBLE, lazily
 from tests.neuron.traffic_form import Stage
+from tests.ranks import Task, attempt
 from tests.recipes.closed_forms import Rank
 from trainer.config.groups.model import ModelConfig
 from trainer.models.decoder import CausalLM
@@ -29,14 +30,12 @@ from trainer.parallel.placement import Placement
 from trainer.rehearsal.verdict import BYTES, Verdict
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "neuron_collectives"
-DOUBLE = Path(__file__).parent / "double"
 RECIPES = [pytest.param(recipe, True, marks=pytest.mark.nxd, id=f"{recipe}-source") for recipe in CASES]
 IN_CI = [
     pytest.param(recipe, False, marks=pytest.mark.slow, id=f"{recipe}-double")
     for recipe in ("smollm2_135m", "deepseek7b")
 ]
 """The double's layers keep what they gathered, and so send less than the original: it holds the same, no more."""
-SECONDS = 600
 
 
 @pytest.fixture
@@ -48,17 +47,14 @@ def source(request: pytest.FixtureRequest, real: bool) -> Path:
 def test_ranks_hold_what_the_plan_says(recipe: str, source: Path, tmp_path: Path) -> None:
     config, derived = planned(recipe)
     stages = ranks_of_stages(config, derived)
-    task = Task(
-        "tests.neuron.pretended:holdings", 1, {"recipe": recipe, "ranks": list(chain(*stages))}, seconds=SECONDS
-    )
-    ((found,),) = run([task], source, tmp_path, gloo=False)
+    found = attempt(of_ranks("hold", stages, recipe=recipe), tmp_path, lazily(source))
     layers, data = derived.stages or (range(config.model.layers),), replicas(config, derived)
     assert sum(map(len, layers)) == config.model.layers
     for index, ranks in enumerate(stages):
         first, last = index == 0, index == len(stages) - 1
         expected = Rank(config, len(layers[index]), first, last, data, derived.accumulation).parameters()
         for rank in ranks:
-            here = found[str(rank)]
+            [here] = found[rank]
             placed = placements(config.model, config.parallel.tp, rank % config.parallel.tp)
             assert set(here["pieces"]) == names(config.model, layers[index], first, last)
             assert sum(math.prod(shape) for shape in here["shapes"].values()) == expected
@@ -123,14 +119,14 @@ def check_memory(counted: dict[str, int], verdict: Verdict) -> None:
 @pytest.mark.parametrize(("recipe", "real"), RECIPES)
 def test_a_step_sends_what_the_layout_says(recipe: str, source: Path, tmp_path: Path) -> None:
     config, derived = planned(recipe, short(recipe))
-    stages, task = lowering(recipe)
-    ((found,),) = run([task], source, tmp_path, gloo=False)
+    stages = ranks_of_stages(config, derived)
+    found = attempt(lowering(recipe), tmp_path, lazily(source))
     golden = json.loads((GOLDEN / f"{recipe}.json").read_text())
     layers = [len(stage) for stage in derived.stages] or [config.model.layers]
     for index, ranks in enumerate(stages):
         expected = Stage(config, layers[index], index, replicas(config, derived), derived.accumulation).step()
         for rank in ranks:
-            here = found[str(rank)]
+            [here] = found[rank]
             assert here["collectives"] == expected, f"rank {rank}"
             assert not here["host"]
             assert not here["dynamic"]
@@ -152,8 +148,15 @@ def test_the_golden_file_is_the_closed_form(recipe: str) -> None:
     ]
 
 
-def lowering(recipe: str) -> tuple[list[list[int]], Task]:
-    """Ranks of each stage, and the task that finds each rank's step as a graph."""
+def lowering(recipe: str) -> dict[int, Task]:
+    """By rank, the task that finds its step as a graph."""
     stages = ranks_of_stages(*planned(recipe, short(recipe)))
-    arguments = {"recipe": recipe, "layers": short(recipe), "ranks": list(chain(*stages))}
-    return stages, Task("tests.neuron.pretended:steps", 1, arguments, seconds=SECONDS)
+    return of_ranks("lower_step", stages, recipe=recipe, layers=short(recipe))
+
+
+def of_ranks(work: str, stages: list[list[int]], **arguments: Any) -> dict[int, Task]:
+    """A task for each rank."""
+    return {
+        rank: Task(f"tests.neuron.pretended:{work}", 1, {**arguments, "rank": rank}, seconds=300)
+        for rank in chain(*stages)
+    }

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
+
+from tests.neuron.library import LAZY
+from tests.ranks import Outcomes, Setting, Task, attempt
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,30 +41,27 @@ CAUGHT: dict[str, tuple[str, int, list[str]]] = {
     "KeptAlive": ("forward-backward", 5, ["outputs: 8 -> 9, with f32[]", "keep the same tensors alive"]),
     "Elsewhere": ("forward-backward", 5, ["with f32[16,8]", "multiply", "compute nothing between phases"]),
 }
+WORKER = "tests.neuron.lazy_step"
 AFTERWARDS = {"KeptAlive", "Elsewhere"}
 """The trace is the known one: seen by the counters, when the graph has been compiled. All others are seen before."""
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All scenarios, in forks of one process that is not this one."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PJRT_DEVICE": "CPU"}
-    command = [sys.executable, "-m", "tests.neuron.lazy_step", str(tmp_path_factory.mktemp("lazy"))]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=550)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """All scenarios, and which there are."""
+    tasks = {name: Task(f"{WORKER}:play", 1, {"mistake": name}) for name in (*CAUGHT, None)}
+    return attempt({**tasks, "names": Task(f"{WORKER}:names")}, tmp_path_factory.mktemp("lazy"), Setting(LAZY))
 
 
-def test_every_scenario_is_expected(outcomes: dict[str, Any]) -> None:
-    assert set(outcomes) == set(CAUGHT) | {"clean"}
+def test_every_scenario_is_expected(outcomes: Outcomes) -> None:
+    [names] = outcomes["names"]
+    assert set(names) == set(CAUGHT)
 
 
 @pytest.mark.parametrize("name", CAUGHT)
-def test_a_mistake_is_named(outcomes: dict[str, Any], name: str) -> None:
+def test_a_mistake_is_named(outcomes: Outcomes, name: str) -> None:
     phase, steps, words = CAUGHT[name]
-    outcome = outcomes[name]
+    [outcome] = outcomes[name]
     assert outcome["message"], outcome
     assert (outcome["code"], outcome["steps"]) == (3, steps)
     assert f"1. phase {phase} = " in outcome["message"]
@@ -75,10 +69,10 @@ def test_a_mistake_is_named(outcomes: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(CAUGHT) - AFTERWARDS))
-def test_nothing_is_compiled_for_a_mistake(outcomes: dict[str, Any], name: str) -> None:
+def test_nothing_is_compiled_for_a_mistake(outcomes: Outcomes, name: str) -> None:
     """Warm-up's graphs are all there are: one a phase, and one more where a read cuts forward-backward in two."""
     cut = name in ("Item", "Print", "DataBranch")
-    assert outcomes[name]["graphs"] == {"forward-backward": 1 + cut, "optimizer": 1, "evaluation": 1}
+    assert outcomes[name][0]["graphs"] == {"forward-backward": 1 + cut, "optimizer": 1, "evaluation": 1}
 
 
 def eager_losses(steps: int) -> list[float]:
@@ -95,9 +89,9 @@ def eager_losses(steps: int) -> list[float]:
     return losses
 
 
-def test_a_clean_loop(outcomes: dict[str, Any]) -> None:
+def test_a_clean_loop(outcomes: Outcomes) -> None:
     """30 steps: two graphs a step and one for evaluation, nothing outside; each step's own loss arrives."""
-    clean = outcomes["clean"]
+    [clean] = outcomes[None]
     assert clean["message"] is None, clean
     assert clean["steps"] == 30
     once = {"forward-backward": 1, "optimizer": 1, "evaluation": 1}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.neuron.processes import RanksFailed, Task, attempt, found_or_raise, run
+from tests.neuron.library import lazily, over_gloo
+from tests.ranks import Outcomes, RanksFailed, Task, attempt, run
 
 pytestmark = pytest.mark.nxd
 WORKER = "tests.neuron.rank_worker"
@@ -29,22 +29,21 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def outcomes(nxd_source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcomes(nxd_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """All of them from one import of NxD: what ranks found, or how they failed."""
-    found = attempt(list(TASKS.values()), nxd_source, tmp_path_factory.mktemp("harness"))
-    return dict(zip(TASKS, found, strict=True))
+    return attempt(TASKS, tmp_path_factory.mktemp("harness"), over_gloo(nxd_source))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_collectives(outcomes: dict[str, Any], dtype: str) -> None:
-    found = found_or_raise(outcomes[dtype])
+def test_collectives(outcomes: Outcomes, dtype: str) -> None:
+    found = outcomes[dtype]
     for group in GROUPS:
         for place, rank in enumerate(group):
             assert_collectives(found[rank], rank, group, place)
 
 
-def test_steps(outcomes: dict[str, Any]) -> None:
-    for rank, told in enumerate(found_or_raise(outcomes["steps"])):
+def test_steps(outcomes: Outcomes) -> None:
+    for rank, told in enumerate(outcomes["steps"]):
         assert told["closures"] == [[], [1, 2], [1, 2]]
         assert told["ordinals"] == [rank, rank, 2, 2]
         assert told["master"] == (rank == 0)
@@ -74,14 +73,14 @@ def assert_collectives(found: dict[str, object], rank: int, group: list[int], pl
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layers_give_what_one_process_gives(outcomes: dict[str, Any], layout: tuple[int | None, bool]) -> None:
-    for differences in found_or_raise(outcomes[str(layout)]):
+def test_layers_give_what_one_process_gives(outcomes: Outcomes, layout: tuple[int | None, bool]) -> None:
+    for differences in outcomes[str(layout)]:
         assert max(differences.values()) < 1e-5, differences
 
 
 @pytest.mark.parametrize("accumulation", ["plain", "hook"])
-def test_zero_steps_on_masters_of_its_own(outcomes: dict[str, Any], accumulation: str) -> None:
-    for rank in found_or_raise(outcomes[accumulation]):
+def test_zero_steps_on_masters_of_its_own(outcomes: Outcomes, accumulation: str) -> None:
+    for rank in outcomes[accumulation]:
         assert rank["apart"], "a master shares memory with its parameter"
         assert rank["dtype"] == "torch.float32"
         assert rank["rows"] == 3, "5 rows are padded to 6"
@@ -91,12 +90,12 @@ def test_zero_steps_on_masters_of_its_own(outcomes: dict[str, Any], accumulation
 
 
 @pytest.mark.parametrize(("how", "says"), [("raise", "the reason"), ("hang", "rank_worker.py")])
-def test_a_failing_rank_is_told_with_its_log(outcomes: dict[str, Any], how: str, says: str) -> None:
+def test_a_failing_rank_is_told_with_its_log(outcomes: Outcomes, how: str, says: str) -> None:
     with pytest.raises(RanksFailed, match="rank 1") as failed:
-        found_or_raise(outcomes[how])
+        _ = outcomes[how]
     assert says in str(failed.value)
 
 
 def test_without_gloo_tensors_are_lazy(nxd_source: Path, tmp_path: Path) -> None:
-    [[found]] = run([Task(f"{WORKER}:lazy", 1)], nxd_source, tmp_path, gloo=False)
+    [found] = run(Task(f"{WORKER}:lazy"), tmp_path, lazily(nxd_source))
     assert found == {"device": "xla", "cpu_mode": False, "right": True}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
+from tests.neuron.library import LAZY
+from tests.ranks import Setting, Task, run
 from trainer.backends.neuron.graphs import hlo
 from trainer.backends.neuron.graphs.hlo import Collective, Shape
 
@@ -19,16 +17,12 @@ BOTH = ("tensors", "pending")
 
 
 @pytest.fixture(scope="module")
-def lowered() -> dict[str, Any]:
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of the program in lowered.py, in a process of its own: torch_xla's state stays out of this one."""
     if importlib.util.find_spec("torch_xla") is None:  # importing it here would bring its state into this process
         pytest.skip("torch_xla is not installed")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PJRT_DEVICE": "CPU"}
-    command = [sys.executable, "-m", "tests.neuron.lowered"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    [found] = run(Task("tests.neuron.lowered:read"), tmp_path_factory.mktemp("lowered"), Setting(LAZY))
+    return dict(found)
 
 
 @pytest.mark.parametrize("text", BOTH)

@@ -8,18 +8,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests import harness
+from tests.neuron.library import DOUBLE, LAZY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-DOUBLE = harness.ROOT / "tests" / "neuron" / "double"
 LONG = [
     *harness.SMALL,
     "train.steps=50",
@@ -35,24 +33,11 @@ LONG = [
 
 def train(cwd: Path, overrides: list[str], name: str, more: Mapping[str, str] | None = None) -> str:
     """A run on the neuron backend; what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(harness.ROOT / "scripts" / "train.py"), *overrides, "backend=neuron", f"run.name={name}"],
-        cwd=cwd,
-        env={
-            **harness.environment(),
-            "PJRT_DEVICE": "CPU",
-            "PYTHONPATH": os.pathsep.join([str(harness.ROOT), str(DOUBLE)]),
-            **(more or {}),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "Traceback" not in done.stdout
-    return done.stdout
+    environment = {**LAZY, "PYTHONPATH": os.pathsep.join([str(harness.ROOT), str(DOUBLE)]), **(more or {})}
+    done = harness.train(cwd, [*overrides, "backend=neuron", f"run.name={name}"], timeout=500, more=environment)
+    assert done.code == 0, done.output
+    assert "Traceback" not in done.output
+    return done.output
 
 
 def graphs(output: str) -> dict[str, int]:

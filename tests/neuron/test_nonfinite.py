@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests import harness
 from tests.distributed.layouts import parse
-from tests.neuron.conftest import VARIABLE
-from tests.neuron.processes import Task
-from tests.neuron.training import DOUBLE, Bench, Outcomes
+from tests.neuron.library import DOUBLE, over_gloo
+from tests.ranks import Outcomes, Task, attempt
 
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for all the training
 
@@ -36,19 +34,18 @@ LAYOUTS = {
 ON_DOUBLE = ("dp2-tp2-sp-pp2-zero1", "fp32")
 
 
-def _run(directory: Path, name: str, source: Path, layouts: list[tuple[str, str]]) -> Outcomes:
-    bench = Bench(directory)
-    keys = [(*key, poisoned) for key in layouts for poisoned in (False, True)]
-    tasks = [
-        Task(
+def _run(directory: Path, source: Path, layouts: list[tuple[str, str]]) -> Outcomes:
+    tasks = {
+        (layout, precision, poisoned): Task(
             "tests.neuron.poison_worker:poison",
             parse(layout).processes,
             {"layout": layout, "precision": precision, "cases": LAYOUTS[layout, precision] if poisoned else []},
             seconds=300,
         )
-        for layout, precision, poisoned in keys
-    ]
-    return Outcomes(dict(zip(keys, bench.attempt(name, tasks, source), strict=True)))
+        for layout, precision in layouts
+        for poisoned in (False, True)
+    }
+    return attempt(tasks, directory, over_gloo(source))
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +53,17 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a corpus."""
     found = tmp_path_factory.mktemp("nonfinite")
     harness.write_corpus(found / "corpus")
-    (found / "cache").mkdir()
     return found
 
 
 @pytest.fixture(scope="module")
-def on_source(directory: Path) -> Outcomes:
-    return _run(directory, "source", Path(os.environ[VARIABLE]).resolve(), list(LAYOUTS))
+def on_source(directory: Path, nxd_source: Path) -> Outcomes:
+    return _run(directory, nxd_source, list(LAYOUTS))
 
 
 @pytest.fixture(scope="module")
 def on_double(directory: Path) -> Outcomes:
-    return _run(directory, "double", DOUBLE, [ON_DOUBLE])
+    return _run(directory, DOUBLE, [ON_DOUBLE])
 
 
 def _assert_untouched(outcomes: Outcomes, layout: str, precision: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.distributed.layouts import parse
-from tests.neuron.processes import Task, run
+from tests.neuron.library import lazily
+from tests.ranks import Task, attempt
 
 pytestmark = pytest.mark.nxd
 
@@ -28,18 +29,13 @@ MOST_BESIDES = 3
 @pytest.fixture(scope="module")
 def found(nxd_source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """By layout, what each stage's first rank found."""
-    tasks, ranks = [], []
+    tasks = {}
     for layout in LAYOUTS:
         parallel = parse(layout).parallel
-        ranks.append([stage * parallel.tp for stage in range(parallel.pp)])
-        tasks.append(
-            Task("tests.neuron.pipeline_graphs:stages", 1, {"layout": layout, "ranks": ranks[-1]}, seconds=400)
-        )
-    outcomes = run(tasks, nxd_source, tmp_path_factory.mktemp("graphs"), gloo=False)
-    return {
-        layout: [ones[str((layout, rank))] for rank in stages]
-        for layout, stages, (ones,) in zip(LAYOUTS, ranks, outcomes, strict=True)
-    }
+        for rank in range(0, parallel.pp * parallel.tp, parallel.tp):
+            tasks[layout, rank] = Task("tests.neuron.pipeline_graphs:stage", 1, {"layout": layout, "rank": rank})
+    outcomes = attempt(tasks, tmp_path_factory.mktemp("graphs"), lazily(nxd_source))
+    return {layout: [outcomes[key][0] for key in tasks if key[0] == layout] for layout in LAYOUTS}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

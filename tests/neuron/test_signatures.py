@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.neuron.processes import Task, run
+from tests.neuron.library import over_gloo
 from tests.neuron.signatures import recorded
+from tests.ranks import Task, run
 
 
 @pytest.mark.nxd
 def test_the_source_has_the_recorded_signatures(nxd_source: Path, tmp_path: Path) -> None:
-    [[found]] = run([Task("tests.neuron.signatures:signatures_of", 1)], nxd_source, tmp_path)
+    [found] = run(Task("tests.neuron.signatures:signatures_of"), tmp_path, over_gloo(nxd_source))
     facts = recorded()
     assert len(facts) > 40
     assert found.keys() == facts.keys()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from tests.neuron.processes import Task, run
-from tests.neuron.test_full_size import DOUBLE
+from tests.neuron.library import DOUBLE, lazily
+from tests.ranks import Outcomes, Task, attempt
 from tests.recipes.test_full_size import configured
 from trainer.config.arithmetic import flops_per_token
 
@@ -22,12 +19,10 @@ VARIANTS = ["fp32/none", "bf16_mixed/none", "bf16/none", "bf16_mixed/full"]
         pytest.param(False, marks=pytest.mark.slow, id="double"),
     ],
 )
-def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     source = request.getfixturevalue("nxd_source") if request.param else DOUBLE
-    task = Task("tests.neuron.step_graph:graphs", 1, {"variants": VARIANTS}, seconds=600)
-    ((found,),) = run([task], Path(source), tmp_path_factory.mktemp("graphs"), gloo=False)
-    assert set(found) == set(VARIANTS)
-    return dict(found)
+    tasks = {variant: Task("tests.neuron.step_graph:graph", 1, {"variant": variant}) for variant in VARIANTS}
+    return attempt(tasks, tmp_path_factory.mktemp("graphs"), lazily(source))
 
 
 def forward() -> tuple[int, int, int]:
@@ -45,9 +40,9 @@ def forward() -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("variant", ["fp32/none", "bf16_mixed/none", "bf16/none"])
-def test_it_multiplies_what_the_model_asks_for(graphs: dict[str, Any], variant: str) -> None:
+def test_it_multiplies_what_the_model_asks_for(graphs: Outcomes, variant: str) -> None:
     """A backward pass takes two products for each of the forward's (Kaplan et al. 2020, arXiv:2001.08361, 2.1)."""
-    assert graphs[variant]["flops"] == pytest.approx(3 * sum(forward()), rel=0.01)
+    assert graphs[variant][0]["flops"] == pytest.approx(3 * sum(forward()), rel=0.01)
 
 
 def test_the_formula_is_the_projects() -> None:
@@ -60,25 +55,25 @@ def test_the_formula_is_the_projects() -> None:
     assert 3 * sum(forward()) == (flops_per_token(model, seq) + unseen) * tokens
 
 
-def test_recomputation_is_one_forward_more(graphs: dict[str, Any]) -> None:
+def test_recomputation_is_one_forward_more(graphs: Outcomes) -> None:
     """Of the layers, up to their last product, which the backward pass does not look at."""
-    extra = graphs["bf16_mixed/full"]["flops"] - graphs["bf16_mixed/none"]["flops"]
+    extra = graphs["bf16_mixed/full"][0]["flops"] - graphs["bf16_mixed/none"][0]["flops"]
     assert extra == pytest.approx(forward()[0], rel=0.01)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_products_have_the_models_dtype_and_the_rest_is_fp32(graphs: dict[str, Any], variant: str) -> None:
+def test_products_have_the_models_dtype_and_the_rest_is_fp32(graphs: Outcomes, variant: str) -> None:
     """Softmax, loss, rotary tables and the norms' statistics are FP32 in every mode (the numerics contract)."""
-    here = graphs[variant]
+    [here] = graphs[variant]
     assert here["dtypes"] == ["f32" if variant.startswith("fp32") else "bf16"]
     for function in ("exponential", "log", "cosine", "sine", "rsqrt"):
         assert here["functions"][function] == ["f32"], function
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_it_stays_on_the_device(graphs: dict[str, Any], variant: str) -> None:
+def test_it_stays_on_the_device(graphs: Outcomes, variant: str) -> None:
     """ZeRO-1's collectives are there even where it has nobody to share with: NxD does not ask."""
-    here = graphs[variant]
+    [here] = graphs[variant]
     assert not here["host"]
     assert not here["dynamic"]
     assert here["ranks"] == [1]

@@ -10,19 +10,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.neuron.full_size import CASES, planned, short
-from tests.neuron.processes import run
+from tests.neuron.full_size import CASES, planned, ranks_of_stages, short
+from tests.neuron.library import lazily
 from tests.neuron.test_full_size import GOLDEN, lowering
+from tests.ranks import attempt
 
 
 def main(source: Path, recipes: list[str]) -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
     recipes = recipes or CASES
-    tasks = dict(zip(recipes, map(lowering, recipes), strict=True))
+    tasks = {(recipe, rank): task for recipe in recipes for rank, task in lowering(recipe).items()}
     with tempfile.TemporaryDirectory() as directory:
-        found = run([task for _, task in tasks.values()], source, Path(directory), gloo=False)
-    for recipe, (steps,) in zip(recipes, found, strict=True):
-        write(recipe, [[steps[str(rank)]["collectives"] for rank in ranks] for ranks in tasks[recipe][0]])
+        found = attempt(tasks, Path(directory), lazily(source))
+    for recipe in recipes:
+        stages = ranks_of_stages(*planned(recipe, short(recipe)))
+        write(recipe, [[found[recipe, rank][0]["collectives"] for rank in ranks] for ranks in stages])
 
 
 def write(recipe: str, stages: list[list[list[str]]]) -> None:

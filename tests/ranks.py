@@ -1,9 +1,11 @@
-"""Runs functions in ranks that share a gloo world, on NxD's real source or on the double.
+"""The one way in which tests run code of their own in other processes: functions, called in ranks.
 
-One process imports torch, torch_xla and NxD, which takes seconds, and never computes; for each task it forks the ranks.
-NxD keeps its state in module globals and never resets it: every task starts from fresh imports that way.
+One process imports what the ranks need, which takes seconds, and never computes; for each task it forks the ranks.
+torch, torch_xla and NxD keep state in module globals and never reset it: every task starts from fresh imports that
+way, and what it patches ends with it. (A run of the trainer's own commands is tests/harness.py's; a program that a test
+sends signals to, tests/programs.py's.)
 
-    [found] = run([Task("tests.neuron.some_worker:check", 4, {"tp": 2})], nxd_source, tmp_path)
+    found = run(Task("tests.some.worker:check", 4, {"tp": 2}), tmp_path)
     found[rank]        # what check(tp=2) returned on a rank, by way of JSON
 """
 
@@ -15,27 +17,17 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-INHERITED = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "HOST_WORLD_SIZE",
-    "NXD_CPU_MODE",
-)
+from tests import harness
 
 
 class RanksFailed(AssertionError):
@@ -46,47 +38,66 @@ class RanksFailed(AssertionError):
 class Task:
     """A function, ``package.module:name``, to call in each of some ranks with keyword arguments that are JSON.
 
-    seconds: after which ranks are ended. environment: of the ranks only; what imports read has to go to run().
+    seconds: after which ranks are ended. silent: that a rank prints anything, a warning too, is a failure.
     """
 
     work: str
-    processes: int
+    processes: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
     seconds: float = 120
+    silent: bool = False
 
 
-def run(tasks: Sequence[Task], source: Path, directory: Path, **options: Any) -> list[list[Any]]:
-    """attempt(), raising the RanksFailed of the first task that failed."""
-    return [found_or_raise(outcome) for outcome in attempt(tasks, source, directory, **options)]
+@dataclass(frozen=True)
+class Setting:
+    """What ranks find: variables, directories on Python's path; and a function that is called once, before any fork."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    path: tuple[Path, ...] = ()
+    prepare: str = ""
 
 
-def found_or_raise(outcome: list[Any] | RanksFailed) -> list[Any]:
-    """What ranks found, unless they failed."""
-    if isinstance(outcome, RanksFailed):
-        raise outcome
-    return outcome
+PLAIN = Setting()
 
 
-def attempt(
-    tasks: Sequence[Task], source: Path, directory: Path, gloo: bool = True, environment: dict[str, str] | None = None
-) -> list[list[Any] | RanksFailed]:
-    """Do every task; what its ranks returned, or the failure with the log of the rank that failed first.
+@dataclass
+class Outcomes:
+    """What tasks found, by key."""
 
-    Ranks start in ``directory``, which keeps their logs. source: the directory that holds the package
-    neuronx_distributed. gloo: redirect torch_xla (tests/neuron/gloo_xla.py), else ranks meet its real lazy tensors.
-    """
-    plan = directory / "tasks.json"
-    plan.write_text(json.dumps({"gloo": gloo, "tasks": [asdict(task) for task in tasks]}))
+    found: dict[Any, list[Any] | RanksFailed]
+
+    def __getitem__(self, key: Any) -> list[Any]:
+        """Every rank's finding. Raises RanksFailed with the log of the rank that failed first."""
+        outcome = self.found[key]
+        if isinstance(outcome, RanksFailed):
+            raise outcome
+        return outcome
+
+
+def run(task: Task, directory: Path, setting: Setting = PLAIN) -> list[Any]:
+    """What each rank of one task found. Raises RanksFailed."""
+    return attempt({"": task}, directory, setting)[""]
+
+
+def attempt(tasks: Mapping[Any, Task], directory: Path, setting: Setting = PLAIN) -> Outcomes:
+    """Do tasks one after the other, those after a failure too. Ranks start in ``directory``; logs stay below it."""
+    logs = Path(tempfile.mkdtemp(prefix="ranks-", dir=directory))
+    (logs / "plan.json").write_text(json.dumps([setting.prepare, *map(asdict, tasks.values())]))
     output, code = _in_a_session(
-        [sys.executable, "-m", "tests.neuron.processes", str(plan)],
+        [sys.executable, "-m", "tests.ranks", str(logs)],
         directory,
-        _environment(source, gloo) | (environment or {}),
-        seconds=120 + sum(task.seconds + 10 for task in tasks),
+        {
+            **harness.environment(),
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONPATH": os.pathsep.join(map(str, (harness.ROOT, *setting.path))),
+            **setting.environment,
+        },
+        seconds=120 + sum(task.seconds + 10 for task in tasks.values()),
     )
+    print(output)
     if code:
         raise RanksFailed(output)  # before any task: an import
-    return [_found(directory / str(index), task) for index, task in enumerate(tasks)]
+    return Outcomes({key: _found(logs / str(index), task) for index, (key, task) in enumerate(tasks.items())})
 
 
 def _in_a_session(command: list[str], cwd: Path, environment: dict[str, str], seconds: float) -> tuple[str, int]:
@@ -107,19 +118,6 @@ def _in_a_session(command: list[str], cwd: Path, environment: dict[str, str], se
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _environment(source: Path, gloo: bool) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in INHERITED}
-    return {
-        **kept,
-        **({"NXD_CPU_MODE": "1"} if gloo else {}),
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{source}",
-        "PJRT_DEVICE": "CPU",
-        "OMP_NUM_THREADS": "1",
-        "NXD_LOG_LEVEL": "error",
-        "PYTHONWARNINGS": "ignore",
-    }
-
-
 def _found(logs: Path, task: Task) -> list[Any] | RanksFailed:
     failure = (logs / "failure.txt").read_text()
     if failure:
@@ -127,33 +125,28 @@ def _found(logs: Path, task: Task) -> list[Any] | RanksFailed:
     return [json.loads((logs / f"rank-{rank}.json").read_text()) for rank in range(task.processes)]
 
 
-def main(plan: Path) -> int:
+def main(directory: Path) -> int:
     """Do the planned tasks one after the other; the exit code."""
-    wanted = json.loads(plan.read_text())
-    _import_library(wanted["gloo"])
-    for index, task in enumerate(Task(**task) for task in wanted["tasks"]):
-        importlib.import_module(task.work.partition(":")[0])  # once, rather than in every rank
-        logs = plan.parent / str(index)
-        (logs / "failure.txt").write_text(launch(task, logs))
+    prepare, *tasks = json.loads((directory / "plan.json").read_text())
+    if prepare:
+        _function(prepare)()
+    for index, task in enumerate(Task(**task) for task in tasks):
+        _function(task.work)  # imported once, rather than in every rank
+        logs, start = directory / str(index), time.monotonic()
+        (logs / "failure.txt").write_text(_launch(task, logs) or _noise(task, logs))
+        print(f"{time.monotonic() - start:6.1f} s  {task.work} {task.arguments}")
     return 0
 
 
-def _import_library(gloo: bool) -> None:
-    from tests.neuron import gloo_xla, stand_ins
-
-    if gloo:
-        gloo_xla.install()
-        return
-    stand_ins.install()
-    gloo_xla.provide_host_count()
-    importlib.import_module("neuronx_distributed")
+def _function(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
-def launch(task: Task, logs: Path) -> str:
+def _launch(task: Task, logs: Path) -> str:
     """Fork the ranks of a task and wait; what went wrong, or nothing."""
     logs.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = harness.free_port()
     deadline = time.monotonic() + task.seconds
     alive: dict[int, int] = {}
     for rank in range(task.processes):
@@ -186,6 +179,13 @@ def _reason(status: int) -> str:
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"code {os.WEXITSTATUS(status)}"
 
 
+def _noise(task: Task, logs: Path) -> str:
+    """What ranks have printed that should have been silent."""
+    ranks = range(task.processes) if task.silent else ()
+    told = [_tail(logs, rank) for rank in ranks if (logs / f"rank-{rank}.log").stat().st_size]
+    return "\n".join(["not silent:" * bool(told), *told[:2]]).strip()
+
+
 def _tail(logs: Path, rank: int, lines: int = 60) -> str:
     log = logs / f"rank-{rank}.log"
     if not log.exists():
@@ -196,18 +196,17 @@ def _tail(logs: Path, rank: int, lines: int = 60) -> str:
 
 
 def _live(task: Task, rank: int, port: int, logs: Path) -> int:
-    """A rank's whole life; its exit code."""
+    """A rank's whole life, with torchrun's variables; its exit code."""
     with (logs / f"rank-{rank}.log").open("w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     size = str(task.processes)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **task.environment}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     # A rank that hangs says where, before it is ended.
     faulthandler.dump_traceback_later(max(task.seconds - 2, 1), file=sys.__stderr__)
     try:
-        module, _, name = task.work.partition(":")
-        found = getattr(importlib.import_module(module), name)(**task.arguments)
+        found = _function(task.work)(**task.arguments)
         (logs / f"rank-{rank}.json").write_text(json.dumps(found))
         _wait_for_all(logs, task.processes)
     except BaseException:
@@ -227,4 +226,4 @@ def _wait_for_all(logs: Path, processes: int) -> None:
 
 if __name__ == "__main__":
     # As the module that tasks may import too, so that there is one set of classes.
-    sys.exit(importlib.import_module("tests.neuron.processes").main(Path(sys.argv[1])))
+    sys.exit(importlib.import_module("tests.ranks").main(Path(sys.argv[1])))
