@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from typing import Any
 
 import torch
@@ -18,10 +17,6 @@ from neuronx_distributed.utils.model_utils import move_model_to_device
 from torch_xla.debug import metrics
 
 from tests.neuron.agree_model import DTYPES, VOCAB, Block, draw, marked, small_model, start, told
-
-OWN_MODULES = ("collectives", "exchange", "stages")
-OWN_NAMES = ("copy_reducing_in", "gather_reducing_in")
-"""What the double alone has, for its own use."""
 
 
 def steps(device: str, tied: bool, dtype: str) -> dict[str, Any]:
@@ -131,39 +126,3 @@ def shapes() -> dict[str, bool]:
         found["refused"] = "(4, 6)" in str(error)
     model.shape_traced = False
     return {**found, "second": same(6)}
-
-
-def public(modules: list[str], names: list[str] | None) -> dict[str, Any]:
-    """Parameters with their defaults of every public function, class and method; of all that there are, or of some."""
-    if names is None:
-        names = [name for module in modules for name in _public(module)]
-    return {name: _parameters(name) for name in names}
-
-
-def _public(module: str) -> list[str]:
-    """``module:name`` and ``module:class.method`` of what the double defines or exports there, and not for itself."""
-    found: list[str] = []
-    if module.rpartition(".")[2] in OWN_MODULES:
-        return found
-    here = importlib.import_module(module)
-    for name, value in vars(here).items():
-        belongs = getattr(value, "__module__", "") == module or name in getattr(here, "__all__", ())
-        if name.startswith("_") or name in OWN_NAMES or not callable(value) or not belongs:
-            continue
-        found.append(f"{module}:{name}")
-        if inspect.isclass(value):
-            methods = [key for key, member in vars(value).items() if inspect.isfunction(member)]
-            found += [f"{module}:{name}.{method}" for method in methods if not method.startswith("_")]
-    return found
-
-
-def _parameters(name: str) -> list[list[str]] | None:
-    module, _, path = name.partition(":")
-    thing: Any = importlib.import_module(module)
-    for part in path.split("."):
-        thing = getattr(thing, part, None)
-    if thing is None:
-        return None
-    return [
-        [p.name, getattr(p.default, "__name__", str(p.default))] for p in inspect.signature(thing).parameters.values()
-    ]
