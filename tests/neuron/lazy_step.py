@@ -89,36 +89,16 @@ class Changing(Step):
         super().step(number)
 
 
-class BatchSize(Changing):
-    change: ClassVar[dict[str, Any]] = {"shape": (3, 4)}
-
-
-class SequenceLength(Changing):
-    change: ClassVar[dict[str, Any]] = {"shape": (2, 5)}
-
-
-class Microbatches(Changing):
-    change: ClassVar[dict[str, Any]] = {"microbatches": 3}
-
-
-class LearningRateOne(Changing):
-    change: ClassVar[dict[str, Any]] = {"lr": 1.0}
-
-
-class LearningRateZero(Changing):
-    change: ClassVar[dict[str, Any]] = {"lr": 0.0}
-
-
-class Exponent(Changing):
-    change: ClassVar[dict[str, Any]] = {"exponent": 3.0}
-
-
-class Precision(Changing):
-    change: ClassVar[dict[str, Any]] = {"dtype": torch.bfloat16}
-
-
-class EvaluationShape(Changing):
-    change: ClassVar[dict[str, Any]] = {"evaluated": 1}
+CHANGES: dict[str, dict[str, Any]] = {
+    "BatchSize": {"shape": (3, 4)},
+    "SequenceLength": {"shape": (2, 5)},
+    "Microbatches": {"microbatches": 3},
+    "LearningRateOne": {"lr": 1.0},
+    "LearningRateZero": {"lr": 0.0},
+    "Exponent": {"exponent": 3.0},
+    "Precision": {"dtype": torch.bfloat16},
+    "EvaluationShape": {"evaluated": 1},
+}
 
 
 class Item(Step):
@@ -199,8 +179,8 @@ class Elsewhere(Step):
 
 def mistakes() -> dict[str, type[Step]]:
     """By name."""
-    kinds = (*Changing.__subclasses__(), *Step.__subclasses__())
-    return {kind.__name__: kind for kind in kinds if kind is not Changing}
+    changing = {name: type(name, (Changing,), {"change": change}) for name, change in CHANGES.items()}
+    return changing | {kind.__name__: kind for kind in Step.__subclasses__() if kind is not Changing}
 
 
 def play(mistake: str | None) -> dict[str, Any]:

@@ -117,6 +117,12 @@ def _box(box: Any) -> list[Any]:
     return [list(box.offsets), list(box.sizes), [part.start for part in box.local], box.copy]
 
 
+def blank(config: Config) -> Batch:
+    """A microbatch of zeros."""
+    shape = (config.train.microbatch, config.data.seq_len)
+    return Batch(*(torch.zeros(shape, dtype=torch.int64) for _ in Batch._fields))
+
+
 @contextmanager
 def without_running() -> Iterator[None]:
     """A cut of the graph does nothing, and anything that would run one raises."""
@@ -138,8 +144,7 @@ def lower_step(recipe: str, layers: int, rank: int) -> dict[str, Any]:
     pretend(mesh)
     know_what_is_received(config, mesh)
     backend = sharded(config, derived, mesh, torch_xla.device())
-    shape = (config.train.microbatch, config.data.seq_len)
-    batches = [Batch(*(torch.zeros(shape, dtype=torch.int64) for _ in Batch._fields))] * derived.accumulation
+    batches = [blank(config)] * derived.accumulation
     with without_running():
         if mesh.pp > 1:  # the engine's first time infers shapes
             backend.forward_backward(batches, 1.0)

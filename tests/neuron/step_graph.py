@@ -6,13 +6,10 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from tests.neuron.pretended import pretend, sharded, without_running
+from tests.neuron.pretended import blank, pretend, sharded, without_running
 from tests.recipes.test_full_size import configured
 from trainer.backends.neuron import device
 from trainer.backends.neuron.graphs import hlo, pending
-from trainer.batch import Batch
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import derive
 from trainer.run.world import World
@@ -29,9 +26,8 @@ def graph(variant: str) -> dict[str, Any]:
     config = replace(config, parallel=replace(config.parallel, recompute=recompute))
     pretend(Mesh())
     backend = sharded(config, derive(config, World()), Mesh(), device.device())
-    shape = (config.train.microbatch, config.data.seq_len)
     with without_running():
-        backend.forward_backward([Batch(*(torch.zeros(shape, dtype=torch.int64) for _ in Batch._fields))], 1.0)
+        backend.forward_backward([blank(config)], 1.0)
         metrics = backend.clip_and_apply(1e-4)
         moments = [moment for _, _, moment in backend._zero.moments()]
         outputs = [*backend._parameters.values(), *backend._zero.shards.values(), *moments]
