@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from tests.distributed.layouts import parse
 from tests.distributed.matrix_worker import bring_up, load, one_step
 from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
@@ -56,8 +55,7 @@ def lead(backend: Backend, action: Callable[[], None]) -> None:
 
 def save(layout: str) -> list[dict[str, Any]]:
     """Train, save, train on; the curve beyond the checkpoint."""
-    torch.set_num_threads(1)
-    backend, config, derived = bring_up(parse(layout), "fp32")
+    backend, config, derived = bring_up(layout, "fp32")
     batches = load(backend, config, derived, prepare_corpus(config.data, config.model.vocab))
     lines = []
     for step in range(SAVED + MORE):
@@ -73,8 +71,7 @@ def save(layout: str) -> list[dict[str, Any]]:
 
 def exchange(layout: str, sources: list[str]) -> dict[str, Any]:
     """Load each checkpoint, save it again, train on: the curves by source. And how many poisoned steps were tried."""
-    torch.set_num_threads(1)
-    backend, config, derived = bring_up(parse(layout), "fp32")
+    backend, config, derived = bring_up(layout, "fp32")
     corpus, curves = prepare_corpus(config.data, config.model.vocab), {}
     for source in sources:
         state = load_checkpoint(Path(source) / CHECKPOINT, backend.store())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.config.groups.evaluation import EvaluationConfig
 from trainer.config.groups.model import ModelConfig
@@ -84,13 +85,14 @@ def parse(name: str) -> Layout:
     return Layout(name, dp, parallel, model)
 
 
-def configuration(layout: Layout, precision: str) -> Config:
+def configuration(layout: Layout, precision: str, backend: str = "native") -> Config:
     """Eight samples of 64 tokens a step; paths are relative to the test's own directory.
 
     Two or more microbatches a rank, and not the same ones everywhere: how samples are put together must not matter.
     """
     return Config(
         seed=1234,
+        backend=BackendConfig(name=backend),
         train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=2 if layout.dp == 1 else 1),
         model=MODELS[layout.model],
         data=DataConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from recipes.parts import make_backend
 from tests.distributed.faults import inject
-from tests.distributed.layouts import Layout, configuration, parse
+from tests.distributed.layouts import configuration, parse
 from trainer.backends.base import Backend
 from trainer.backends.native.backend import NativeBackend
 from trainer.batch import StepBatch
@@ -33,16 +34,18 @@ PROBES = (0, 3, 10, 20)
 PROMPT = tuple(range(7, 400, 17))
 INITIAL, FIRST = "initial.safetensors", "first.safetensors"
 """What a reference leaves: its initial weights, and the moments after its first step."""
+Weight = tuple[Box, torch.Tensor]
 
 
-def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBackend, Config, Derived]:
-    """The backend of a layout, as the recipes make it, with initial weights."""
-    config, world = configuration(layout, precision), World.from_environment()
-    validate(config, world)
+def bring_up(layout: str, precision: str, name: str = "native", fault: str = "") -> tuple[Any, Config, Derived]:
+    """The backend of a layout, native or neuron, as the recipes make it, with initial weights. fault: a native one."""
+    config, world = configuration(parse(layout), precision, name), World.from_environment()
+    if name == "native":
+        validate(config, world)
     derived = inject(fault, derive(config, world))
-    assert derived.dp == layout.dp
+    assert derived.dp == parse(layout).dp
     backend = make_backend(config, derived, world)
-    assert isinstance(backend, NativeBackend)
+    assert isinstance(backend, NativeBackend) == (name == "native")
     backend.setup()
     family = family_of(config.model)
     backend.shard(family.build, family.plan, precision)
@@ -51,15 +54,21 @@ def bring_up(layout: Layout, precision: str, fault: str = "") -> tuple[NativeBac
 
 
 def train_layout(layout: str, precision: str, steps: int, reference: str, fault: str) -> dict[str, Any]:
-    """This rank's findings. reference: the directory that one process of the same model leaves its weights in."""
-    torch.set_num_threads(1)
-    backend, config, derived = bring_up(parse(layout), precision, fault)
+    """This rank's findings on the native backend. reference: where one process of the same model leaves its weights."""
+    backend, config, derived = bring_up(layout, precision, fault=fault)
+    if backend.mesh.world == 1:
+        Path(reference).mkdir(exist_ok=True)
+        save_file(initial(backend), Path(reference) / INITIAL)
+    return findings(backend, weights(backend), config, derived, steps, Path(reference))
+
+
+def findings(
+    backend: Backend, computed: Iterable[Weight], config: Config, derived: Derived, steps: int, reference: Path
+) -> dict[str, Any]:
+    """What the layout contract compares: initial weights, then the curve."""
     try:
-        if backend.mesh.world == 1:
-            Path(reference).mkdir(exist_ok=True)
-            save_file(initial(backend), Path(reference) / INITIAL)
-        found = compare_initial(backend, Path(reference) / INITIAL)
-        return {**found, **train(backend, config, derived, steps, Path(reference) / FIRST)}
+        found = compare_initial(backend, computed, reference / INITIAL)
+        return {**found, **train(backend, config, derived, steps, reference / FIRST)}
     finally:
         backend.close()
 
@@ -70,22 +79,27 @@ def initial(backend: NativeBackend) -> dict[str, torch.Tensor]:
     return masters | {f"weight {name}": p.detach().clone() for name, p in backend.model.named_parameters()}
 
 
-def compare_initial(backend: NativeBackend, reference: Path) -> dict[str, int]:
+def weights(backend: NativeBackend) -> Iterator[Weight]:
+    """What the model computes with, but under ZeRO-3, which cuts it."""
+    store = backend.store()
+    for stage in backend._stages:
+        for name, parameter in stage.model.named_parameters() if stage.sharded is None else ():
+            for box in store.model[stage.names[name]].boxes:
+                yield box, parameter.detach()
+
+
+def compare_initial(backend: Backend, computed: Iterable[Weight], reference: Path) -> dict[str, int]:
     """Over all ranks: elements of any box that differ from the reference's, and elements that some rank is to write."""
     expected = load_file(reference)
     different = written = 0
 
-    def compare(kind: str, box: Box, tensor: torch.Tensor) -> int:
-        return int((box.of(tensor) != within(box, expected[f"{kind} {box.name}"])).sum())
+    def unlike(kind: str, box: Box, tensor: torch.Tensor) -> int:
+        return int((box.of(tensor.cpu()) != within(box, expected[f"{kind} {box.name}"])).sum())
 
-    store = backend.store()
-    for placed in store.model.values():
-        different += sum(compare("master", box, placed.tensor) for box in placed.boxes)
+    for placed in backend.store().model.values():
+        different += sum(unlike("master", box, placed.tensor) for box in placed.boxes)
         written += sum(box.of(placed.tensor).numel() for box in placed.boxes if box.writer)
-    for stage in backend._stages:
-        for name, parameter in stage.model.named_parameters() if stage.sharded is None else ():
-            boxes = store.model[stage.names[name]].boxes
-            different += sum(compare("weight", box, parameter.detach()) for box in boxes)
+    different += sum(unlike("weight", box, tensor) for box, tensor in computed)
     different, written = backend.host_sum([different, written])
     total = sum(tensor.numel() for name, tensor in expected.items() if name.startswith("master "))
     return {"different": different, "written": written, "parameters": total}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from safetensors.torch import save_file
 
-from tests.distributed.layouts import parse
 from tests.distributed.matrix_worker import bring_up, load, one_step
 from trainer.data.corpus import prepare_corpus
 
 
 def step(layout: str) -> None:
     """What a rank does: one step, and its boxes of the first moments, copies apart, left in a file."""
-    torch.set_num_threads(1)
-    backend, config, derived = bring_up(parse(layout), "bf16_mixed")
+    backend, config, derived = bring_up(layout, "bf16_mixed")
     batch = next(iter(load(backend, config, derived, prepare_corpus(config.data, config.model.vocab))))
     one_step(backend, config, derived, batch, 0)
     moments = {

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tests.distributed import matrix_worker
 from tests.distributed.exchange_worker import lead, padding_is_zero
-from tests.distributed.layouts import parse
-from tests.distributed.matrix_worker import load, one_step
+from tests.distributed.matrix_worker import bring_up, load, one_step
 from trainer.backends.base import Backend
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
-from trainer.config.schema import Config
 from trainer.data.corpus import prepare_corpus
 from trainer.data.order import Cursor
-from trainer.rules.derived import Derived
 
-AGAIN, CURVE = "again", "curve.json"
-"""What a leg leaves in its directory: the checkpoint that it has loaded, saved from its own layout; and its losses."""
+AGAIN = "again"
+"""Where a leg leaves, in its directory, the checkpoint that it has loaded, saved from its own layout."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +35,11 @@ class Leg:
     source: str = ""
 
 
-def go(**arguments: Any) -> None:
-    """A rank's part of a leg."""
-    torch.set_num_threads(1)
+def go(**arguments: Any) -> list[dict[str, Any]]:
+    """A rank's part of a leg; its losses."""
     leg = Leg(**arguments)
     Path(leg.out).mkdir(parents=True, exist_ok=True)
-    backend, config, derived = _bring_up(leg)
+    backend, config, derived = bring_up(leg.layout, leg.precision, leg.backend)
     out, state, cursor = Path(leg.out), TrainState(step=0, updates=0, cursor=None, rng=""), None
     save = partial(_save, backend, leg)
     if leg.source:
@@ -64,21 +56,10 @@ def go(**arguments: Any) -> None:
         if step + 1 in leg.saves:
             save(out, TrainState(step=step + 1, updates=step + 1, cursor=batch.cursor, rng=backend.rng_state()))
     assert padding_is_zero(backend)
-    if backend.mesh.rank == 0:
-        (out / CURVE).write_text(json.dumps(lines))
     backend.close()
+    return lines
 
 
 def _save(backend: Backend, leg: Leg, directory: Path, state: TrainState) -> None:
     leading = partial(lead, backend)
     Saver(directory, backend.mesh.rank, leading, 0, "", {}, backend.host_group).save(backend.store(), state)
-
-
-def _bring_up(leg: Leg) -> tuple[Backend, Config, Derived]:
-    if leg.backend == "native":
-        return matrix_worker.bring_up(parse(leg.layout), leg.precision)
-    from tests.neuron import curves  # imports NxD, which is not there for a native leg
-
-    config = curves.configured(leg.layout, leg.precision)
-    backend, derived = curves.bring_up(config, leg.precision)
-    return backend, config, derived

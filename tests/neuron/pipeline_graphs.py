@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from recipes.parts import lower_to_neuron, make_mesh
+from tests.distributed.layouts import configuration, parse
 from tests.neuron import alone
-from tests.neuron.curves import configured
 from tests.neuron.pretended import know_what_is_received, pretend
 from trainer.backends.neuron import device
 from trainer.backends.neuron.backend import NeuronBackend
@@ -29,7 +29,7 @@ STEPS = 6
 
 def stage(layout: str, rank: int) -> dict[str, Any]:
     """Six steps, and an evaluation after each second one."""
-    config = configured(layout, "fp32")
+    config = configuration(parse(layout), "fp32", "neuron")
     world = World(size=config.parallel.pp * config.parallel.tp, rank=rank, neuron_on_cpu=True)
     derived = derive(config, world)
     mesh = make_mesh(config, derived, rank)

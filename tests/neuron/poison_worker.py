@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.distributed.matrix_worker import load, one_step
-from tests.neuron.curves import bring_up, configured
+from tests.distributed.matrix_worker import bring_up, load, one_step
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.data.corpus import prepare_corpus
 
@@ -23,9 +22,7 @@ def poison(layout: str, precision: str, cases: list[tuple[int, str, str]]) -> di
     good: each good step's metrics and a digest of this rank's state after it. bad: per case, whether this rank put the
     value in, and its metrics and digest.
     """
-    torch.set_num_threads(1)
-    config = configured(layout, precision)
-    backend, derived = bring_up(config, precision)
+    backend, config, derived = bring_up(layout, precision, "neuron")
     batches = load(backend, config, derived, prepare_corpus(config.data, config.model.vocab))
     good, bad = [], []
     for step in range(GOOD):
