@@ -58,6 +58,7 @@ class Setting:
 
 
 PLAIN = Setting()
+STARTER = os.getppid()
 
 
 @dataclass
@@ -155,6 +156,9 @@ def _launch(task: Task, logs: Path) -> str:
             os._exit(_live(task, rank, port, logs))
         alive[pid] = rank
     while alive and time.monotonic() < deadline:
+        if os.getppid() != STARTER:
+            _end(alive)
+            sys.exit("the test that started this has ended")
         pid, status = os.waitpid(-1, os.WNOHANG)
         rank = alive.pop(pid, -1)
         if pid and status:  # the others may wait for it for ever
