@@ -91,8 +91,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_source(directory: Path, nxd_source: Path) -> Travels:
-    return Travels(directory, nxd_source, list(JOURNEYS), list(RESUMED))
+def on_source(selected: list[dict[str, str]], directory: Path, nxd_source: Path) -> Travels:
+    """Those of the selected tests."""
+    journeys = [params["name"] for params in selected if "name" in params]
+    return Travels(directory, nxd_source, journeys, [params["layout"] for params in selected if "layout" in params])
 
 
 @pytest.fixture(scope="module")

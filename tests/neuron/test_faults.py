@@ -54,8 +54,8 @@ def references(directory: Path) -> Outcomes:
 
 
 @pytest.fixture(scope="module")
-def on_source(directory: Path, references: Outcomes, nxd_source: Path) -> Outcomes:
-    return _run(directory, nxd_source, list(CASES))
+def on_source(selected: list[dict[str, str]], directory: Path, references: Outcomes, nxd_source: Path) -> Outcomes:
+    return _run(directory, nxd_source, [params["fault"] for params in selected])
 
 
 @pytest.fixture(scope="module")

@@ -57,8 +57,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_source(directory: Path, nxd_source: Path) -> Outcomes:
-    return _run(directory, nxd_source, list(LAYOUTS))
+def on_source(selected: list[dict[str, str]], directory: Path, nxd_source: Path) -> Outcomes:
+    return _run(directory, nxd_source, [(params["layout"], params["precision"]) for params in selected])
 
 
 @pytest.fixture(scope="module")
