@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from trainer.backends import BACKENDS
 from trainer.backends.base import Backend
-from trainer.backends.native.backend import NativeBackend
 from trainer.backends.native.update.optimizer import MakeOptimizer
+from trainer.config.plugins import call_named
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
+from trainer.errors import ConfigError, Problem
 from trainer.optim.making import make_optimizer
-from trainer.optim.mixed_precision import parameter_groups
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import Derived
-from trainer.rules.quantities import why_plain_attention
 from trainer.run.world import World
 from trainer.training.evaluation import Evaluator
 
@@ -30,32 +30,15 @@ def make_mesh(config: Config, derived: Derived, rank: int) -> Mesh:
 
 
 def make_backend(config: Config, derived: Derived, world: World) -> Backend:
-    """The backend of this configuration, with the optimizer that goes with it."""
+    """The backend that backend.name stands for; imported only now, since neuron brings XLA."""
     mesh = make_mesh(config, derived, world.rank)
-    if derived.backend == "neuron":
-        return lower_to_neuron(config, derived, mesh)
-    return lower_natively(config, derived, mesh, optimizer_maker(config))
-
-
-def lower_to_neuron(config: Config, derived: Derived, mesh: Mesh) -> Backend:
-    """The neuron backend; importing it imports XLA, which an ordinary run on CPU does without."""
-    from trainer.backends.neuron.backend import NeuronBackend
-
-    return NeuronBackend(
-        mesh,
-        config.optim,
-        parameter_groups,
-        config.parallel,
-        timeout_seconds=config.backend.timeout_seconds,
-        flash=why_plain_attention(config, config.precision.mode) is None,
-        stages=derived.stages,
-        microbatches=derived.accumulation,
-    )
-
-
-def lower_natively(config: Config, derived: Derived, mesh: Mesh, make_optimizer: MakeOptimizer) -> NativeBackend:
-    """The native backend, of a world that may be pretended."""
-    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, derived.stages)
+    maker = BACKENDS.get(derived.backend, derived.backend)
+    backend: Backend = call_named("backend.name", maker, config, derived, mesh, optimizer_maker(config))
+    missing = [name for name in vars(Backend) if name[0] != "_" and not hasattr(backend, name)]
+    if missing:
+        rule = f"a maker that returns a trainer.backends.base.Backend; {type(backend).__name__} has no {missing[0]}"
+        raise ConfigError(Problem("backend.name", config.backend.name, rule, "see docs/extending.md"))
+    return backend
 
 
 def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:

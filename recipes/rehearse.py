@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from recipes.parts import lower_natively, make_mesh, optimizer_maker
+from recipes.parts import make_mesh, optimizer_maker
 from trainer.backends.native.lowering.recompute import recomputing
+from trainer.backends.native.making import make
 from trainer.config.schema import Config
 from trainer.errors import ExitCode
 from trainer.models.family import family_of
@@ -50,14 +51,14 @@ def piece_of(config: Config, derived: Derived) -> Piece:
         build=family.build,
         plan=family.plan,
         precision=config.precision.mode,
-        make_backend=partial(lower_natively, config, derived),
+        make_backend=partial(make, config, derived),
         make_optimizer=optimizer_maker(config),
         samples=config.train.microbatch,
         seq_len=config.data.seq_len,
         microbatches=derived.accumulation,
         virtual_stages=config.parallel.pipeline.virtual_stages,
         recomputing=recomputing,
-        make_unsharded=partial(lower_natively, without_zero(config), derived) if config.parallel.zero else None,
+        make_unsharded=partial(make, without_zero(config), derived) if config.parallel.zero else None,
     )
 
 

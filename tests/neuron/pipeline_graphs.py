@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from recipes.parts import lower_to_neuron, make_mesh
+from recipes.parts import make_mesh
 from tests.distributed.layouts import configuration, parse
 from tests.neuron import alone
 from tests.neuron.pretended import know_what_is_received, pretend
 from trainer.backends.neuron import device
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.backends.neuron.graphs.guard import CompileGuard
+from trainer.backends.neuron.making import make
 from trainer.batch import Batch
 from trainer.models.decoder import CausalLM
 from trainer.models.initialise import Initialiser
@@ -36,7 +37,7 @@ def stage(layout: str, rank: int) -> dict[str, Any]:
     pretend(mesh)
     know_what_is_received(config, mesh)
     alone.install()
-    backend = lower_to_neuron(config, derived, mesh)
+    backend = make(config, derived, mesh)
     assert isinstance(backend, NeuronBackend)
     looked: Counter[str] = Counter()
     backend.device = device.device()

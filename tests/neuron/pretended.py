@@ -20,13 +20,14 @@ from neuronx_distributed.parallel_layers import parallel_state
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from recipes.parts import lower_to_neuron, make_mesh
+from recipes.parts import make_mesh
 from tests.neuron.full_size import planned
 from trainer.backends.neuron import backend as module
 from trainer.backends.neuron import groups
 from trainer.backends.neuron.backend import NeuronBackend
 from trainer.backends.neuron.graphs import pending
 from trainer.backends.neuron.graphs.hlo import Collective
+from trainer.backends.neuron.making import make
 from trainer.batch import Batch
 from trainer.config.schema import Config
 from trainer.models.decoder import CausalLM
@@ -53,7 +54,7 @@ def pretend(mesh: Mesh) -> None:
 
 def sharded(config: Config, derived: Derived, mesh: Mesh, device: torch.device) -> NeuronBackend:
     """The backend as the recipes make it, up to the weights' values."""
-    backend = lower_to_neuron(config, derived, mesh)
+    backend = make(config, derived, mesh)
     assert isinstance(backend, NeuronBackend)
     backend.device = device
     backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)

@@ -26,7 +26,7 @@ def schema_node() -> DictConfig:
     node: DictConfig = OmegaConf.structured(Config)
     _thaw(node)
     # Hydra closes everything else. backend and optim are open for old keys (RENAMED): problems_in reports any other.
-    for group in (node.optim, node.optim.options, node.model.options, node.backend):
+    for group in (node.optim, node.optim.options, node.model.options, node.backend, node.backend.options):
         OmegaConf.set_struct(group, False)
     return node
 

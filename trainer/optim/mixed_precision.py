@@ -15,6 +15,7 @@ from torch import nn
 
 from trainer.config.groups.optim import OptimConfig
 from trainer.parallel.boxes import Regions
+from trainer.parallel.decay import parameter_groups
 from trainer.parallel.plan import Rule
 
 NORM_ROW = 16384
@@ -180,16 +181,6 @@ def _squared(values: torch.Tensor) -> torch.Tensor:
 
 def _is_whole(tensor: torch.Tensor, parts: Sequence[tuple[slice, ...]]) -> bool:
     return len(parts) == 1 and tensor[parts[0]].numel() == tensor.numel()
-
-
-def parameter_groups(
-    masters: Mapping[str, torch.Tensor], rules: Mapping[str, Rule], weight_decay: float
-) -> list[dict[str, object]]:
-    """What decays and what does not, as the plan's rules say. rules: by the same names."""
-    decayed = [p for name, p in masters.items() if rules[name].decay]
-    others = [p for name, p in masters.items() if not rules[name].decay]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def _accumulate_into(accumulator: torch.Tensor) -> Callable[[torch.Tensor], None]:

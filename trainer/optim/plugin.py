@@ -9,7 +9,8 @@ import torch
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.plugins import call
 from trainer.errors import ConfigError, Problem
-from trainer.optim.mixed_precision import MixedPrecisionAdamW, parameter_groups
+from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.parallel.decay import parameter_groups
 
 KEY = "optim.name"
 ELEMENTWISE = {"ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from trainer.backends import BACKENDS
 from trainer.config.keys import all_keys, flatten
 from trainer.config.mistakes import nearest_key
 from trainer.config.plugins import problem_of, problem_of_named
@@ -55,12 +56,15 @@ def plugins(config: Config, world: World) -> Iterator[Problem]:
 
 
 def doors(config: Config, world: World) -> Iterator[Problem]:
-    """model.family and optim.name: an entry of the table, or module:maker with options of its own."""
-    model, optim = config.model, config.optim
+    """model.family, optim.name, backend.name: an entry of the table, or module:maker with options of its own."""
+    model, optim, backend = config.model, config.optim, config.backend
     yield from _door("model.family", model.family, FAMILIES, "trainer/models/families")
     yield from _options("model", model.options, model.family in FAMILIES)
     yield from _door("optim.name", optim.name, OPTIMIZERS, "trainer/optim")
     yield from _options("optim", optim.options, optim.name in OPTIMIZERS)
+    known = {"auto": "", "fake": "", **BACKENDS}
+    yield from _door("backend.name", backend.name, known, "trainer/backends")
+    yield from _options("backend", backend.options, backend.name in known)
 
 
 def _door(key: str, value: str, table: Mapping[str, str], where: str) -> Iterator[Problem]:

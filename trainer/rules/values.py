@@ -21,7 +21,6 @@ CHOICES = {
     "precision.cpu_fallback": (None, "fp32", "bf16_mixed", "bf16"),
     "logging.progress": ("auto", "bar", "lines", "off"),
     "logging.wandb.mode": ("off", "auto", "online", "offline"),
-    "backend.name": ("auto", "native", "neuron", "fake"),
     "reliability.nonfinite": ("stop", "skip"),
 }
 POSITIVE = (

@@ -29,7 +29,7 @@ from trainer.backends.neuron.prefetch import Prefetch
 from trainer.backends.neuron.update import audit
 from trainer.backends.neuron.update.reduction import Reduction
 from trainer.backends.neuron.update.store import HostStore
-from trainer.backends.neuron.update.zero1 import Grouped, Zero1
+from trainer.backends.neuron.update.zero1 import Zero1
 from trainer.batch import IGNORED_LABEL, Batch
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.parallel import ParallelConfig
@@ -60,18 +60,17 @@ class NeuronBackend:
         self,
         mesh: Mesh,
         optim: OptimConfig,
-        grouped: Grouped,
         parallel: ParallelConfig,
         timeout_seconds: float,
         flash: bool,
         stages: Sequence[range] = (),
         microbatches: int = 1,
     ) -> None:
-        """grouped: which parameters decay. flash: attention may be the NKI kernel. stages: layers of each pipeline
+        """flash: attention may be the NKI kernel. stages: layers of each pipeline
         stage, empty without pipeline. microbatches: that a rank trains on in a step.
         """
         self.mesh, self.parallel = mesh, parallel
-        self._optim, self._grouped, self._stages, self._microbatches = optim, grouped, stages, microbatches
+        self._optim, self._stages, self._microbatches = optim, stages, microbatches
         self._timeout = timedelta(seconds=patience_seconds(timeout_seconds))
         self._share = Share(mesh.coordinate("cp"), mesh.cp)
         self._flash_wanted = flash
@@ -134,7 +133,7 @@ class NeuronBackend:
         self._rules, sharded = of_mine, self.parallel.zero > 0
         data = groups.as_lists(self.mesh.groups(*DATA)) if sharded else [[rank] for rank in range(self.mesh.world)]
         self._reduction = Reduction(self.mesh, plan, mine, of_mine, self.parallel.sp, not sharded, self.device)
-        self._zero = Zero1(self._parameters, of_mine, self._optim, master, data, self._reduction, self._grouped)
+        self._zero = Zero1(self._parameters, of_mine, self._optim, master, data, self._reduction)
         self._host = HostStore(self._zero, mine, self.mesh, sharded)
         rows = {name: self._host.rows(name) for name in mine}
         self._zero.counted = self._reduction.counted(rows, self.device)

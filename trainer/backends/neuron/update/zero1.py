@@ -16,17 +16,15 @@ from torch import nn
 
 from trainer.backends.neuron.update.adamw import DeviceAdamW
 from trainer.config.groups.optim import OptimConfig
+from trainer.parallel.decay import parameter_groups
 from trainer.parallel.plan import Rule
 from trainer.trainium.environment import BUCKET_MB
-
-Grouped = Callable[[Mapping[str, torch.Tensor], Mapping[str, Rule], float], list[dict[str, object]]]
-"""Parameter groups from parameters and their rules, by name, and the weight decay."""
 
 
 class Zero1(NeuronZero1Optimizer):
     """Masters and moments of this rank's rows of every parameter.
 
-    grouped: which parameters decay. before: sums gradients over ranks that ZeRO-1 knows nothing of, in place, before
+    before: sums gradients over ranks that ZeRO-1 knows nothing of, in place, before
     ZeRO-1 takes the data axes' mean.
     counted: FP32 factors for the squares of a shard's gradient, broadcastable to it; 1 where a parameter is missing.
     Gradients accumulate in ``main_grad`` (of the masters' dtype), which exists from the start: the first microbatch has
@@ -41,13 +39,12 @@ class Zero1(NeuronZero1Optimizer):
         dtype: torch.dtype,
         groups: list[list[int]],
         before: Callable[[Mapping[str, torch.Tensor]], None],
-        grouped: Grouped,
     ) -> None:
         self.clip_norm, self._before = config.clip_norm, before
         self.counted: Mapping[str, torch.Tensor | float] = {}
         self._lr = self._loss = torch.zeros(1)
         super().__init__(
-            grouped(parameters, rules, config.weight_decay),
+            parameter_groups(parameters, rules, config.weight_decay),
             DeviceAdamW,
             optimizer_dtype=dtype,
             grad_clipping=True,

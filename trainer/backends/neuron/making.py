@@ -1,0 +1,24 @@
+"""How a configuration becomes the neuron backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.backends.neuron.backend import NeuronBackend
+from trainer.config.schema import Config
+from trainer.parallel.mesh import Mesh
+from trainer.rules.derived import Derived
+from trainer.rules.quantities import why_plain_attention
+
+
+def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: Any = None) -> NeuronBackend:
+    """The neuron backend of a rank. Its optimizer is its own: rules refuse any other than adamw."""
+    return NeuronBackend(
+        mesh,
+        config.optim,
+        config.parallel,
+        timeout_seconds=config.backend.timeout_seconds,
+        flash=why_plain_attention(config, config.precision.mode) is None,
+        stages=derived.stages,
+        microbatches=derived.accumulation,
+    )
