@@ -18,7 +18,7 @@ from trainer.config.groups.parallel import ParallelConfig
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
 from trainer.models.sharding import sharding_plan
-from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.optim.adamw import MixedPrecisionAdamW
 from trainer.parallel.mesh import Mesh
 from trainer.rehearsal import rehearse as rehearsal
 from trainer.rehearsal.collectives import Key, Traffic

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainer.config.groups.optim import OptimConfig
-from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.optim.adamw import MixedPrecisionAdamW
 from trainer.parallel.plan import matrix, norm
 
 RULES = {"matrix": matrix("none", 0.02), "norm.weight": norm(), "w": matrix("none", 0.02)}

@@ -1,4 +1,4 @@
-"""The one mixed-precision implementation: masters, moments and gradient accumulators around torch's fused AdamW.
+"""The one mixed-precision implementation: masters and gradient accumulators, whatever optimizer updates the masters.
 
 mode        model parameters   masters          moments   gradients accumulate in
 fp32        FP32               the parameters   FP32      FP32
@@ -8,6 +8,7 @@ bf16        BF16               the parameters   BF16      BF16
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -15,26 +16,15 @@ from torch import nn
 
 from trainer.config.groups.optim import OptimConfig
 from trainer.parallel.boxes import Regions
-from trainer.parallel.decay import parameter_groups
 from trainer.parallel.plan import Rule
 
 NORM_ROW = 16384
 """Elements whose squares are added up in one go; the flat gradient is padded to a multiple."""
 
 
-class MaskedAdamW(torch.optim.AdamW):
-    """torch's fused AdamW with the two tensors that torch.amp.GradScaler would set on it.
-
-    The kernel divides gradients by grad_scale and leaves everything alone where found_inf is 1. These hooks are
-    semi-private (``_step_supports_amp_scaling``): tests/unit/test_mixed_precision.py watches them.
-    """
-
-    grad_scale: torch.Tensor
-    found_inf: torch.Tensor
-
-
-class MixedPrecisionAdamW:
-    """AdamW (arXiv:1711.05101) whose update is masked by the finiteness of the global gradient norm.
+class MixedPrecision(ABC):
+    """Masters and accumulated gradients of the parameters that are trained. A subclass brings the update, masked by the
+    finiteness of the global gradient norm. A pipeline stage may have nothing to train.
 
     Gradients live in one flat tensor with a view per parameter: they exist from the start (the first microbatch is
     no special case), are reduced by one collective and measured by one norm.
@@ -61,24 +51,9 @@ class MixedPrecisionAdamW:
         self._allocate_gradients(counted)
         self.make_inner(config)
 
+    @abstractmethod
     def make_inner(self, config: OptimConfig) -> None:
-        """The optimizer over the masters, with its state allocated."""
-        self.adamw = MaskedAdamW(
-            parameter_groups(self.masters, self.rules, config.weight_decay),
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,
-        )
-        # Moments exist before the first step, so that a checkpoint can be loaded into them.
-        for master in self.masters.values():
-            self.adamw.state[master] = {
-                "step": torch.zeros((), dtype=torch.float32),
-                "exp_avg": torch.zeros_like(master),
-                "exp_avg_sq": torch.zeros_like(master),
-            }
-        self.adamw.grad_scale = torch.ones((), dtype=torch.float32)
-        self.adamw.found_inf = torch.zeros((), dtype=torch.float32)
+        """Make the optimizer over the masters, with its state allocated: a checkpoint is loaded into what exists."""
 
     def _allocate_gradients(self, counted: Regions | None) -> None:
         whole = [name for name in self.masters if counted is None or _is_whole(self.masters[name], counted[name])]
@@ -135,16 +110,9 @@ class MixedPrecisionAdamW:
         self.gradients.zero_()
         return finite
 
+    @abstractmethod
     def apply(self, lr: float, norm: torch.Tensor) -> torch.Tensor:
-        """Clip and step, masked."""
-        finite = torch.isfinite(norm)
-        # The reciprocal of torch.nn.utils.clip_grad_norm_'s factor min(1, clip / (norm + 1e-6)).
-        self.adamw.grad_scale.copy_(((norm + 1e-6) / self.clip_norm).clamp(min=1.0))
-        self.adamw.found_inf.copy_(~finite)
-        for group in self.adamw.param_groups:
-            group["lr"] = lr
-        self.adamw.step()
-        return finite
+        """Clip and step, masked; returns whether the norm was finite (bool scalar)."""
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -153,23 +121,18 @@ class MixedPrecisionAdamW:
             for name, master in self.masters.items():
                 self.parameters[name].copy_(master)
 
+    @abstractmethod
     def moments(self) -> dict[str, torch.Tensor]:
-        """Moments by stored name: ``exp_avg.<parameter>``, ``exp_avg_sq.<parameter>``."""
-        return {
-            f"{moment}.{name}": self.adamw.state[master][moment]
-            for moment in ("exp_avg", "exp_avg_sq")
-            for name, master in self.masters.items()
-        }
+        """The optimizer's state by stored name: ``<key>.<parameter>``."""
 
     @property
+    @abstractmethod
     def updates(self) -> int:
         """Updates made so far: steps whose gradient was finite."""
-        return int(next(iter(self.adamw.state.values()))["step"].item())
 
     @updates.setter
-    def updates(self, count: int) -> None:
-        for state in self.adamw.state.values():
-            state["step"].fill_(count)
+    @abstractmethod
+    def updates(self, count: int) -> None: ...
 
 
 def _squared(values: torch.Tensor) -> torch.Tensor:

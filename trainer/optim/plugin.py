@@ -9,7 +9,7 @@ import torch
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.plugins import call
 from trainer.errors import ConfigError, Problem
-from trainer.optim.mixed_precision import MixedPrecisionAdamW
+from trainer.optim.mixed_precision import MixedPrecision
 from trainer.parallel.decay import parameter_groups
 
 KEY = "optim.name"
@@ -17,7 +17,7 @@ ELEMENTWISE = {"ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam"
 """Of torch.optim, by name. Not Muon, Adafactor or LBFGS, whose update of an element depends on the others."""
 
 
-class PluginOptimizer(MixedPrecisionAdamW):
+class PluginOptimizer(MixedPrecision):
     """Any class with torch.optim.Optimizer's interface whose state is element-wise, besides a count of steps.
 
     It is called as target(parameter groups, lr=..., **options) on the masters. The update is masked by a branch on the
@@ -28,22 +28,23 @@ class PluginOptimizer(MixedPrecisionAdamW):
         """Make it, and let it allocate its state by a step on zeros: a checkpoint is loaded into what exists."""
         self._updates = 0
         groups = parameter_groups(self.masters, self.rules, config.weight_decay)
-        self.inner: torch.optim.Optimizer = call(
-            KEY, config.name.replace(":", "."), groups, options={"lr": config.lr, **config.options}
-        )
+        self.inner: torch.optim.Optimizer | None = None
+        if not groups:
+            return
+        self.inner = call(KEY, config.name.replace(":", "."), groups, options={"lr": config.lr, **config.options})
         with torch.no_grad():
             for master in self.masters.values():
                 master.zero_()
         self.inner.step()
-        self._check_state(config.name)
+        self._check_state(self.inner, config.name)
         kind = type(self.inner)
         of_torch = kind.__module__.startswith("torch.optim") and kind.__name__ in ELEMENTWISE
         self.elementwise = bool(getattr(kind, "elementwise", of_torch))
         self.updates = 0
 
-    def _check_state(self, target: str) -> None:
+    def _check_state(self, inner: torch.optim.Optimizer, target: str) -> None:
         for name, master in self.masters.items():
-            for key, value in self.inner.state[master].items():
+            for key, value in inner.state[master].items():
                 elementwise = isinstance(value, torch.Tensor) and value.shape == master.shape
                 if not (elementwise or key == "step"):
                     rule = f"its state is element-wise, besides step; {key!r} of {name} is {_kind(value)}"
@@ -54,16 +55,19 @@ class PluginOptimizer(MixedPrecisionAdamW):
         """Clip and step, where the norm is finite."""
         finite = torch.isfinite(norm)
         if bool(finite):
+            self._updates += 1
+        if bool(finite) and self.inner is not None:
             # torch.nn.utils.clip_grad_norm_'s factor.
             self.gradients.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
             for group in self.inner.param_groups:
                 group["lr"] = lr
             self.inner.step()
-            self._updates += 1
         return finite
 
     def moments(self) -> dict[str, torch.Tensor]:
         """The state by stored name: ``<key>.<parameter>``."""
+        if self.inner is None:
+            return {}
         return {
             f"{key}.{name}": value
             for name, master in self.masters.items()
@@ -79,7 +83,7 @@ class PluginOptimizer(MixedPrecisionAdamW):
     @updates.setter
     def updates(self, count: int) -> None:
         self._updates = count
-        for state in self.inner.state.values():
+        for state in self.inner.state.values() if self.inner is not None else ():
             if isinstance(step := state.get("step"), torch.Tensor):
                 step.fill_(count)
             elif step is not None:
