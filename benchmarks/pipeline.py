@@ -77,7 +77,7 @@ def samples(count: int, seq: int) -> list[Batch]:
     draw = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, MODEL.vocab, (count, 1, seq), generator=draw)
     positions = torch.arange(seq).unsqueeze(0)
-    return [Batch(t, t.roll(-1, dims=1), positions, torch.zeros_like(t)) for t in tokens]
+    return [Batch.undrawn(t, t.roll(-1, dims=1), positions, torch.zeros_like(t)) for t in tokens]
 
 
 def work(rank: int, store: str, arguments: argparse.Namespace) -> None:

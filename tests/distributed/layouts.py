@@ -6,6 +6,9 @@ dpN tpN ppN cpN       sizes of the axes             sp      sequence parallelism
 interleaved, zb       two stages a rank (else 1F1B) cutsA.B layers of the stages (else balanced by cost)
 zeroN                 stage of ZeRO                 selective, full, everyN: recomputation
 padded                the model below whose heads no number of ranks divides (else the tied one)
+dropout               the latter with dropout         microN  samples of a microbatch
+frozen                half of it is not trained: the embedding, and the layers that a pipeline's first stage has
+mixed                 the padded one, of whose every block a half is not trained
 qknorm                the tied one as a family of a user's own: QK norm, LayerNorm with biases (tests/qk_norm.py)
 """
 
@@ -31,7 +34,10 @@ TIED = ModelConfig(hidden=64, layers=5, heads=4, kv_heads=2, mlp=96, vocab=512, 
 PADDED = replace(TIED, hidden=72, heads=9, kv_heads=3, tied=False, qkv_bias=True)
 """On 2 ranks a head is held twice; on 4 there is padding besides."""
 OWN = replace(TIED, family="tests.qk_norm:family")
-MODELS = {"": TIED, "padded": PADDED, "qknorm": OWN}
+DROPOUT = replace(OWN, dropout=0.1)
+FROZEN = replace(TIED, tied=False, frozen=["model.embed_tokens.weight", "model.layers.[01].*"])
+MIXED = replace(PADDED, frozen=["*.q_proj.weight", "*.k_proj.*", "*.gate_proj.*", "*.input_layernorm.*"])
+MODELS = {"": TIED, "padded": PADDED, "qknorm": OWN, "dropout": DROPOUT, "frozen": FROZEN, "mixed": MIXED}
 SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
 
 
@@ -44,6 +50,8 @@ class Layout:
     parallel: ParallelConfig
     model: str
     """Which of MODELS."""
+    microbatch: int
+    """Samples of a microbatch."""
 
     @property
     def processes(self) -> int:
@@ -58,7 +66,7 @@ class Layout:
 
 def parse(name: str) -> Layout:
     """The layout that a name says."""
-    dp, model, parallel = 1, "", ParallelConfig()
+    dp, model, parallel, microbatch = 1, "", ParallelConfig(), 0
     for part in name.split("-"):
         word, number = re.fullmatch(r"([a-z]+)([\d.]*)", part).groups()  # type: ignore[union-attr]
         if word == "dp":
@@ -76,13 +84,15 @@ def parse(name: str) -> Layout:
             parallel = replace(parallel, pipeline=replace(parallel.pipeline, cuts=cuts))
         elif word in ("selective", "full"):
             parallel = replace(parallel, recompute=word)
+        elif word == "micro":
+            microbatch = int(number)
         elif word == "every":
             parallel = replace(parallel, recompute_every=int(number))
         elif word in MODELS:
             model = word
         else:
             assert part == "one", f"no part of a layout is called {part}"
-    return Layout(name, dp, parallel, model)
+    return Layout(name, dp, parallel, model, microbatch or (2 if dp == 1 else 1))
 
 
 def configuration(layout: Layout, precision: str, backend: str = "native") -> Config:
@@ -93,7 +103,7 @@ def configuration(layout: Layout, precision: str, backend: str = "native") -> Co
     return Config(
         seed=1234,
         backend=BackendConfig(name=backend),
-        train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=2 if layout.dp == 1 else 1),
+        train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=layout.microbatch),
         model=MODELS[layout.model],
         data=DataConfig(
             sources=[SourceConfig(paths=["corpus"])],

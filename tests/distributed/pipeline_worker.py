@@ -34,7 +34,7 @@ def make_batch(seed: int) -> Batch:
             start = end
     labels = tokens.roll(-1, dims=1)
     labels[(document_ids.roll(-1, dims=1) != document_ids) | (document_ids < 0)] = IGNORED_LABEL
-    return Batch(tokens, labels, positions, document_ids)
+    return Batch.undrawn(tokens, labels, positions, document_ids)
 
 
 def whole_model() -> CausalLM:

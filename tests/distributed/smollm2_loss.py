@@ -41,6 +41,6 @@ def loss(tp: int) -> float:
     backend.load_initial(value)
     tokens, labels = batch["tokens"], batch["labels"]
     positions = torch.arange(tokens.shape[1]).expand_as(tokens)
-    total, targets = backend.evaluate([Batch(tokens, labels, positions, torch.zeros_like(tokens))])
+    total, targets = backend.evaluate([Batch.undrawn(tokens, labels, positions, torch.zeros_like(tokens))])
     backend.close()
     return total / targets

@@ -64,5 +64,5 @@ def _batches(count: int, seed: int) -> list[Batch]:
     for _ in range(count):
         tokens = torch.randint(512, (2, 64), generator=generator)
         positions = torch.arange(64).expand(2, 64).contiguous()
-        found.append(Batch(tokens, tokens, positions, torch.zeros_like(tokens)))
+        found.append(Batch.undrawn(tokens, tokens, positions, torch.zeros_like(tokens)))
     return found

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.unit.test_data_support import make_corpus
-from trainer.batch import IGNORED_LABEL
+from trainer.batch import IGNORED_LABEL, NO_DRAW
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
 
@@ -65,7 +65,7 @@ def test_same_shape_on_every_rank_and_every_window_once(corpus: Corpus, microbat
         together = torch.cat([batch[index] for batches in ranks for batch in batches])
         assert torch.equal(together[:11], expected)
         if len(together) > 11:
-            assert together[11:].unique().tolist() == [[0], [IGNORED_LABEL], [0], [-1]][index]
+            assert together[11:].unique().tolist() == [[0], [IGNORED_LABEL], [0], [-1], [NO_DRAW]][index]
 
 
 def test_nothing_held_out(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_data_support import write_documents
+from trainer.batch import NO_DRAW
 from trainer.data.packing import PackedSamples, collate
 
 Row = tuple[list[int], list[int], list[int], list[int]]
@@ -54,7 +55,8 @@ def test_like_the_reference(documents: list[list[int]], length: int, mask: bool)
         packed = PackedSamples(write_documents(Path(directory) / "x", documents), length, mask)
         expected = reference(documents, length, mask)
         assert len(packed) == len(expected)
-        assert [tuple(field.tolist() for field in packed[i]) for i in range(len(packed))] == expected
+        assert [tuple(field.tolist() for field in packed[i][:4]) for i in range(len(packed))] == expected
+        assert all((packed[i].keys == NO_DRAW).all() for i in range(len(packed)))
 
 
 def test_every_target_once(tmp_path: Path) -> None:

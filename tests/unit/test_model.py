@@ -109,7 +109,7 @@ def documents(config: ModelConfig) -> Batch:
             start += length
             labels[row, start - 1] = IGNORED_LABEL
         labels[row, start:] = IGNORED_LABEL
-    return Batch(tokens, labels, positions, ids)
+    return Batch.undrawn(tokens, labels, positions, ids)
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

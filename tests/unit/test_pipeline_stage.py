@@ -61,7 +61,7 @@ def test_a_step_in_a_pretended_world(group: dist.ProcessGroup, kind: str, virtua
             lambda: folds.append(1),
         )  # fmt: skip
         field = torch.zeros((2, 32), dtype=torch.int64)
-        batch = Batch(field, field, field, field)
+        batch = Batch.undrawn(field, field, field, field)
         loss = pipeline.train([batch] * 5 if kind == "1f1b" else [batch] * 4, 1.0)
         assert loss.shape == ()
         assert loss.dtype == torch.float32

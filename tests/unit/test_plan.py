@@ -146,7 +146,7 @@ def test_the_script_prints_deepseek_67b_in_under_ten_seconds(tmp_path: Path) -> 
     lines = [line.split() for line in done.stdout.splitlines()]
     assert sum(line[0].startswith(("model.", "lm_head")) for line in lines) == 95 * 9 + 3
     k_proj = next(line for line in lines if line[0] == "model.layers.94.self_attn.k_proj.weight")
-    assert " ".join(k_proj[1:]) == "kv never normal(0.006) yes 1024 x 8192 128 x 8192 [896:1024, 0:8192] copy 3"
+    assert " ".join(k_proj[1:]) == "kv never normal(0.006) yes yes 1024 x 8192 128 x 8192 [896:1024, 0:8192] copy 3"
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from trainer.config.schema import Config
-from trainer.models.family import family_of
+from trainer.models.family import Family, family_of
 from trainer.parallel.boxes import Box
 from trainer.parallel.heads import lay_out
 from trainer.parallel.mesh import Mesh
@@ -25,41 +25,49 @@ def describe_plan(config: Config, rank: int) -> Iterator[str]:
     """
     model, parallel = config.model, config.parallel
     mesh = Mesh(rank, tp=parallel.tp, cp=parallel.cp, pp=parallel.pp)
-    stages, plan = pipeline_stages(config), family_of(model).plan
-    whole = _shapes(config, None)
+    stages, family = pipeline_stages(config), family_of(model)
+    plan, whole = family.plan, _shapes(family, None)
     total = sum(math.prod(shape) for shape in whole.values())
     yield f"{model.name}: {total:,} parameters over tp {parallel.tp} x cp {parallel.cp} x pp {parallel.pp}"
-    yield from _layout(config, stages)
+    yield from _layout(config, family, stages)
     mine = local_stages(mesh.coordinate("pp"), parallel.pp, parallel.pipeline.virtual_stages) if stages else (0,)
     placed: dict[str, Placement] = {}
     for stage in mine:
-        shapes = _shapes(config, stages[stage]) if stages else whole
+        shapes = _shapes(family, stages[stage]) if stages else whole
         placed |= plan.place(shapes, parallel.tp, mesh.coordinate("tp"))
     local = sum(math.prod(placement.local_shape) for placement in placed.values())
     where = f"tensor-parallel rank {mesh.coordinate('tp')}"
     where += f", stage {', '.join(map(str, mine))} of {len(stages)}" if stages else ""
     yield f"rank {rank} ({where}) holds {local:,}; {lay_out(plan.heads, parallel.tp)}"
     rules = plan.match(placed)
-    rows = [("parameter", "cut", "summed over tp", "init", "decay", "shape", "local shape", "boxes of this rank")]
+    rows = [
+        ("parameter", "cut", "summed over tp", "init", "decay", "trained", "shape", "local shape", "boxes of this rank")
+    ]
     for name, placement in placed.items():
         shape, local_shape = times(placement.shape), times(placement.local_shape)
         rule = rules[name]
-        says = (str(rule), rule.summed, str(rule.init), "yes" if rule.decay else "no")
+        says = (
+            str(rule),
+            rule.summed,
+            str(rule.init),
+            "yes" if rule.decay else "no",
+            "yes" if rule.trainable else "no",
+        )
         rows.append((name, *says, shape, local_shape, boxes(placement)))
     yield from _table(rows)
 
 
-def _shapes(config: Config, layers: range | None) -> Mapping[str, tuple[int, ...]]:
+def _shapes(family: Family, layers: range | None) -> Mapping[str, tuple[int, ...]]:
     """Global shapes by canonical name: of the whole model, or of a stage with these layers."""
     with torch.device("meta"):
-        model: Any = family_of(config.model).build()
+        model: Any = family.build()
     if layers is not None:
         model.keep_stage(layers)
     names = model.canonical_names()
     return {names[name]: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _layout(config: Config, stages: tuple[range, ...]) -> Iterator[str]:
+def _layout(config: Config, family: Family, stages: tuple[range, ...]) -> Iterator[str]:
     """Options of the layout, and a row for each pipeline stage."""
     parallel, pipe = config.parallel, config.parallel.pipeline
     again = f"{parallel.recompute}, every {parallel.recompute_every}. layer" if parallel.recompute != "none" else "none"
@@ -68,9 +76,9 @@ def _layout(config: Config, stages: tuple[range, ...]) -> Iterator[str]:
         return
     yield f"  pipeline {pipe.schedule}, {pipe.virtual_stages} stage(s) a rank; cost: FLOPs over the mean of the stages"
     rows = [("  stage", "pp rank", "layers", "cost", "parameters of a tp rank")]
-    costs, plan = stage_costs(config.model, config.data.seq_len, stages), family_of(config.model).plan
+    costs = stage_costs(config.model, config.data.seq_len, stages)
     for number, layers in enumerate(stages):
-        placed = plan.place(_shapes(config, layers), parallel.tp, 0)
+        placed = family.plan.place(_shapes(family, layers), parallel.tp, 0)
         count = sum(math.prod(placement.local_shape) for placement in placed.values())
         span = f"{layers.start}-{layers.stop - 1} ({len(layers)})"
         rows.append((f"  {number}", str(number % parallel.pp), span, f"{costs[number]:.3f}", f"{count:,}"))

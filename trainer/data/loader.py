@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from trainer.batch import IGNORED_LABEL, StepBatch
 from trainer.data.corpus import Corpus
+from trainer.data.draws import draw_keys
 from trainer.data.order import Cursor, GlobalOrder
-from trainer.data.packing import PackedSamples, collate
+from trainer.data.packing import PackedSamples, Sample, collate
 
 POLL_SECONDS = 0.1
 
@@ -44,7 +45,7 @@ class TrainLoader:
         sizes = [len(samples) for samples in self._sources]
         self._order = GlobalOrder(corpus.names, corpus.weights, sizes, seed)
         self._samples_per_step = samples_per_step
-        self._microbatch = microbatch
+        self._microbatch, self._seed = microbatch, seed
         share = samples_per_step // dp_size
         self._slice = slice(dp_rank * share, (dp_rank + 1) * share)
         start = cursor or self._order.start()
@@ -84,11 +85,17 @@ class TrainLoader:
 
     def _generate(self, cursor: Cursor) -> Iterator[StepBatch]:
         while True:
+            first = cursor.drawn + self._slice.start
             draws, cursor = self._order.take(cursor, self._samples_per_step)
             rows = [self._sources[draw.source][self._order.sample(draw)] for draw in draws[self._slice]]
+            rows = [self._keyed(row, first + index) for index, row in enumerate(rows)]
             groups = [rows[i : i + self._microbatch] for i in range(0, len(rows), self._microbatch)]
             targets = sum(int((row.labels != IGNORED_LABEL).sum()) for row in rows)
             yield StepBatch([collate(group) for group in groups], targets, cursor.to_json())
+
+    def _keyed(self, row: Sample, number: int) -> Sample:
+        """The sample as the ``number``-th of the run."""
+        return row._replace(keys=draw_keys(self._seed, number, len(row.tokens)))
 
     def _prepare(self) -> None:
         try:

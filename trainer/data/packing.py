@@ -9,25 +9,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.batch import IGNORED_LABEL, Batch
+from trainer.batch import IGNORED_LABEL, NO_DRAW, Batch
 from trainer.data.indexed import IndexedTokens
 
 Ints = NDArray[np.int64]
 
 
 class Sample(NamedTuple):
-    """One row of a Batch: the same four fields, each int64 of shape [seq_len]."""
+    """One row of a Batch: the same five fields, each int64 of shape [seq_len]."""
 
     tokens: Ints
     labels: Ints
     positions: Ints
     document_ids: Ints
+    keys: Ints
 
 
 class PackedSamples:
     """Sample i reads tokens i * L .. (i + 1) * L - 1 of the stream and predicts, at each, the one that follows.
 
-    Every token but the stream's first is a target exactly once. The last sample is padded.
+    Every token but the stream's first is a target exactly once. The last sample is padded. Nothing is drawn: who trains
+    on a sample gives it its keys.
     """
 
     def __init__(self, tokens: IndexedTokens, seq_len: int, document_mask: bool) -> None:
@@ -73,6 +75,7 @@ def padding_sample(seq_len: int) -> Sample:
         labels=np.full(seq_len, IGNORED_LABEL, np.int64),
         positions=np.zeros(seq_len, np.int64),
         document_ids=np.full(seq_len, -1, np.int64),
+        keys=np.full(seq_len, NO_DRAW, np.int64),
     )
 
 

@@ -18,7 +18,8 @@ class Context(NamedTuple):
     """What every layer's attention needs to know about the samples; built once a forward pass by ``build_context``.
 
     cosines, sines: FP32 [batch, 1, seq, head_dim / 2]. mask: bool [batch, 1, seq, keys], True where attention may look.
-    positions, document_ids: int64 [batch, seq], for a lowering whose attention works without a dense mask.
+    positions, document_ids: int64 [batch, seq], for a lowering whose attention works without a dense mask. keys: for
+    dropout between blocks, as trainer.batch.Batch has them; None where nothing is dropped.
     """
 
     cosines: torch.Tensor
@@ -26,6 +27,7 @@ class Context(NamedTuple):
     mask: torch.Tensor
     positions: torch.Tensor
     document_ids: torch.Tensor
+    keys: torch.Tensor | None = None
 
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Context], torch.Tensor]

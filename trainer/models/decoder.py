@@ -12,6 +12,7 @@ from trainer.batch import IGNORED_LABEL
 from trainer.config.arithmetic import head_dim
 from trainer.config.groups.model import ModelConfig
 from trainer.models.attention import Attention, Context, document_mask
+from trainer.models.dropout import Dropout, locate
 from trainer.models.feedforward import FeedForward
 from trainer.models.loss import HeadLoss
 from trainer.models.norm import RMSNorm
@@ -41,11 +42,13 @@ class DecoderLayer(nn.Module):
         self.mlp = FeedForward(config)
         self.input_layernorm = parts.norm(config.hidden, config.norm_eps)
         self.post_attention_layernorm = parts.norm(config.hidden, config.norm_eps)
+        self.self_attn_dropout = Dropout(config.dropout, config.hidden)
+        self.mlp_dropout = Dropout(config.dropout, config.hidden)
 
     def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape."""
-        x = x + self.self_attn(self.input_layernorm(x), context)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.self_attn_dropout(self.self_attn(self.input_layernorm(x), context), context.keys)
+        return x + self.mlp_dropout(self.mlp(self.post_attention_layernorm(x)), context.keys)
 
 
 class Decoder(nn.Module):
@@ -58,22 +61,29 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, parts: Parts = PARTS) -> None:
         super().__init__()
         self.embed_tokens: nn.Embedding | None = nn.Embedding(config.vocab, config.hidden)
+        self.embed_dropout = Dropout(config.dropout, config.hidden)
         # A ModuleDict, not a list: layer "17" is still called that on the stage that holds it.
         self.layers = nn.ModuleDict({str(i): DecoderLayer(config, parts) for i in range(config.layers)})
         self.norm: nn.Module | None = parts.norm(config.hidden, config.norm_eps)
         self.rotary = Rotary.of(config, head_dim(config))
         self.mask = document_mask
 
-    def context(self, positions: torch.Tensor, document_ids: torch.Tensor) -> Context:
-        """What attention needs, worked out once for all layers."""
+    def context(self, positions: torch.Tensor, document_ids: torch.Tensor, keys: torch.Tensor | None = None) -> Context:
+        """What a layer needs to know of the samples, worked out once for all layers."""
         cosines, sines = self.rotary(positions)
-        return Context(cosines, sines, self.mask(document_ids), positions, document_ids)
+        return Context(cosines, sines, self.mask(document_ids), positions, document_ids, keys)
 
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        document_ids: torch.Tensor,
+        keys: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Tokens [batch, seq] (or a previous stage's [batch, seq, hidden]) -> [batch, seq, hidden]."""
         if self.embed_tokens is not None:
-            x = self.embed_tokens(x)
-        context = self.context(positions, document_ids)
+            x = self.embed_dropout(self.embed_tokens(x), keys)
+        context = self.context(positions, document_ids, keys)
         for layer in self.layers.values():
             x = layer(x, context)
         return self.norm(x) if self.norm is not None else x
@@ -93,6 +103,7 @@ class CausalLM(nn.Module):
         self.lm_head: nn.Linear | None = nn.Linear(config.hidden, config.vocab, bias=False)
         self.loss = HeadLoss(config.loss_chunk_tokens)
         self._tie()
+        locate(self)
 
     def _tie(self) -> None:
         if self.config.tied and self.lm_head is not None and self.model.embed_tokens is not None:
@@ -119,14 +130,19 @@ class CausalLM(nn.Module):
         self.model.rotary.derive_buffers()
 
     def forward(
-        self, tokens: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor
+        self,
+        tokens: torch.Tensor,
+        labels: torch.Tensor,
+        positions: torch.Tensor,
+        document_ids: torch.Tensor,
+        keys: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The fields of a Batch -> sum of the targets' cross-entropy (FP32 scalar, nats), their number (int64 scalar).
 
         Without a head, the activations stand in the loss's place. Plain tensors, not a Batch: pipelines cut a batch
         along its tensors.
         """
-        hidden, count = self.model(tokens, positions, document_ids), (labels != IGNORED_LABEL).sum()
+        hidden, count = self.model(tokens, positions, document_ids, keys), (labels != IGNORED_LABEL).sum()
         return (hidden if self.lm_head is None else self.loss(hidden, self.lm_head, labels)), count
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import nn
 
 from trainer.config.groups.model import ModelConfig
 from trainer.config.plugins import call_named
 from trainer.errors import ConfigError, Problem
+from trainer.models.dropout import refuse_generators
 from trainer.models.families import FAMILIES
 from trainer.parallel.plan import Plan
 
@@ -29,9 +32,17 @@ class Family:
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The family that model.family names. Raises ConfigError where it cannot be imported or gives something else."""
+    """The family that model.family names, with what model.frozen says. It is built once, on meta, to look at.
+
+    Raises ConfigError where it cannot be imported, gives something else, or draws what layouts would draw differently.
+    """
     made = call_named(KEY, FAMILIES.get(config.family, config.family), config)
     if not isinstance(made, Family):
         rule = f"a maker that returns a trainer.models.family.Family, not {type(made).__name__}"
         raise ConfigError(Problem(KEY, config.family, rule, "see docs/extending.md"))
-    return made
+    with torch.device("meta"):
+        model: Any = made.build()
+    refuse_generators(model, KEY, config.family)
+    if not config.frozen:
+        return made
+    return replace(made, plan=made.plan.freezing(config.frozen, model.canonical_names().values()))

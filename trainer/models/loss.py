@@ -56,7 +56,8 @@ def summed_cross_entropy(
     softmax is at hand), so nothing is computed twice.
     """
     # Inside forward() gradients are always off: whether anybody wants them has to be asked here.
-    wanted = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
+    enabled = torch.is_grad_enabled()
+    wanted = (enabled and hidden.requires_grad, enabled and head.requires_grad)
     result: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, chunk_tokens, chunk_loss, wanted)
     return result
 
@@ -70,30 +71,30 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         labels: torch.Tensor,
         chunk_tokens: int,
         chunk_loss: ChunkLoss,
-        wanted: bool,
+        wanted: tuple[bool, bool],
     ) -> torch.Tensor:
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        hidden_gradient = torch.empty_like(hidden) if wanted else None
+        hidden_gradient = torch.empty_like(hidden) if wanted[0] else None
         # Chunks add up in FP32: a BF16 sum over many chunks would lose what the matrix products kept.
-        head_gradient = torch.zeros_like(head, dtype=torch.float32) if wanted else None
+        head_gradient = torch.zeros_like(head, dtype=torch.float32) if wanted[1] else None
         for start in range(0, hidden.shape[0], chunk_tokens):
             rows = slice(start, start + chunk_tokens)
             x = hidden[rows]
             summed, gradient = chunk_loss(F.linear(x, head).float(), labels[rows])
             loss += summed
-            if hidden_gradient is not None and head_gradient is not None:
-                gradient = gradient.to(x.dtype)
+            gradient = gradient.to(x.dtype)
+            if hidden_gradient is not None:
                 hidden_gradient[rows] = gradient @ head
-                if head.dtype == torch.float32:
-                    head_gradient.addmm_(gradient.T, x)
-                else:
-                    head_gradient += gradient.T @ x
-        if hidden_gradient is not None and head_gradient is not None:
-            ctx.save_for_backward(hidden_gradient, head_gradient.to(head.dtype))
+            if head_gradient is None:
+                continue
+            if head.dtype == torch.float32:
+                head_gradient.addmm_(gradient.T, x)
+            else:
+                head_gradient += gradient.T @ x
+        ctx.save_for_backward(hidden_gradient, None if head_gradient is None else head_gradient.to(head.dtype))
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None, None]:
-        hidden_gradient, head_gradient = ctx.saved_tensors
-        scale = gradients[0]
-        return hidden_gradient * scale, head_gradient * scale, None, None, None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        found = [None if saved is None else saved * gradients[0] for saved in ctx.saved_tensors]
+        return (*found, None, None, None, None)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -29,6 +30,7 @@ from trainer.parallel.placement import Placement, Uncuttable, cut, even, key_val
 
 Cut = Literal["vocab", "column", "row", "kv", "none"]
 Summed = Literal["never", "sequence", "always"]
+FROZEN = "model.frozen"
 WHERE = "the model's sharding plan (trainer/models/sharding.py)"
 
 
@@ -56,7 +58,8 @@ class Rule:
     """Everything about a parameter.
 
     cut, summed: see the module's table. init: its initial values. decay: whether weight decay applies. heads: the cut
-    (column or row) runs between query heads.
+    (column or row) runs between query heads. trainable: no, and it has no gradient, master or moments; gradients flow
+    through it to what stands before it.
     """
 
     cut: Cut
@@ -64,6 +67,7 @@ class Rule:
     decay: bool = True
     summed: Summed = "never"
     heads: bool = False
+    trainable: bool = True
 
     def __str__(self) -> str:
         return f"{self.cut} (heads)" if self.heads else self.cut
@@ -75,7 +79,8 @@ class Rule:
 
     def is_partial(self, tp: int, sequence: bool) -> bool:
         """Whether each of ``tp`` ranks has a part of the gradient's sum. sequence: sequence parallelism is on."""
-        return tp > 1 and (self.summed == "always" or (self.summed == "sequence" and sequence))
+        summed = self.summed == "always" or (self.summed == "sequence" and sequence)
+        return tp > 1 and summed and self.trainable
 
 
 def matrix(cut: Cut, std: float, heads: bool = False) -> Rule:
@@ -110,10 +115,31 @@ class Plan:
     layers: str = "model.layers"
     hidden: int = 0
     """Width of the activations that travel between layers and pipeline stages."""
+    frozen: tuple[str, ...] = ()
+    """Globs of the parameters that are not trained, whatever their rules say."""
 
     def adding(self, rules: Mapping[str, Rule]) -> Plan:
         """This plan with more rules, or others for the same globs."""
         return replace(self, rules={**self.rules, **rules})
+
+    def freezing(self, globs: Iterable[str], names: Iterable[str]) -> Plan:
+        """This plan with the parameters that match not trained. names: all canonical names of the model.
+
+        Raises ConfigError where a glob matches nothing, or nothing is left to train.
+        """
+        names, globs = list(names), tuple(globs)
+        problems = []
+        for glob in globs:
+            if not any(fnmatchcase(name, glob) for name in names):
+                near = get_close_matches(glob, names, n=1, cutoff=0.0)
+                remedy = f"a glob such as {near[0]}; scripts/plan.py prints all names"
+                problems.append(Problem(FROZEN, glob, "each glob matches a parameter of the model", remedy))
+        if all(any(fnmatchcase(name, glob) for glob in globs) for name in names):
+            rule = f"a parameter is left to train; the globs match all {len(names)}"
+            problems.append(Problem(FROZEN, list(globs), rule, "leave one of them out"))
+        if problems:
+            raise ConfigError(problems)
+        return replace(self, frozen=globs)
 
     def rule(self, name: str) -> Rule:
         """The one rule of a parameter. Raises ConfigError where it has none or several."""
@@ -125,7 +151,9 @@ class Plan:
         for name in names:
             globs = [glob for glob in self.rules if fnmatchcase(name, glob)]
             if len(globs) == 1:
-                matched[name] = self.rules[globs[0]]
+                found = self.rules[globs[0]]
+                frozen = any(fnmatchcase(name, glob) for glob in self.frozen)
+                matched[name] = replace(found, trainable=False) if frozen else found
             elif globs:
                 rule = f"one rule of the sharding plan matches each parameter; here: {', '.join(globs)}"
                 problems.append(Problem(name, f"matched {len(globs)} times", rule, f"narrow the globs in {WHERE}"))

@@ -107,11 +107,12 @@ def rehearse_rank(piece: Piece, mesh: Mesh) -> RankReport:
 
 @dataclass(frozen=True)
 class _Found:
-    """runs: a step of each number of microbatches. parameters: this rank's elements before ZeRO."""
+    """runs: a step of each number of microbatches. parameters: this rank's elements before ZeRO; frozen: of them."""
 
     runs: Sequence[Totals]
     static: Static
     parameters: int
+    frozen: int
     seconds: float
 
 
@@ -129,8 +130,8 @@ class _Part:
         simulated = counts(self.piece.microbatches, self.mesh.pp, self.piece.virtual_stages)
         if self.make_backend is self.piece.make_unsharded:
             simulated = simulated[:1]
-        runs, static, parameters = _run(self.piece, self.mesh, self.make_backend, simulated)
-        return _Found(runs, static, parameters, time.monotonic() - start)
+        runs, static, parameters, frozen = _run(self.piece, self.mesh, self.make_backend, simulated)
+        return _Found(runs, static, parameters, frozen, time.monotonic() - start)
 
 
 def _report(piece: Piece, mesh: Mesh, found: Sequence[_Found]) -> RankReport:
@@ -149,15 +150,17 @@ def _report(piece: Piece, mesh: Mesh, found: Sequence[_Found]) -> RankReport:
         microbatches=piece.microbatches,
         simulated=simulated,
         activations=activations,
-        verdict=Verdict(piece.precision, whole.parameters, mesh.size(*DATA) if len(found) > 1 else 1, activations),
+        verdict=Verdict(
+            piece.precision, whole.parameters, mesh.size(*DATA) if len(found) > 1 else 1, activations, whole.frozen
+        ),
         seconds=sum(part.seconds for part in found),
     )
 
 
 def _run(
     piece: Piece, mesh: Mesh, make_backend: MakeBackend, simulated: Sequence[int]
-) -> tuple[list[Totals], Static, int]:
-    """A step of each number of microbatches; bytes between steps, and this rank's elements before ZeRO."""
+) -> tuple[list[Totals], Static, int, int]:
+    """A step of each number of microbatches; bytes between steps; this rank's elements before ZeRO, and the frozen."""
     with pretended_world(mesh.world, mesh.rank) as fake:
         optimizers: list[Optimizer] = []
         backend = make_backend(mesh, _collecting(piece.make_optimizer, optimizers))
@@ -166,10 +169,10 @@ def _run(
         with _both(watch):
             backend.shard(piece.build, piece.plan, piece.precision)
         runs = [_step(piece, backend, watch, count) for count in simulated]
-        static = _static(backend, optimizers, watch.memory.live)
-        parameters = _local_parameters(backend, piece.plan, mesh)
+        static = _static(backend, piece.plan, optimizers, watch.memory.live)
+        parameters, frozen = _local_parameters(backend, piece.plan, mesh)
         backend.close()
-    return runs, static, parameters
+    return runs, static, parameters, frozen
 
 
 def _step(piece: Piece, backend: Backend, watch: Watch, count: int) -> Totals:
@@ -211,21 +214,28 @@ def _collecting(make: MakeOptimizer, made: list[Optimizer]) -> MakeOptimizer:
     return make_and_keep
 
 
-def _static(backend: Backend, optimizers: Sequence[Optimizer], live: int) -> Static:
+def _static(backend: Backend, plan: Plan, optimizers: Sequence[Optimizer], live: int) -> Static:
     seen: set[int] = set()
-    parameters = storage_bytes((p for optimizer in optimizers for p in optimizer.parameters.values()), seen)
-    gradients = storage_bytes((optimizer.gradients for optimizer in optimizers), seen)
     stored = backend.store()
+    rules = plan.match(stored.model)
+    frozen = [placed.tensor for name, placed in stored.model.items() if not rules[name].trainable]
+    trained = [p for optimizer in optimizers for p in optimizer.parameters.values()]
+    parameters = storage_bytes([*trained, *frozen], seen)
+    gradients = storage_bytes((optimizer.gradients for optimizer in optimizers), seen)
     state = [placed.tensor for tensors in (stored.model, stored.optimizer) for placed in tensors.values()]
     optimizer = storage_bytes(state, seen)
     return Static(parameters, gradients, optimizer, live - parameters - gradients - optimizer)
 
 
-def _local_parameters(backend: Backend, plan: Plan, mesh: Mesh) -> int:
-    """Elements of this rank's parameters after the tensor and pipeline cuts, whatever ZeRO leaves of them."""
+def _local_parameters(backend: Backend, plan: Plan, mesh: Mesh) -> tuple[int, int]:
+    """Elements of this rank's parameters after the tensor and pipeline cuts, whatever ZeRO leaves of them; and of those
+    that are frozen.
+    """
     shapes = {name: placed.shape for name, placed in backend.store().model.items()}
     placements = plan.place(shapes, mesh.tp, mesh.coordinate("tp"))
-    return sum(math.prod(placement.local_shape) for placement in placements.values())
+    rules = plan.match(placements)
+    elements = {name: math.prod(placement.local_shape) for name, placement in placements.items()}
+    return sum(elements.values()), sum(count for name, count in elements.items() if not rules[name].trainable)
 
 
 def rank_classes(mesh: Mesh, layers: Sequence[int]) -> list[Mesh]:

@@ -24,19 +24,22 @@ BYTES = {"bf16_mixed": (2, 4, 12), "fp32": (4, 4, 8), "bf16": (2, 2, 4)}
 @dataclass(frozen=True)
 class Verdict:
     """Estimated bytes of a rank on trn1. parameters: held by its tensor and pipeline cut, before ZeRO. data: ranks that
-    hold the same ones. activations: peak above the static state, of the native lowering.
+    hold the same ones. activations: peak above the static state, of the native lowering. frozen: of the parameters,
+    those that are not trained: they are a weight and nothing else.
     """
 
     precision: str
     parameters: int
     data: int
     activations: int
+    frozen: int = 0
 
     @property
     def static(self) -> int:
         """Weights, gradients, and this rank's share of optimizer state, in bytes."""
         weight, gradient, optimizer = BYTES[self.precision]
-        return self.parameters * (weight + gradient) + -(-self.parameters * optimizer // self.data)
+        trained = self.parameters - self.frozen
+        return self.parameters * weight + trained * gradient + -(-trained * optimizer // self.data)
 
     @property
     def total(self) -> int:
@@ -52,8 +55,10 @@ class Verdict:
         weight, gradient, optimizer = BYTES[self.precision]
         bucket = f" + gather bucket {BUCKET_BYTES / GIB:.2f}" if self.data > 1 else ""
         each = f"{weight} + {gradient} + {optimizer}/{self.data}"
+        frozen = f" and {self.frozen:,} frozen x {weight}" if self.frozen else ""
+        trained = f"{self.parameters - self.frozen:,} parameters x ({each})"
         return (
-            f"{'fits' if self.fits else 'DOES NOT FIT'} (estimated): {self.parameters:,} parameters x ({each}) bytes"
+            f"{'fits' if self.fits else 'DOES NOT FIT'} (estimated): {trained}{frozen} bytes"
             f" = {self.static / GIB:.2f} + activations {self.activations / GIB:.2f}{bucket}"
             f" = {self.total / GIB:.2f} GiB, of {USABLE_BYTES / GIB:.1f} usable of {CORE_BYTES // GIB} GiB a core"
         )

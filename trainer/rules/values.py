@@ -109,6 +109,8 @@ def ranges(config: Config, world: World) -> Iterator[Problem]:
     for key, low, high in SHARES:
         if not low <= (value := lookup(config, key)) <= high:
             yield Problem(key, value, f"between {low:g} and {high:g}", f"set {key} within it")
+    if not 0 <= (value := config.model.dropout) < 1:
+        yield Problem("model.dropout", value, "0 <= dropout < 1", "0.1 is usual; 0 drops nothing")
     for key in ("optim.beta1", "optim.beta2"):
         if not 0 <= (value := lookup(config, key)) < 1:
             yield Problem(key, value, "0 <= beta < 1", "0.9 and 0.95 are usual for language models")

@@ -1,4 +1,4 @@
-"""Which positions of a sample a context-parallel rank has.
+"""Which positions of a sample a context-parallel rank has, and which of those between blocks.
 
 A rank holds one chunk from the front of a sample and its mirror image from the back, so that causal attention costs
 every rank the same (Brandon et al. 2023, arXiv:2311.09431, balance a ring in a like manner; Llama 3, arXiv:2407.21783,
@@ -13,14 +13,26 @@ from functools import lru_cache
 import torch
 
 from trainer.batch import Batch
+from trainer.parallel.mesh import Mesh
 
 
 @dataclass(frozen=True)
 class Share:
-    """This rank's positions of a sample: chunks ``rank`` and ``2 * ranks - 1 - rank`` of ``2 * ranks``."""
+    """This rank's positions of a sample: chunks ``rank`` and ``2 * ranks - 1 - rank`` of ``2 * ranks``.
+
+    part, parts: of these, the part between blocks, where sequence parallelism cuts once more.
+    """
 
     rank: int
     ranks: int
+    part: int = 0
+    parts: int = 1
+
+    @classmethod
+    def of_rank(cls, mesh: Mesh, sequence: bool) -> Share:
+        """A rank's positions. sequence: sequence parallelism is on."""
+        part, parts = (mesh.coordinate("tp"), mesh.tp) if sequence else (0, 1)
+        return cls(mesh.coordinate("cp"), mesh.cp, part, parts)
 
     def indices(self, seq: int, rank: int | None = None) -> torch.Tensor:
         """int64 [seq / ranks]: the positions that a rank (this one by default) holds, in order."""
@@ -35,9 +47,17 @@ class Share:
         return torch.cat([self.indices(seq, rank) for rank in range(self.ranks)])
 
     def of(self, batch: Batch) -> Batch:
-        """This rank's part of a microbatch. The document ids stay whole: the mask needs those of all keys."""
-        kept = self.indices(batch.tokens.shape[1])
-        return Batch(batch.tokens[:, kept], batch.labels[:, kept], batch.positions[:, kept], batch.document_ids)
+        """This rank's part of a microbatch. The document ids stay whole: the mask needs those of all of attention's
+        keys. Dropout's keys are those between blocks.
+        """
+        if self.ranks * self.parts == 1:
+            return batch
+        tokens, labels, positions, document_ids, keys = batch
+        if self.ranks > 1:
+            kept = self.indices(tokens.shape[1])
+            tokens, labels, positions, keys = (field[:, kept] for field in (tokens, labels, positions, keys))
+        keys = keys.chunk(self.parts, dim=1)[self.part]
+        return Batch(tokens, labels, positions, document_ids, keys)
 
     def _indices_on(self, seq: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """``indices`` and ``gathered``, on a device; on XLA each new tensor would be another transfer."""

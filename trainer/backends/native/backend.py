@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,21 +13,21 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
 from trainer.backends.common import random_state
-from trainer.backends.common.peak import measure_peak_flops
 from trainer.backends.common.share import Share
+from trainer.backends.native.facts import gather_facts
 from trainer.backends.native.groups import join
 from trainer.backends.native.lowering.fully_sharded import data_mesh, local, take_gradients
 from trainer.backends.native.lowering.lower import Stage, lower
 from trainer.backends.native.pipeline.engine import Pipeline
 from trainer.backends.native.update.optimizer import MakeOptimizer, Optimizer, refuse_shards
 from trainer.backends.native.update.reduction import Reduction
+from trainer.backends.native.update.store import in_boxes
 from trainer.batch import Batch
 from trainer.config.groups.parallel import ParallelConfig
-from trainer.parallel.boxes import Placed, Store
+from trainer.parallel.boxes import Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan
-from trainer.run.world import cpu_model
 
 
 class NativeBackend:
@@ -66,7 +64,7 @@ class NativeBackend:
         self._layers_of_stages = stages
         self._timeout = timedelta(seconds=timeout_seconds)
         self._groups: dict[str, dist.ProcessGroup] = {}
-        self._share = Share(mesh.coordinate("cp"), mesh.cp)
+        self._share = Share.of_rank(mesh, self.parallel.sp)
         self._loss = torch.zeros((), dtype=torch.float32)
         self._facts: Facts | None = None
 
@@ -95,18 +93,7 @@ class NativeBackend:
         self._parameters = {
             stage.names[name]: parameter for stage in self._stages for name, parameter in stage.model.named_parameters()
         }
-        counted = {
-            name: [box.local for box in placement.boxes if box.copy == 0]
-            for name, placement in self._placements.items()
-        }
-        parameters, mode = self._updated(precision)
-        self._optimizer = self._make_optimizer(parameters, plan.match(parameters), mode, counted)
-        if not self._optimizer.elementwise:
-            refuse_shards(self._placements)
-        tied = self._stages[0].tied
-        self._reduction = Reduction(
-            self.mesh, self._groups, plan, self._placements, self._sharded, self.parallel.sp, tied
-        )
+        self._make_update(plan, precision)
         if self._layers_of_stages:
             self._pipeline = self._make_pipeline(plan)
 
@@ -118,11 +105,25 @@ class NativeBackend:
         if stage.sharded is not None:
             stage.sharded.materialised()
 
-    def _updated(self, precision: str) -> tuple[dict[str, nn.Parameter], str]:
+    def _make_update(self, plan: Plan, precision: str) -> None:
+        """Optimizer and reduction, of what is trained."""
+        rules = {name: rule for name, rule in plan.match(self._parameters).items() if rule.trainable}
+        placements = {name: self._placements[name] for name in rules}
+        counted = {
+            name: [box.local for box in placement.boxes if box.copy == 0] for name, placement in placements.items()
+        }
+        parameters, mode = self._updated(list(rules), precision)
+        self._optimizer = self._make_optimizer(parameters, rules, mode, counted)
+        if not self._optimizer.elementwise:
+            refuse_shards(placements)
+        tied = self._stages[0].tied
+        self._reduction = Reduction(self.mesh, self._groups, plan, placements, self._sharded, self.parallel.sp, tied)
+
+    def _updated(self, names: Sequence[str], precision: str) -> tuple[dict[str, nn.Parameter], str]:
         """What the optimizer updates, and the precision as it sees it: FSDP2's shards are masters already."""
         if not self._sharded:
-            return self._parameters, precision
-        shards = {name: nn.Parameter(local(parameter)) for name, parameter in self._parameters.items()}
+            return {name: self._parameters[name] for name in names}, precision
+        shards = {name: nn.Parameter(local(self._parameters[name])) for name in names}
         return shards, "fp32" if precision == "bf16_mixed" else precision
 
     def _make_pipeline(self, plan: Plan) -> Pipeline:
@@ -183,7 +184,7 @@ class NativeBackend:
 
     def _mine(self, batch: Batch) -> Batch:
         """This rank's positions of a microbatch."""
-        return self._share.of(batch) if self.mesh.cp > 1 else batch
+        return self._share.of(batch)
 
     @torch.no_grad()
     def clip_and_apply(self, lr: float) -> StepMetrics:
@@ -228,8 +229,7 @@ class NativeBackend:
         window = list(tokens[-length:])
         padded = torch.tensor([window + [0] * (length - len(window))])
         positions = torch.arange(length).unsqueeze(0)
-        documents = torch.zeros_like(positions)
-        batch = self._mine(Batch(padded, padded, positions, documents))
+        batch = self._mine(Batch.undrawn(padded, padded, positions, torch.zeros_like(positions)))
         logits = self.model.logits if self._pipeline is None else self._pipeline.logits
         rows: torch.Tensor = logits(batch.tokens, batch.positions, batch.document_ids)[0]
         row = rows[batch.positions[0] == len(window) - 1].sum(dim=0)  # one row; none where another rank has it
@@ -242,23 +242,11 @@ class NativeBackend:
         return metrics.loss_sum.item(), metrics.grad_norm.item(), bool(metrics.finite.item())
 
     def store(self) -> Store:
-        """By the plan's boxes; ranks that hold the same take turns at being the writer."""
-        moments = self._optimizer.moments()
-        # A moment is called <moment>.<parameter>, and lies where its parameter does.
-        return Store(
-            self._placed({name: (name, tensor) for name, tensor in self._optimizer.masters.items()}),
-            self._placed({name: (name.partition(".")[2], tensor) for name, tensor in moments.items()}),
-        )
-
-    def _placed(self, tensors: Mapping[str, tuple[str, torch.Tensor]]) -> dict[str, Placed]:
-        placed = {}
-        rank, ranks = (0, 1) if self._sharded else (self.mesh.position(*DATA), self.mesh.size(*DATA))
-        for index, (name, (parameter, tensor)) in enumerate(tensors.items()):
-            turn = index % ranks == rank
-            placement = self._placements[parameter]
-            boxes = tuple(replace(box, writer=turn and box.copy == 0) for box in placement.boxes)
-            placed[name] = Placed(tensor.detach(), boxes, placement.shape)
-        return placed
+        """By the plan's boxes: masters, and the frozen parameters themselves, in the model's order."""
+        masters = self._optimizer.masters
+        weights = {name: masters.get(name, local(parameter)) for name, parameter in self._parameters.items()}
+        turns = (0, 1) if self._sharded else (self.mesh.position(*DATA), self.mesh.size(*DATA))
+        return in_boxes(weights, self._optimizer.moments(), self._placements, *turns)
 
     def loaded(self, updates: int) -> None:
         """Round the loaded masters into the model and set the optimizer's step count."""
@@ -272,16 +260,7 @@ class NativeBackend:
         """CPU, threads and the measured matrix-multiply peak of all ranks at once."""
         if self._facts is None:
             self.host_sum([0])  # together: ranks that share a machine slow each other down in training too
-            peak = torch.tensor(measure_peak_flops(self.dtype), dtype=torch.float64)
-            if self.distributed:
-                dist.all_reduce(peak)
-            self._facts = Facts(
-                device=cpu_model(),
-                peak_flops=peak.item(),
-                peak_source=f"measured {str(self.dtype).removeprefix('torch.')} matrix multiply on this machine",
-                threads=torch.get_num_threads(),
-                versions={"torch": torch.__version__, "python": platform.python_version()},
-            )
+            self._facts = gather_facts(self.dtype, self.distributed)
         return self._facts
 
     def host_sum(self, values: Sequence[int]) -> list[int]:

@@ -72,7 +72,7 @@ class NeuronBackend:
         self.mesh, self.parallel = mesh, parallel
         self._optim, self._stages, self._microbatches = optim, stages, microbatches
         self._timeout = timedelta(seconds=patience_seconds(timeout_seconds))
-        self._share = Share(mesh.coordinate("cp"), mesh.cp)
+        self._share = Share.of_rank(mesh, parallel.sp)
         self._flash_wanted = flash
         self._pipeline: Pipeline | None = None
         self.guard: CompileGuard | None = None
@@ -124,6 +124,7 @@ class NeuronBackend:
             recompute_every=self.parallel.recompute_every,
             flash=self._flash_wanted and self.device.type == "xla" and not _is_cpu(self.device),
             share=share,
+            pipeline=bool(self._stages),
         )
 
     def _make_optimizer(self, plan: Plan, locals_: Mapping[str, Any], rules: Mapping[str, Any], master: Any) -> None:
@@ -132,10 +133,14 @@ class NeuronBackend:
         audit.audit_marks(self._parameters, mine, of_mine, self.mesh.tp, self.parallel.sp)
         self._rules, sharded = of_mine, self.parallel.zero > 0
         data = groups.as_lists(self.mesh.groups(*DATA)) if sharded else [[rank] for rank in range(self.mesh.world)]
-        self._reduction = Reduction(self.mesh, plan, mine, of_mine, self.parallel.sp, not sharded, self.device)
-        self._zero = Zero1(self._parameters, of_mine, self._optim, master, data, self._reduction)
-        self._host = HostStore(self._zero, mine, self.mesh, sharded)
-        rows = {name: self._host.rows(name) for name in mine}
+        trained = {name: parameter for name, parameter in self._parameters.items() if of_mine[name].trainable}
+        frozen = {name: parameter for name, parameter in self._parameters.items() if name not in trained}
+        of_trained = {name: of_mine[name] for name in trained}
+        placed = {name: mine[name] for name in trained}
+        self._reduction = Reduction(self.mesh, plan, placed, of_trained, self.parallel.sp, not sharded, self.device)
+        self._zero = Zero1(trained, of_trained, self._optim, master, data, self._reduction, self.device)
+        self._host = HostStore(self._zero, frozen, mine, self.mesh, sharded)
+        rows = {name: self._host.rows(name) for name in trained}
         self._zero.counted = self._reduction.counted(rows, self.device)
         # The data axes' mean is what ZeRO-1 takes, and the sum what the contract asks for.
         self._data_ranks = len(data[0])
@@ -188,8 +193,7 @@ class NeuronBackend:
 
     def _mine(self, batch: Batch) -> Batch:
         """This rank's positions of a microbatch; what is on the device has been cut already."""
-        cut = self.mesh.cp == 1 or batch.tokens.device.type == "xla"
-        return batch if cut else self._share.of(batch)
+        return batch if batch.tokens.device.type == "xla" else self._share.of(batch)
 
     @torch.no_grad()
     def clip_and_apply(self, lr: float) -> StepMetrics:
@@ -245,7 +249,7 @@ class NeuronBackend:
         window = list(tokens[-length:])
         padded = torch.tensor([window + [0] * (length - len(window))])
         positions = torch.arange(length).unsqueeze(0)
-        batch = self._mine(Batch(padded, padded, positions, torch.zeros_like(positions)))
+        batch = self._mine(Batch.undrawn(padded, padded, positions, torch.zeros_like(positions)))
         # The last token's row by a mask, not by its number: a number would be another graph for every length.
         last = (batch.positions[0] == len(window) - 1).float().unsqueeze(1).to(self.device)
         (sent,) = device.send([batch])

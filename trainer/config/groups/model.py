@@ -56,6 +56,10 @@ class ModelConfig:
     """Query, key and value projections carry a bias."""
     init_std: float = 0.02
     """Standard deviation of the initial weights."""
+    dropout: float = 0.0
+    """Share of the activations zeroed in training, behind the embedding, attention and feed-forward."""
+    frozen: list[str] = field(default_factory=list)
+    """Globs of parameters that are not trained, such as model.embed_tokens.weight or model.layers.[0-3].*."""
     loss_chunk_tokens: int = 1024
     """Tokens whose logits exist at the same time in the loss. Memory only."""
     published_parameters: int | None = None

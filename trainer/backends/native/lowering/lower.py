@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel
@@ -83,7 +84,8 @@ def _lower_stage(
         again = partial(recompute.covers, plan, parallel.recompute, parallel.recompute_every)
         tensor_parallel.lower(model, plan, local, Seam(groups["tp"], parallel.sp), again)
     if mesh.cp > 1:
-        context_parallel.lower(model, plan, Share(mesh.coordinate("cp"), mesh.cp), groups["cp"])
+        context_parallel.lower(model, plan, Share.of_rank(mesh, parallel.sp), groups["cp"])
+    _freeze(model, plan, names, torch.bfloat16 if precision == "bf16_mixed" else None)
     recompute.lower(model, plan, parallel.recompute, parallel.recompute_every)
     for name, canonical in names.items():
         if name != canonical:  # a tied head far from its embedding: a copy, which neither counts nor is written
@@ -96,6 +98,16 @@ def _lower_stage(
     rank, ranks = mesh.position(*DATA), mesh.size(*DATA)
     cut = {name: rows_of(placement, rank, ranks) for name, placement in placements.items()}
     return Stage(number, model, tied, names, cut, sharded)
+
+
+def _freeze(model: nn.Module, plan: Plan, names: Mapping[str, str], dtype: torch.dtype | None) -> None:
+    """What is not trained wants no gradient, and has no FP32 copy: it is in the dtype of the computation."""
+    rules = plan.match(names.values())
+    for name, parameter in model.named_parameters():
+        if not rules[names[name]].trainable:
+            parameter.requires_grad_(False)
+            if dtype is not None:
+                parameter.data = parameter.data.to(dtype)
 
 
 def _as_copy(placement: Placement) -> Placement:

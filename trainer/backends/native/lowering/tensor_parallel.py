@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 
 from trainer.backends.native.lowering.collectives import all_gather, enter, gather, leave, scatter
@@ -64,7 +65,9 @@ def lower(
     cut_parameters(model, placements)
     for name, rule in rules.items():
         if rule.cut == "row":
-            model.get_submodule(name.rpartition(".")[0]).register_forward_hook(seam.leaving)
+            linear = model.get_submodule(name.rpartition(".")[0])
+            linear.register_forward_hook(seam.leaving)
+            _bias_last(linear)
     for path in blocks(rules):
         block = model.get_submodule(path)
         if seam.sequence and not recomputed(path):
@@ -72,6 +75,13 @@ def lower(
         else:
             block.register_forward_pre_hook(seam.entering)
     _cut_vocabulary(model, plan, placements, seam)
+
+
+def _bias_last(linear: Any) -> None:
+    """A linear adds its bias to the ranks' sum, whose hook is there already: before it, every rank would add one."""
+    if linear.bias is not None:
+        linear.forward = lambda x: F.linear(x, linear.weight)
+        linear.register_forward_hook(lambda _, __, summed: summed + linear.bias)
 
 
 def blocks(rules: Mapping[str, Rule]) -> list[str]:

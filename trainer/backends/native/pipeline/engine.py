@@ -62,8 +62,8 @@ class Pipeline:
     ) -> None:
         """modules: this rank's stages by their number among all ``stages``; stage s lives on rank s % group size.
 
-        Each takes (tokens or activations, labels, positions, document_ids) and returns (activations, or the summed
-        loss on the last stage; number of targets), as CausalLM does; ``logits`` likewise without the labels.
+        Each takes a Batch's fields, with activations for tokens behind the first, and returns (activations, or the
+        summed loss on the last stage; number of targets), as CausalLM does; ``logits`` likewise without the labels.
         activation: (batch, seq) -> shape of the activations sent between stages; dtype: theirs.
         kind: 1f1b | interleaved_1f1b | interleaved_zero_bubble. after_weights: see Stage.
         """
@@ -146,7 +146,7 @@ class Pipeline:
 
         def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
             nonlocal count
-            out, count = module(x, batch.labels, batch.positions, batch.document_ids)
+            out, count = module(x, batch.labels, batch.positions, batch.document_ids, batch.keys)
             return out
 
         loss = self._relay(run, batch.tokens)

@@ -29,11 +29,14 @@ class StageModule(nn.Module):
         self.module, self.last = module, last
         self.scale = 1.0
 
-    def forward(
-        self, x: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor
-    ) -> torch.Tensor:
-        """Tokens or activations -> activations, or on the last stage FP32 [1]: the summed loss times the scale."""
-        out, _ = self.module(x, labels, positions, document_ids)
+    def forward(self, x: torch.Tensor, **fields: torch.Tensor) -> torch.Tensor:
+        """Tokens or activations, and the other fields of a Batch -> activations, or on the last stage FP32 [1]: the
+        summed loss times the scale.
+        """
+        out, _ = self.module(x, **fields)
+        if not out.requires_grad and torch.is_grad_enabled():
+            # Nothing is trained up to here: the gradient that the next stage sends ends here, and torch wants a place.
+            out = out.detach().requires_grad_()
         if self.last:
             # One dim, because torch concatenates the microbatches' outputs; a new tensor, because torch frees the graph
             # by detaching outputs in place, except views.

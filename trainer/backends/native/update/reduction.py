@@ -19,8 +19,9 @@ from trainer.parallel.plan import Plan
 class Reduction:
     """Made once; makes process groups, so every rank of the world has to make it.
 
-    placements: by canonical name, of the tensors that the optimizer has. sharded: ZeRO has summed them over the data
-    axes. sequence: sequence parallelism is on. tied: the last stage's head is the first stage's embedding.
+    placements: by canonical name, of the tensors that the optimizer has: nothing else has a gradient. sharded: ZeRO has
+    summed them over the data axes. sequence: sequence parallelism is on. tied: the last stage's head is the first
+    stage's embedding.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class Reduction:
         self._partial = [name for name, rule in rules.items() if rule.is_partial(mesh.tp, sequence)]
         self._shared = shared_heads(plan, lay_out(plan.heads, mesh.tp), placements, mesh) if mesh.tp > 1 else []
         self._ends = ends_of_pipeline(mesh) if tied and mesh.pp > 1 else None
-        self._tied = [f"{plan.embedding}.weight"] if self._ends is not None else []
+        tied_name = f"{plan.embedding}.weight"
+        self._tied = [tied_name] if self._ends is not None and tied_name in placements else []
 
     def __call__(self, optimizer: Optimizer) -> None:
         """Sum the optimizer's gradients over the ranks that share them, in place."""
@@ -47,9 +49,9 @@ class Reduction:
         add_copies(self._shared, optimizer.gradient)
         if self._partial:
             sum_over([optimizer.gradient(name) for name in self._partial], self._groups["tp"])
-        if self._ends is not None:
+        if self._ends is not None and self._tied:
             sum_over([optimizer.gradient(name) for name in self._tied], self._ends)
-        if "data" in self._groups and not self._sharded:
+        if "data" in self._groups and not self._sharded and optimizer.gradients.numel():
             dist.all_reduce(optimizer.gradients, group=self._groups["data"])
 
     def norm(self, optimizer: Optimizer) -> torch.Tensor:

@@ -51,12 +51,12 @@ class Layers:
             reduce_dtype=self.dtype,
         )
 
-    def row(self, local_inputs: int, outputs: int) -> RowParallelLinear:
-        """[..., local_inputs] -> [..., outputs], summed over the ranks."""
+    def row(self, local_inputs: int, outputs: int, bias: bool = False) -> RowParallelLinear:
+        """[..., local_inputs] -> [..., outputs], summed over the ranks; the bias is added to the sum."""
         return RowParallelLinear(
             local_inputs * self.tp,
             outputs,
-            bias=False,
+            bias=bias,
             input_is_parallel=True,
             dtype=self.dtype,
             device=torch.device("meta"),

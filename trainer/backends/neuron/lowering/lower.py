@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from trainer.backends.base import BuildModel
 from trainer.backends.neuron.lowering.attention import GatheredAttention, flash_attend, plain_attend
+from trainer.backends.neuron.lowering.freeze import freeze
 from trainer.backends.neuron.lowering.layers import Layers
 from trainer.backends.neuron.lowering.local import Local, fuse
 from trainer.backends.neuron.lowering.model import LoweredLM
@@ -23,7 +24,7 @@ class Options:
     """What the lowering has to know besides the plan.
 
     recompute: activations are kept for a layer's input only, in every ``recompute_every``-th layer. flash: attention by
-    the NKI kernel. share: this rank's positions, and the group, under context parallelism.
+    the NKI kernel. share: this rank's positions, and the group, under context parallelism. pipeline: it will be cut.
     """
 
     tp: int
@@ -34,6 +35,7 @@ class Options:
     recompute_every: int = 1
     flash: bool = False
     share: tuple[Any, Any] | None = None
+    pipeline: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
     kept = {name: locals_[name] for name, _ in lowered.named_parameters()}
     if model.config.tied:  # a pipeline's last stage has a second copy, by this name
         kept["lm_head.weight"] = replace(locals_["model.embed_tokens.weight"], copy=True)
-    return Lowered(lowered, kept, {name: rules[local.pieces[0].name] for name, local in kept.items()})
+    of_kept = {name: rules[local.pieces[0].name] for name, local in kept.items()}
+    freeze(lowered, of_kept, options.pipeline)
+    return Lowered(lowered, kept, of_kept)
 
 
 def _lower_attention(
@@ -78,16 +82,10 @@ def _lower_attention(
     layers: Layers,
     locals_: dict[str, Local],
 ) -> None:
-    kinds = ["weight", "bias"] if module.q_proj.bias is not None else ["weight"]
-    for kind in kinds:
-        names = [f"{path}.{projection}.{kind}" for projection in ("q_proj", "k_proj", "v_proj")]
-        locals_[f"{path}.qkv_proj.{kind}"] = fuse(names, placements, rules)
-    widths = [piece.rows for piece in locals_[f"{path}.qkv_proj.weight"].pieces]
-    module.qkv_proj = layers.column(module.q_proj.in_features, sum(widths), bias=len(kinds) > 1)
-    module.project = _split(module.qkv_proj, widths)
-    del module.q_proj, module.k_proj, module.v_proj
-    out = placements[f"{path}.o_proj.weight"].local_shape
-    module.o_proj = layers.row(out[1], out[0])
+    _lower_columns(
+        module, path, ("q_proj", "k_proj", "v_proj"), "qkv_proj", "project", placements, rules, layers, locals_
+    )
+    _lower_row(module, path, "o_proj", placements, layers)
 
 
 def _lower_feed_forward(
@@ -98,14 +96,47 @@ def _lower_feed_forward(
     layers: Layers,
     locals_: dict[str, Local],
 ) -> None:
-    names = [f"{path}.{projection}.weight" for projection in ("gate_proj", "up_proj")]
-    fused = locals_[f"{path}.gate_up_proj.weight"] = fuse(names, placements, rules)
-    widths = [piece.rows for piece in fused.pieces]
-    module.gate_up_proj = layers.column(module.gate_proj.in_features, sum(widths))
-    module.gate_and_up = _split(module.gate_up_proj, widths)
-    del module.gate_proj, module.up_proj
-    out = placements[f"{path}.down_proj.weight"].local_shape
-    module.down_proj = layers.row(out[1], out[0])
+    _lower_columns(
+        module, path, ("gate_proj", "up_proj"), "gate_up_proj", "gate_and_up", placements, rules, layers, locals_
+    )
+    _lower_row(module, path, "down_proj", placements, layers)
+
+
+def _lower_columns(
+    module: Any,
+    path: str,
+    parts: Sequence[str],
+    fused: str,
+    method: str,
+    placements: Mapping[str, Placement],
+    rules: Mapping[str, Rule],
+    layers: Layers,
+    locals_: dict[str, Local],
+) -> None:
+    """One layer for several linears of one input, in the place of the method that calls them; where some are trained
+    and others not, a layer for each.
+    """
+    kinds = ["weight", "bias"] if getattr(module, parts[0]).bias is not None else ["weight"]
+    names = {kind: [f"{path}.{part}.{kind}" for part in parts] for kind in kinds}
+    if any(len({rules[name].trainable for name in of_kind}) > 1 for of_kind in names.values()):
+        for part in parts:
+            linear = getattr(module, part)
+            rows = placements[f"{path}.{part}.weight"].local_shape[0]
+            setattr(module, part, layers.column(linear.in_features, rows, bias=len(kinds) > 1))
+        return
+    for kind in kinds:
+        locals_[f"{path}.{fused}.{kind}"] = fuse(names[kind], placements, rules)
+    widths = [piece.rows for piece in locals_[f"{path}.{fused}.weight"].pieces]
+    layer = layers.column(getattr(module, parts[0]).in_features, sum(widths), bias=len(kinds) > 1)
+    setattr(module, fused, layer)
+    setattr(module, method, _split(layer, widths))
+    for part in parts:
+        delattr(module, part)
+
+
+def _lower_row(module: Any, path: str, name: str, placements: Mapping[str, Placement], layers: Layers) -> None:
+    out = placements[f"{path}.{name}.weight"].local_shape
+    setattr(module, name, layers.row(out[1], out[0], bias=getattr(module, name).bias is not None))
 
 
 def _split(layer: nn.Module, widths: list[int]) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:

@@ -16,7 +16,7 @@ from torch import nn
 from trainer.backends.neuron.lowering.recompute import checkpoint
 from trainer.batch import IGNORED_LABEL
 
-INPUTS = ("tokens", "labels", "positions", "document_ids", "weights")
+INPUTS = ("tokens", "labels", "positions", "document_ids", "keys", "weights")
 """Of ``forward``: what a pipeline hands to its stages, each cut into microbatches along dim 0."""
 
 
@@ -32,14 +32,17 @@ class LoweredLayer(nn.Module):
         self.__dict__["compute"] = layer.forward
         self.recompute = recompute
 
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor, keys: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape."""
+        others = (positions, document_ids) if keys is None else (positions, document_ids, keys)
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, positions, document_ids)
-        return self._forward(x, positions, document_ids)
+            return checkpoint(self._forward, x, *others)
+        return self._forward(x, *others)
 
-    def _forward(self, x: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
-        context: Any = self.__dict__["context"](positions, document_ids)
+    def _forward(self, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        context: Any = self.__dict__["context"](*others)
         result: torch.Tensor = self.__dict__["compute"](x, context)
         return result
 
@@ -62,7 +65,7 @@ class LoweredDecoder(nn.Module):
 
     def __init__(self, decoder: Any, recomputed: frozenset[str]) -> None:
         super().__init__()
-        self.embed_tokens = decoder.embed_tokens
+        self.embed_tokens, self.embed_dropout = decoder.embed_tokens, decoder.embed_dropout
         self.layers = nn.ModuleDict(
             {name: LoweredLayer(layer, decoder, name in recomputed) for name, layer in decoder.layers.items()}
         )
@@ -76,11 +79,17 @@ class LoweredDecoder(nn.Module):
         rotary.derive_buffers()
         rotary.inverse_frequencies = rotary.inverse_frequencies.to(device)
 
-    def forward(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        document_ids: torch.Tensor,
+        keys: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """[batch, seq] -> [batch, seq, hidden]."""
-        x: torch.Tensor = self.embed_tokens(tokens)
+        x: torch.Tensor = self.embed_dropout(self.embed_tokens(tokens), keys)
         for layer in self.layers.values():
-            x = layer(x, positions, document_ids)
+            x = layer(x, positions, document_ids, keys)
         normed: torch.Tensor = self.norm(x)
         return normed
 
@@ -100,10 +109,11 @@ class LoweredLM(nn.Module):
         labels: torch.Tensor,
         positions: torch.Tensor,
         document_ids: torch.Tensor,
+        keys: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
         """The fields of a Batch, and FP32 weights [batch] -> the weighted sum of the loss (nats), FP32 scalar."""
-        hidden = self.model(tokens, positions, document_ids)
+        hidden = self.model(tokens, positions, document_ids, keys)
         loss: torch.Tensor = self.loss(self.lm_head(hidden), labels, weights)
         return loss
 

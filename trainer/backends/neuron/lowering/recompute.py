@@ -12,7 +12,8 @@ def checkpoint(function: Callable[..., torch.Tensor], x: torch.Tensor, *others: 
     """``function(x, *others)`` now, and again in the backward pass instead of keeping what it made.
 
     torch_xla's own version puts optimization barriers around the second run, without which the compiler would merge it
-    with the first and keep everything. Reentrant, so x has to require grad; nothing in a layer draws random numbers.
+    with the first and keep everything. Reentrant, so x has to require grad (freeze.py sees to it); a layer's dropout is
+    a function of its inputs, so no generator has to be set back.
     """
     if x.device.type != "xla":
         result = torch.utils.checkpoint.checkpoint(function, x, *others, use_reentrant=True, preserve_rng_state=False)

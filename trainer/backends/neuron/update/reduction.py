@@ -23,7 +23,7 @@ BUCKET_ELEMENTS = BUCKET_MB * 2**20 // 4
 
 
 class Reduction:
-    """Made once for the parameters of a rank (by their lowered names).
+    """Made once for the parameters of a rank that are trained (by their lowered names).
 
     sequence: sequence parallelism is on. replicated: without ZeRO-1 the data axes are summed here.
     """
@@ -85,7 +85,7 @@ class Reduction:
             factor: torch.Tensor | float = 0.0 if local.copy else share
             if self._rules[name].dim is None:
                 factor = factor / self._mesh.tp
-            elif self._copies is not None and len(local.pieces) == 3:
+            elif self._copies is not None and any(piece.rule.cut == "kv" for piece in local.pieces):
                 factor = _rows_that_count(local, *rows[name]).to(device) * factor
             if isinstance(factor, torch.Tensor) or factor != 1.0:
                 found[name] = factor

@@ -17,25 +17,38 @@ class HostStore:
     """Host copies of this rank's shards, refreshed from the device or written back to it.
 
     sharded: ZeRO-1 has cut the shards over the data axes; else its ranks hold the same and take turns at writing.
+    frozen: what is not trained, which every rank holds as it computes with it.
     """
 
-    def __init__(self, zero: Zero1, locals_: Mapping[str, Local], mesh: Mesh, sharded: bool) -> None:
-        self._zero, self._locals, self._mesh, self._sharded = zero, locals_, mesh, sharded
+    def __init__(
+        self,
+        zero: Zero1,
+        frozen: Mapping[str, torch.Tensor],
+        locals_: Mapping[str, Local],
+        mesh: Mesh,
+        sharded: bool,
+    ) -> None:
+        self._zero, self._frozen, self._locals, self._mesh, self._sharded = zero, frozen, locals_, mesh, sharded
         self._position = mesh.position(*DATA)
         self._masters: dict[str, torch.Tensor] = {}
         self._moments: dict[str, torch.Tensor] = {}
 
     def rows(self, name: str) -> tuple[int, int]:
         """The rows of a parameter that this rank's shard has; past its end there is only padding."""
-        ranks = self._mesh.size(*DATA) if self._sharded else 1
-        return shard_rows(self._locals[name].shape[0], self._position if self._sharded else 0, ranks)
+        sharded = self._sharded and name not in self._frozen
+        ranks = self._mesh.size(*DATA) if sharded else 1
+        return shard_rows(self._locals[name].shape[0], self._position if sharded else 0, ranks)
 
     def _devices(self) -> Iterator[tuple[dict[str, torch.Tensor], str, torch.Tensor]]:
         """(host tensors, key among them, the device's tensor)."""
-        for name, shard in self._zero.shards.items():
-            yield self._masters, name, shard.data
+        for name, tensor in self._weights():
+            yield self._masters, name, tensor
         for moment, name, tensor in self._zero.moments():
             yield self._moments, f"{moment}.{name}", tensor
+
+    def _weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, weight in {**self._zero.shards, **self._frozen}.items():
+            yield name, weight.data
 
     def pull(self) -> Store:
         """Copy everything to the host, by boxes."""
@@ -50,8 +63,8 @@ class HostStore:
 
     def blank(self) -> Store:
         """The masters' places, zeroed, without reading the device; moments stay as they are there."""
-        for name, shard in self._zero.shards.items():
-            self._masters[name] = torch.zeros(shard.shape, dtype=shard.dtype)
+        for name, weight in self._weights():
+            self._masters[name] = torch.zeros(weight.shape, dtype=weight.dtype)
         return Store(dict(self._placed(self._masters, "")), {})
 
     def push(self) -> None:
@@ -71,9 +84,9 @@ class HostStore:
             yield from self._placed(of_this, f"{moment}.")
 
     def _placed(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> Iterator[tuple[str, Placed]]:
-        turns = 1 if self._sharded else self._mesh.size(*DATA)
-        mine = 0 if self._sharded else self._position
         for index, (name, tensor) in enumerate(tensors.items()):
+            alone = self._sharded and name not in self._frozen
+            turns, mine = (1, 0) if alone else (self._mesh.size(*DATA), self._position)
             for canonical, placement, boxes in self._locals[name].boxes(*self.rows(name)):
                 written = tuple(replace(box, writer=box.copy == 0 and index % turns == mine) for box in boxes)
                 yield prefix + canonical, Placed(tensor, written, placement.shape)

@@ -27,6 +27,8 @@ class Zero1(NeuronZero1Optimizer):
     before: sums gradients over ranks that ZeRO-1 knows nothing of, in place, before
     ZeRO-1 takes the data axes' mean.
     counted: FP32 factors for the squares of a shard's gradient, broadcastable to it; 1 where a parameter is missing.
+    device: where the parameters are. A pipeline stage may have nothing to train: a parameter of no use stands in then,
+    because the norm and the mask are collective.
     Gradients accumulate in ``main_grad`` (of the masters' dtype), which exists from the start: the first microbatch has
     the same graph as the others.
     """
@@ -39,12 +41,14 @@ class Zero1(NeuronZero1Optimizer):
         dtype: torch.dtype,
         groups: list[list[int]],
         before: Callable[[Mapping[str, torch.Tensor]], None],
+        device: torch.device,
     ) -> None:
         self.clip_norm, self._before = config.clip_norm, before
         self.counted: Mapping[str, torch.Tensor | float] = {}
         self._lr = self._loss = torch.zeros(1)
+        unused = nn.Parameter(torch.zeros(len(groups[0]), dtype=torch.float32, device=device))
         super().__init__(
-            parameter_groups(parameters, rules, config.weight_decay),
+            parameter_groups(parameters, rules, config.weight_decay) or [{"params": [unused], "weight_decay": 0.0}],
             DeviceAdamW,
             optimizer_dtype=dtype,
             grad_clipping=True,
@@ -73,6 +77,7 @@ class Zero1(NeuronZero1Optimizer):
             (self._names[id(whole)], shard)
             for group, shards in pairs
             for whole, shard in zip(group["params"], shards["params"], strict=True)
+            if id(whole) in self._names
         ]
 
     def update(self, lr: torch.Tensor, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
