@@ -5,11 +5,16 @@ A name says everything: ``dp2-tp2-sp-pp2-zb-zero1-full-every2-padded``. Its part
 dpN tpN ppN cpN       sizes of the axes             sp      sequence parallelism
 interleaved, zb       two stages a rank (else 1F1B) cutsA.B layers of the stages (else balanced by cost)
 zeroN                 stage of ZeRO                 selective, full, everyN: recomputation
-padded                the model below whose heads no number of ranks divides (else the tied one)
-dropout               the latter with dropout         microN  samples of a microbatch
+microN                samples of a microbatch
+
+Last, a model (else a small tied one):
+
+padded                one whose heads no number of ranks divides
+qknorm                a family of a user's own: QK norm, LayerNorm with biases (tests/qk_norm.py)
+dropout               the same with dropout
+rowbias               another such family: a bias behind attention's last matrix (tests/row_bias.py)
 frozen                half of it is not trained: the embedding, and the layers that a pipeline's first stage has
 mixed                 the padded one, of whose every block a half is not trained
-qknorm                the tied one as a family of a user's own: QK norm, LayerNorm with biases (tests/qk_norm.py)
 """
 
 from __future__ import annotations
@@ -34,10 +39,19 @@ TIED = ModelConfig(hidden=64, layers=5, heads=4, kv_heads=2, mlp=96, vocab=512, 
 PADDED = replace(TIED, hidden=72, heads=9, kv_heads=3, tied=False, qkv_bias=True)
 """On 2 ranks a head is held twice; on 4 there is padding besides."""
 OWN = replace(TIED, family="tests.qk_norm:family")
+ROW_BIAS = replace(TIED, family="tests.row_bias:family")
 DROPOUT = replace(OWN, dropout=0.1)
 FROZEN = replace(TIED, tied=False, frozen=["model.embed_tokens.weight", "model.layers.[01].*"])
 MIXED = replace(PADDED, frozen=["*.q_proj.weight", "*.k_proj.*", "*.gate_proj.*", "*.input_layernorm.*"])
-MODELS = {"": TIED, "padded": PADDED, "qknorm": OWN, "dropout": DROPOUT, "frozen": FROZEN, "mixed": MIXED}
+MODELS = {
+    "": TIED,
+    "padded": PADDED,
+    "qknorm": OWN,
+    "rowbias": ROW_BIAS,
+    "dropout": DROPOUT,
+    "frozen": FROZEN,
+    "mixed": MIXED,
+}
 SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
 
 

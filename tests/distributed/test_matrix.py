@@ -27,7 +27,7 @@ QUICK = {
         "tp2-sp-cp2-full-micro1-dropout",
         "pp2-interleaved-micro4-dropout",
         "pp2-zb-frozen",
-        "dp2-tp2-sp-zero1-full-mixed",
+        "dp2-tp2-sp-full-mixed",
     ],
     "bf16_mixed": ["tp2-sp-pp2-interleaved-padded", "dp2-zero3-selective-frozen"],
 }
@@ -75,6 +75,7 @@ FULL = {
         "dp2-tp2-sp-cp2-zero3-selective",
         "dp2-tp2-sp-pp2-interleaved-zero1-full-every2",
         "dp2-pp2-cp2-interleaved-zero1-selective",
+        "tp2-sp-selective-rowbias",
         "dp2-dropout",
         "dp2-micro4-dropout",
         "tp2-dropout",

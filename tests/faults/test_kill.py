@@ -35,6 +35,8 @@ def test_killed_three_times_equals_never_killed(tmp_path: Path, processes: int, 
         "precision.cpu_fallback=null",
         "data.sources=[{paths: [corpus]}]",
         "evaluation.every_steps=15",
+        "model.dropout=0.1",
+        "model.frozen=[model.layers.0.mlp.*]",
     ]
     if precision != "fp32":  # minutes where a CPU has no BF16
         common.append("train.tokens_per_step=512")

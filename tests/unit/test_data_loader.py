@@ -36,7 +36,7 @@ def loader(corpus: Corpus, rank: int = 0, size: int = 1, microbatch: int = 2, **
 
 
 def rows(step: StepBatch) -> torch.Tensor:
-    """All fields of all samples of a step, [4, samples, seq_len]."""
+    """All fields of all samples of a step, [5, samples, seq_len]."""
     return torch.stack([torch.cat(list(field)) for field in zip(*step.microbatches, strict=True)])
 
 

@@ -8,7 +8,6 @@ pass, a recomputation and another layout work out the same mask (trainer.batch s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -74,19 +73,22 @@ def locate(model: nn.Module) -> None:
             module.place = path
 
 
+KEY = "model.family"
+RULE = "draws come from trainer.models.dropout.Dropout, which gives every layout the same ones"
+REMEDY = "Dropout(p, size), called with the batch's keys: docs/extending.md"
+
+
+def drawn(family: str, what: str) -> Problem:
+    """What is wrong with a model that draws from torch's generator. what: the evidence."""
+    return Problem(KEY, family, f"{RULE}; {what}", REMEDY)
+
+
 DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU)
 """Modules of torch that draw from its generator in training."""
 
 
-def refuse_generators(model: nn.Module, key: str, value: object) -> None:
-    """Raise ConfigError for modules that draw from torch's generator: other layouts would train another model."""
-    problems = list(_drawing(model, key, value))
-    if problems:
-        raise ConfigError(problems[:1])
-
-
-def _drawing(model: nn.Module, key: str, value: object) -> Iterator[Problem]:
+def refuse_generators(model: nn.Module, family: str) -> None:
+    """Raise ConfigError for a module that draws from torch's generator: other layouts would train another model."""
     for path, module in model.named_modules():
         if isinstance(module, DRAWING) and getattr(module, "p", True):
-            rule = f"draws come from trainer.models.dropout.Dropout; {path} is torch's {type(module).__name__}"
-            yield Problem(key, value, rule, "Dropout(p, size), called with the batch's keys: docs/extending.md")
+            raise ConfigError(drawn(family, f"{path} is torch's {type(module).__name__}"))

@@ -42,7 +42,7 @@ def family_of(config: ModelConfig) -> Family:
         raise ConfigError(Problem(KEY, config.family, rule, "see docs/extending.md"))
     with torch.device("meta"):
         model: Any = made.build()
-    refuse_generators(model, KEY, config.family)
+    refuse_generators(model, config.family)
     if not config.frozen:
         return made
     return replace(made, plan=made.plan.freezing(config.frozen, model.canonical_names().values()))

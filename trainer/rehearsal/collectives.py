@@ -17,7 +17,7 @@ JOINED = {DATA: "data", AXES: "world"}
 
 
 class Key(NamedTuple):
-    """phase: forward_backward | update. axis: tp, cp, dp, pp, data, or several joined by ``+``.
+    """phase: set_up | forward_backward | update. axis: tp, cp, dp, pp, data, or several joined by ``+``.
     kind: all_reduce, all_gather, reduce_scatter, broadcast, all_to_all, send, recv.
     """
 
@@ -82,7 +82,7 @@ class Ledger:
     """Collectives so far. mesh: tells a group's axes from its ranks."""
 
     mesh: Mesh
-    phase: str = "forward_backward"
+    phase: str = "set_up"
     entries: dict[Key, Traffic] = field(default_factory=dict)
     _axes: dict[tuple[int, ...], str] = field(default_factory=dict)
 

@@ -10,6 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.errors import ConfigError
+from trainer.models.dropout import drawn
 from trainer.rehearsal.collectives import Ledger
 from trainer.rehearsal.flops import FlopCounter
 from trainer.rehearsal.memory import LiveBytes
@@ -17,6 +19,7 @@ from trainer.rehearsal.shortcut import Shortcut
 
 _DEVICE = torch.ops.prim.device.default
 
+ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 Record = Callable[[Any, Any], None]
 
 
@@ -53,4 +56,16 @@ class Watch(TorchDispatchMode):
         return result
 
     def _recorder(self, func: Any) -> Record | None:
+        # Attention's kernel has the tag but takes no dropout on the CPU: with some, other operators run.
+        if torch.Tag.nondeterministic_seeded in func.tags and func.overloadpacket is not ATTENTION:
+            return self._refuse_in_a_step(func)
         return self.ledger.recorder(func) or self.flops.recorder(func)
+
+    def _refuse_in_a_step(self, func: Any) -> Record:
+        """Modules draw when they are made, which means nothing; a draw in a step is another one in every layout."""
+
+        def refuse(args: Any, result: Any) -> None:
+            if self.ledger.phase == "forward_backward":
+                raise ConfigError(drawn(str(func), "this operator of a step draws from torch's generator"))
+
+        return refuse

@@ -24,7 +24,7 @@ from trainer.run.signals import StopRequest
 from trainer.training.collective import on_rank_zero
 from trainer.training.evaluation import Evaluator
 from trainer.training.nonfinite import count_nonfinite
-from trainer.training.step import Agreement, agree, train_step
+from trainer.training.step import Agreement, agree, train_step, watched_step
 
 EXTRACTED_STEPS = 3
 """Steps that show every graph of training to neuron_parallel_compile; the guard's warm-up and one more."""
@@ -90,7 +90,7 @@ class Trainer:
             agreed = agree(self.backend, batch, stop is not None and stop.requested, self.failure is not None)
             lr = self.learning_rate()
             watch.charge_rest()  # waiting for other ranks is not compute
-            metrics = train_step(self.backend, batch, agreed.target_tokens, lr)
+            metrics = self._take(batch, agreed.target_tokens, lr)
             watch.lap("compute")
             self.advance(batch)
             seconds = watch.close()
@@ -101,6 +101,11 @@ class Trainer:
             paused = time.perf_counter()
             yield agreed
             watch.exclude(time.perf_counter() - paused)
+
+    def _take(self, batch: StepBatch, targets: int, lr: float) -> StepMetrics:
+        if self.state.step == self.first_step:
+            return watched_step(self.backend, batch, targets, lr, self.config.model.family)
+        return train_step(self.backend, batch, targets, lr)
 
     @property
     def last_step(self) -> int:

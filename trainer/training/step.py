@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from trainer.backends.base import Backend, StepMetrics
 from trainer.batch import StepBatch
+from trainer.errors import ConfigError
+from trainer.models.dropout import drawn
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,16 @@ def train_step(backend: Backend, batch: StepBatch, target_tokens: int, lr: float
     """
     backend.forward_backward(batch.microbatches, scale=1.0 / max(1, target_tokens))
     return backend.clip_and_apply(lr)
+
+
+def watched_step(backend: Backend, batch: StepBatch, target_tokens: int, lr: float, family: str) -> StepMetrics:
+    """The first step of a launch: raises ConfigError, on every rank, where any drew from the host's generator.
+
+    Such a draw depends on the layout and cannot be repeated in a recomputation. family: model.family.
+    """
+    before = torch.get_rng_state()
+    metrics = train_step(backend, batch, target_tokens, lr)
+    (ranks,) = backend.host_sum([int(not torch.equal(before, torch.get_rng_state()))])
+    if ranks:
+        raise ConfigError(drawn(family, f"in the first step {ranks} ranks drew from torch's generator"))
+    return metrics

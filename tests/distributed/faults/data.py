@@ -15,6 +15,7 @@ from trainer.backends.native.lowering.fully_sharded import FullySharded
 from trainer.backends.native.update.optimizer import Optimizer
 from trainer.backends.native.update.reduction import Reduction
 from trainer.batch import IGNORED_LABEL, Batch
+from trainer.data.loader import TrainLoader
 
 
 @fault
@@ -46,6 +47,13 @@ def last_microbatch_only() -> None:
         self._loss.copy_(whole)
 
     NativeBackend.forward_backward = forward_backward  # type: ignore[method-assign]
+
+
+@fault
+def draws_counted_from_the_share() -> None:
+    """Dropout's keys by the sample's number on this rank, not in the run."""
+    original = TrainLoader._keyed
+    TrainLoader._keyed = lambda self, row, number: original(self, row, number - self._slice.start)  # type: ignore[method-assign]
 
 
 @fault

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from tests.distributed.faults.registry import after, fault, nothing, same
+from trainer.backends.common.share import Share
 from trainer.backends.native.backend import NativeBackend
 from trainer.backends.native.lowering import lower as lowering
 from trainer.backends.native.lowering import tensor_parallel
@@ -108,3 +109,15 @@ def embedding_rows_shifted_in_evaluation() -> None:
         return original(self, tokens if torch.is_grad_enabled() else (tokens - 1).clamp(min=0))
 
     VocabularyEmbedding.forward = forward  # type: ignore[method-assign]
+
+
+@fault
+def draws_of_another_part() -> None:
+    """Every rank drops what the first part of the sequence drops."""
+    original = Share.of
+    Share.of = lambda self, batch: original(replace(self, part=0), batch)  # type: ignore[method-assign]
+
+
+@fault
+def row_bias_added_by_every_rank() -> None:
+    tensor_parallel._bias_last = nothing  # type: ignore[assignment]
