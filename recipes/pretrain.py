@@ -33,6 +33,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
         from recipes.rehearse import rehearse_run
 
         return rehearse_run(config, derived)
+    family = family_of(config.model)  # first of all: what it refuses is refused before ranks meet and text is read
     backend = make_backend(config, derived, world)
     backend.setup()
     directory = RunDirectory(run_path(config), result=None)
@@ -44,7 +45,6 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             return ExitCode.DONE
         say = partial(print, flush=True) if not world.rank else None
         corpus = on_every_rank(backend, partial(prepare_corpus, config.data, config.model.vocab, say))
-        family = family_of(config.model)
         backend.shard(family.build, family.plan, config.precision.mode)
         initialise = Initialiser(family.plan, config.seed)
         here, allowed = backend.facts().topology(backend.mesh), config.resume.allow

@@ -37,7 +37,10 @@ def refuse_other_shapes(directory: Path, tensors: Mapping[str, Placed]) -> None:
             rule = (
                 f"{directory.parent.name} holds {name} with shape {stored.get(name)}, this model wants {placed.shape}"
             )
-            raise ConfigError(Problem("model", name, rule, "restore the model's dimensions, or use another run.name"))
+            remedy = "restore the model's dimensions, or use another run.name"
+            if name not in stored and directory.name == PARTS[1]:
+                remedy = "if it was frozen, restore model.frozen: what was not trained has no moments"
+            raise ConfigError(Problem("model", name, rule, remedy))
 
 
 def load_checkpoint(checkpoint: Path, store: Store, process_group: dist.ProcessGroup | None = None) -> TrainState:
