@@ -52,7 +52,7 @@ def linears(tp: int) -> dict[str, Any]:
 
     for (style, sequence), (word, dtype), wide in itertools.product(sequence_styles(), dtypes(tp), (False, True)):
         cut = sequence.get("sequence_dimension")
-        # Without sequence parallelism NxD needs reduce_dtype = dtype (its defect S1).
+        # Without sequence parallelism NxD needs reduce_dtype = dtype (its defect input_gradient_not_reduced).
         shared = {"dtype": dtype, "reduce_dtype": torch.float32 if wide else dtype, **sequence}
         if cut is not None or not wide or dtype == torch.float32:
             build = lambda kw=shared: layers.ColumnParallelLinear(HIDDEN, WIDE, gather_output=False, **kw)  # noqa: E731

@@ -34,7 +34,10 @@ def everywhere(tensor: torch.Tensor, dim: int = 0) -> torch.Tensor:
 
 
 def input_gradient(mended: bool) -> dict[str, Any]:
-    """S1: the gradient of a BF16 column layer's input, beside this rank's own term of it and the sum over ranks."""
+    """The gradient of a BF16 column layer's input, beside this rank's own term of it and the sum over ranks.
+
+    Of input_gradient_not_reduced.
+    """
     begin(tp=2)
     kind = {"dtype": torch.bfloat16, "reduce_dtype": torch.bfloat16} if mended else {"dtype": torch.bfloat16}
     layer = ColumnParallelLinear(16, 32, bias=False, gather_output=False, **kind)
@@ -48,7 +51,10 @@ def input_gradient(mended: bool) -> dict[str, Any]:
 
 
 def fused_marks() -> dict[str, Any]:
-    """S3: whether a fused QKV weight says that it is sharded; the norm of a gradient of ones over its true norm."""
+    """Whether a fused QKV weight says that it is sharded; the norm of a gradient of ones over its true norm.
+
+    Of fused_weight_unmarked.
+    """
     begin(tp=2)
     layers = {
         fused: GQAQKVColumnParallelLinear(16, [32, 16], bias=False, gather_output=False, fuse_qkv=fused)
@@ -70,7 +76,10 @@ def fused_marks() -> dict[str, Any]:
 
 
 def smoothed_loss(smoothing: float) -> dict[str, Any]:
-    """S5: the loss under label smoothing, of four tokens."""
+    """The loss under label smoothing, of four tokens.
+
+    Of smoothed_loss_wrong.
+    """
     place, tp = begin(tp=2)
     logits, target = torch.randn(4, 32), torch.tensor([1, 30, 17, 2])
     shard = logits.chunk(tp, -1)[place].clone()
@@ -88,7 +97,10 @@ def smoothed_loss(smoothing: float) -> dict[str, Any]:
 
 
 def adapter_gradient() -> dict[str, Any]:
-    """S6: the gradient of the replicated half of a LoRA adapter under sequence parallelism."""
+    """The gradient of the replicated half of a LoRA adapter under sequence parallelism.
+
+    Of adapter_gradient_partial.
+    """
     place, tp = begin(tp=2)
 
     class Model(nn.Module):
@@ -123,7 +135,10 @@ def _farthest(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def strided_groups() -> dict[str, Any]:
-    """P1: groups of four on 32 ranks, and what happens with two pipeline stages."""
+    """Groups of four on 32 ranks, and what happens with two pipeline stages.
+
+    Of strided_groups_of_four.
+    """
     os.environ["LOCAL_WORLD_SIZE"] = "32"
     dist.init_process_group("fake", rank=0, world_size=32, store=FakeStore())
     groups = parallel_state.initialize_model_parallel(4, 1, mesh_only=True).tp_groups
@@ -136,13 +151,19 @@ def strided_groups() -> dict[str, Any]:
 
 
 def source_rank() -> dict[str, Any]:
-    """P2: the first rank of a group of four, as NxD names it."""
+    """The first rank of a group of four, as NxD names it.
+
+    Of source_rank_of_four.
+    """
     begin(tp=4)
     return {"source": parallel_state.get_tensor_model_parallel_src_rank(), "group": [0, 1, 2, 3]}
 
 
 def query_bias() -> dict[str, Any]:
-    """P3: what becomes of a bias in the grouped-query layer, for which it is the default."""
+    """What becomes of a bias in the grouped-query layer, for which it is the default.
+
+    Of grouped_query_bias_raises.
+    """
     begin(tp=2)
     try:
         GQAQKVColumnParallelLinear(16, [32, 16], gather_output=False)

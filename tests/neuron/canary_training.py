@@ -44,7 +44,10 @@ def make(settings: dict[str, Any], seed: int, **defaults: float) -> tuple[Any, A
 
 
 def resumed_masters() -> dict[str, Any]:
-    """S2: FP32 masters, and the weight after a step that changes nothing, once a checkpoint is loaded."""
+    """FP32 masters, and the weight after a step that changes nothing, once a checkpoint is loaded.
+
+    Of old_masters_over_loaded_weights.
+    """
     settings = config(zero=True)
     model, optimizer, weight = make(settings, seed=0, lr=0.0)
     saved = weight.detach().clone()
@@ -72,7 +75,10 @@ def resumed_masters() -> dict[str, Any]:
 
 
 def clipping_limit() -> dict[str, Any]:
-    """S4: the limit that ZeRO-1 clips to, when NxD's configuration says 0.25 and when the constructor does."""
+    """The limit that ZeRO-1 clips to, when NxD's configuration says 0.25 and when the constructor does.
+
+    Of clipping_norm_ignored.
+    """
     settings = config(zero=True, limit=0.25)
     limits = [
         make(settings, 0, lr=0.0)[1].optimizer.max_norm,
@@ -82,7 +88,10 @@ def clipping_limit() -> dict[str, Any]:
 
 
 def context_gradient(zero: bool) -> dict[str, Any]:
-    """S7: what a step of plain SGD at rate 1 subtracts, of gradients that are 1 on rank 0 and 2 on rank 1."""
+    """What a step of plain SGD at rate 1 subtracts, of gradients that are 1 on rank 0 and 2 on rank 1.
+
+    Of context_gradient_added_twice.
+    """
     where = {"mixed_precision_config": {"use_fp32_grad_acc": False}}  # in .grad, where this puts them
     settings = config(zero=zero, clip=False, context_parallel_size=2, **(where if zero else {}))
     _, optimizer, weight = make(settings, 0, lr=1.0)
@@ -94,7 +103,10 @@ def context_gradient(zero: bool) -> dict[str, Any]:
 
 
 def manual_stage() -> dict[str, Any]:
-    """S8: parameters and state of a stage that was cut by hand."""
+    """Parameters and state of a stage that was cut by hand.
+
+    Of manual_stage_stateless.
+    """
     pipeline = {
         "manual_pp_partition": True,
         "manual_pp_loss_fn": lambda output, labels: (output[0] - labels).mean(),
@@ -107,7 +119,10 @@ def manual_stage() -> dict[str, Any]:
 
 
 def drawn_on_meta() -> dict[str, Any]:
-    """P4: a column layer's shards, drawn by param_init_fn with one seed on all ranks."""
+    """A column layer's shards, drawn by param_init_fn with one seed on all ranks.
+
+    Of same_draws_on_every_rank.
+    """
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -153,7 +168,10 @@ class Stack(nn.Module):
 
 
 def evaluation(virtual: int) -> dict[str, Any]:
-    """P8: a training step, then an evaluation, with two pipeline stages of so many parts each."""
+    """A training step, then an evaluation, with two pipeline stages of so many parts each.
+
+    Of interleaved_evaluation_hangs.
+    """
     pipeline = {
         "transformer_layer_cls": Layer,
         "num_microbatches": 4,

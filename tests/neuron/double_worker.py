@@ -65,7 +65,7 @@ def _counters() -> list[int]:
 
 
 def differences(tp: int) -> dict[str, float]:
-    """Largest errors against one process's plain PyTorch, where NxD itself is wrong (its defects S1, S5, S7)."""
+    """Largest errors against one process's plain PyTorch, where NxD itself is wrong."""
     state = start(tensor_model_parallel_size=tp, context_parallel_size=2)
     rank = state.get_tensor_model_parallel_rank()
     column = ColumnParallelLinear(8, 16, bias=False, gather_output=False, dtype=torch.bfloat16)

@@ -31,7 +31,7 @@ def fault(break_it: Callable[[], None]) -> Callable[[], None]:
 
 @fault
 def columns_reduce_in_fp32_under_bf16() -> None:
-    """NxD's default, and its defect S1: the input's gradient stays the local one. The build-time audit would say so."""
+    """NxD's default: the input's gradient stays the local one. The build-time audit would say so."""
     audit.audit_reduction = nothing
     original = layers.ColumnParallelLinear
     layers.ColumnParallelLinear = lambda *args, **options: original(  # type: ignore[assignment,misc]

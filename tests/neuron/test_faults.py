@@ -34,7 +34,7 @@ CASES = {
 """By fault: the smallest layout that has the piece, its precision, and what the comparison has to complain about."""
 SOUND = list(dict.fromkeys((layout, precision) for layout, precision, _ in CASES.values()))
 ON_DOUBLE = ["copies_of_heads_not_added", "norms_not_summed_over_the_sequence", "mean_of_zero_not_compensated"]
-"""Tried in CI too. (The double does not have NxD's defect S1.)"""
+"""Tried in CI too. (The double does not have NxD's defects.)"""
 
 
 def _run(directory: Path, source: Path, faults: list[str]) -> Outcomes:

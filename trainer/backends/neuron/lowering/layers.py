@@ -1,10 +1,7 @@
-"""The one place that makes neuronx-distributed's layers, so that its silent defects are worked around once.
-
-S1: a column-parallel layer whose dtype is not its reduce_dtype does not reduce its input's gradient over TP; we give
-reduce_dtype=dtype. S3, P3: the fused GQA layer loses its marks and fails with a bias, counts replicated heads once per
-rank in the norm, and sums their gradients at every microbatch: attention's projections are one column-parallel layer
-here, and copies of heads add up once a step (reduction.py). S5: no label smoothing is offered. S8: pipelines
-are traced.
+"""The one place that makes neuronx-distributed's layers, so that their defects (defects.py) are worked around once:
+reduce_dtype is the layer's dtype, and the fused grouped-query layer is not used. That one counts replicated heads once
+per rank in the norm besides, and sums their gradients at every microbatch; here copies add up once a step
+(update/reduction.py).
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ class Pipeline:
     def loss(self, batches: Sequence[Batch], where: torch.device) -> torch.Tensor:
         """Summed loss of as many microbatches as in training, without gradients, as ``train`` returns it.
 
-        The engine's evaluation hangs with several stages a rank (P8): training's schedule runs instead there, and the
-        caller clears the gradients.
+        With several stages a rank training's schedule runs, and the caller clears the gradients: the engine's own is
+        one of its defects (interleaved_evaluation_hangs).
         """
         weight = torch.full((1,), float(self.microbatches))
         run: Any = self._engine.run_eval if self.virtual == 1 else self._engine.run_train

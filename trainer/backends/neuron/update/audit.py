@@ -9,11 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from trainer.backends.neuron.defects import DEFECTS
 from trainer.backends.neuron.lowering.local import Local
 from trainer.errors import ConfigError, Problem
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.plan import Rule
 
+UNREDUCED = "input_gradient_not_reduced"
 REMEDY = "this is a defect of the lowering (trainer/backends/neuron), or neuronx-distributed has changed: report it"
 
 
@@ -26,7 +28,7 @@ def audit_marks(
 ) -> None:
     """Shapes, and NxD's marks, against the sharding plan. Raises ConfigError naming every parameter that differs.
 
-    Unmarked shards understate the norm and are averaged as copies would be (S3, S6); a norm without its mark of
+    Unmarked shards understate the norm and are averaged as copies would be; a norm without its mark of
     sequence parallelism keeps a partial gradient.
     """
     problems = [
@@ -53,9 +55,14 @@ def _differences(
 
 
 def audit_reduction(model: nn.Module, dtype: torch.dtype) -> None:
-    """A column-parallel layer that reduces in another dtype than its own does not reduce at all (S1)."""
+    """A column-parallel layer that reduces in another dtype than its own does not reduce at all."""
     problems = [
-        Problem(f"{name}.reduce_dtype", layer.reduce_dtype, f"the layer's own dtype, {dtype} (S1)", REMEDY)
+        Problem(
+            f"{name}.reduce_dtype",
+            layer.reduce_dtype,
+            f"the layer's own dtype, {dtype}: {DEFECTS[UNREDUCED].says}",
+            REMEDY,
+        )
         for name, layer in model.named_modules()
         if getattr(layer, "reduce_dtype", dtype) != dtype
     ]

@@ -1,7 +1,7 @@
 """ZeRO-1 by neuronx-distributed, with a norm that counts every element once and an update that can be masked.
 
-S4: NxD's constructor never passes max_grad_norm on; here clipping is a factor that the optimizer gets. S2: checkpoints
-are ours, masters included, and masters are loaded before weights are derived from them.
+Two of NxD's defects end here (defects.py): clipping_norm_ignored, because clipping is a factor that our optimizer gets,
+and old_masters_over_loaded_weights, because masters are loaded before weights are derived from them.
 """
 
 from __future__ import annotations
