@@ -22,4 +22,4 @@ def test_a_defect_has_a_canary_and_a_place(name: str) -> None:
 
 
 def test_a_canary_says_a_name_that_there_is() -> None:
-    assert SAID == set(DEFECTS)
+    assert set(DEFECTS) == SAID

@@ -24,7 +24,7 @@ DEFECTS = {
         "reduce_dtype is the layer's dtype (lowering/layers.py), and update/audit.py looks",
     ),
     "old_masters_over_loaded_weights": Defect(
-        "from a checkpoint without masters, the default, the optimizer is loaded first: a step restores the old weights",
+        "a checkpoint without masters, the default, is loaded optimizer first: the next step restores the old weights",
         "checkpoints are ours, masters included (update/store.py)",
     ),
     "fused_weight_unmarked": Defect(
