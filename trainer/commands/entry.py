@@ -29,7 +29,7 @@ from trainer.rules.derived import Derived, derive, effective
 from trainer.rules.neuron import job as job_of
 from trainer.rules.quantities import pretended
 from trainer.run.directory import run_path
-from trainer.run.ending import directories, directory, finished, interrupted, job, outcomes, report
+from trainer.run.ending import Ending
 from trainer.run.exit_json import guess_directory, write_exit
 from trainer.run.orphans import follow_launcher
 from trainer.run.output import outlive_readers
@@ -55,6 +55,10 @@ PATIENCE_SECONDS = 10.0
 LoadRecipe = Callable[[str], Callable[[Config, Derived, World, list[str]], int]]
 
 
+_ending = Ending()
+"""Of this process: hydra.main calls back with a composed configuration and nothing else."""
+
+
 class SweepStopped(BaseException):
     """A stopping signal has come: the jobs of a sweep that have not begun, do not. Hydra lets it through."""
 
@@ -72,20 +76,19 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
     outlive_readers()
     overrides, flags = split(sys.argv[1:])
     sys.argv[1:] = overrides + flags  # argparse takes overrides in one piece only; people mix them with flags
-    _guess(overrides, sweep=not launch or bool({"--multirun", "-m"} & set(flags)))
+    _ending.begin(_guess(overrides, sweep=not launch or bool({"--multirun", "-m"} & set(flags))))
     if not follow_launcher():
         return int(ExitCode.PREEMPTED)
     try:
         world = World.from_environment()
     except RunError as error:
-        return report(error, World())
+        return _ending.report(error, World())
     if not flags and not any(override.startswith("recipe=") for override in overrides):
         if world.rank == 0:
             print(recipe_list(_search_path(flags)), file=sys.stderr)
         return ExitCode.CONFIG
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra.main then raises what goes wrong instead of printing and exiting 1
     register_schema()
-    outcomes.clear()
     try:
         return _compose(main, overrides, flags, world)
     finally:
@@ -95,29 +98,28 @@ def enter(main: Callable[[], None], launch: bool = True) -> int:
 def _compose(main: Callable[[], None], overrides: list[str], flags: list[str], world: World) -> int:
     """The exit code of a process whose way in is ``main``."""
     try:
-        end_outside_training(PATIENCE_SECONDS, lambda: interrupted(world))
+        end_outside_training(PATIENCE_SECONDS, lambda: _ending.interrupted(world))
         with interrupts_shown():
             main()
     except SweepStopped:
-        return max(int(ExitCode.PREEMPTED), *outcomes)
+        return max(int(ExitCode.PREEMPTED), _ending.code)
     except KeyboardInterrupt as stop:
-        return interrupted(world, stop.__cause__)
+        return _ending.interrupted(world, stop.__cause__)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        if outcomes:  # a job had begun: this is no mistake of composition
+        if _ending.codes:  # a job had begun: this is no mistake of composition
             raise
         with uninterrupted():
-            return report(diagnose(overrides, error, _search_path(flags)), world)
+            return _ending.report(diagnose(overrides, error, _search_path(flags)), world)
     except SystemExit as error:
         if error.code and world.rank == 0:  # argparse has printed what it does not understand
-            write_exit(directory(), ExitCode.CONFIG, 0, f"flags that nobody knows: {' '.join(flags)}")
+            write_exit(_ending.directory, ExitCode.CONFIG, 0, f"flags that nobody knows: {' '.join(flags)}")
         return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
-    return max(outcomes, default=int(ExitCode.DONE))
+    return _ending.code
 
 
-def _guess(overrides: Sequence[str], sweep: bool) -> None:
-    """Set the run's directory by the command line; the runs of a sweep are known by their configurations only."""
-    guess = None if sweep else guess_directory(overrides)
-    directories[:] = [guess] if guess is not None else []
+def _guess(overrides: Sequence[str], sweep: bool) -> Path | None:
+    """The run's directory by the command line; the runs of a sweep are known by their configurations only."""
+    return None if sweep else guess_directory(overrides)
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -131,24 +133,24 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def run(composed: DictConfig, load: LoadRecipe) -> None:
-    """One job: from the composed configuration to a finished run. Its exit code is added to ``outcomes``.
+    """One job: from the composed configuration to a finished run.
 
     load: finds the recipe of a task (recipes.load; the trainer does not import what stands on it).
     """
     world = World.from_environment()
-    _guess(HydraConfig.get().overrides.task, sweep=_sweeping())
-    with job(world):
+    _ending.directory = _guess(HydraConfig.get().overrides.task, sweep=_sweeping())
+    with _ending.job(world):
         config = configure(composed, world)
         world = pretended(config, world)
         if world.launched is not None:
-            directories.clear()  # a rehearsal is no launch of the run, and leaves nothing
+            _ending.directory = None  # a rehearsal is no launch of the run, and leaves nothing
         elif is_directory_name(config.run.name or ""):
-            directories.append(run_path(config))
+            _ending.directory = run_path(config)
         validate(config, world)
-        outcomes[-1] = train(config, world, load)
+        code = train(config, world, load)
         if not _sweeping():
             ignore_signals()
-        finished(world)
+        _ending.finished(code, world)
     if _sweeping() and stop_was_asked():
         raise SweepStopped
 
@@ -156,13 +158,13 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
 def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> None:
     """Print something about a configuration without running it, on any machine."""
     world = World.from_environment()
-    outcomes.append(ExitCode.DONE)
+    _ending.codes.append(ExitCode.DONE)
     try:
         config = configure(composed, world)
         validate(config, world, [rule for rule in RULES if rule not in ABOUT_THIS_LAUNCH])
         print("\n".join(show(config)), flush=True)
     except RunError as error:
-        outcomes[-1] = report(error, world)
+        _ending.codes[-1] = _ending.report(error, world)
 
 
 def take_option(name: str) -> int | None:
@@ -177,7 +179,7 @@ def take_option(name: str) -> int | None:
     if text is None or re.fullmatch(r"-?\d+", text):
         return None if text is None else int(text)
     problem = Problem(name, text, "a whole number", f"give {name} N, or leave it out")
-    sys.exit(report(ConfigError(problem), World()))
+    sys.exit(_ending.report(ConfigError(problem), World()))
 
 
 def configure(composed: DictConfig, world: World) -> Config:
