@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import ConfigError, Problem
@@ -33,6 +33,13 @@ def problem_of_named(key: str, text: str) -> Problem | None:
     return problem_of(key, f"{module}.{name}")
 
 
+def load_named(key: str, text: str) -> Any:
+    """What a door's module:maker names. Raises ConfigError where it cannot be imported."""
+    if (problem := problem_of_named(key, text)) is not None:
+        raise ConfigError(problem)
+    return load(key, text.replace(":", "."))
+
+
 def call_named(key: str, text: str, *arguments: Any) -> Any:
     """Import a door's module:maker and call it. Raises ConfigError as ``call`` does."""
     if (problem := problem_of_named(key, text)) is not None:
@@ -40,16 +47,21 @@ def call_named(key: str, text: str, *arguments: Any) -> Any:
     return call(key, text.replace(":", "."), *arguments, options={})
 
 
-def call(key: str, target: str, *arguments: Any, options: Mapping[str, Any]) -> Any:
-    """Import ``target`` and call it. Raises ConfigError when it cannot be imported or does not take the options."""
+def load(key: str, target: str) -> Any:
+    """What a dotted name stands for. Raises ConfigError where it cannot be imported."""
     if (problem := problem_of(key, target)) is not None:
         raise ConfigError(problem)
     module, _, name = target.rpartition(".")
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the user's module does when it is imported
         rule = f"can be imported ({type(error).__name__}: {' '.join(str(error).split())})"
         raise ConfigError(Problem(key, target, rule, REMEDY)) from error
+
+
+def call(key: str, target: str, *arguments: Any, options: Mapping[str, Any]) -> Any:
+    """Import ``target`` and call it. Raises ConfigError when it cannot be imported or does not take the options."""
+    function = load(key, target)
     try:
         return function(*arguments, **options)
     except (TypeError, ValueError) as error:

@@ -3,5 +3,7 @@
 OPTIMIZERS = {
     "adamw": "trainer.optim.adamw:MixedPrecisionAdamW",
 }
-"""Name -> module:maker; a maker takes (parameters, rules, OptimConfig, precision mode, counted regions) and returns a
-trainer.backends.native.update.optimizer.Optimizer. Imports nothing, so that trainer.rules may read the names."""
+"""Name -> module:maker. A maker is a class with the interface of torch.optim.Optimizer, called as docs/extending.md
+says, or a subclass of trainer.optim.mixed_precision.MixedPrecision. Imports nothing, so that trainer.rules may read the
+names.
+"""

@@ -25,7 +25,7 @@ class MixedPrecisionAdamW(MixedPrecision):
 
     def make_inner(self, config: OptimConfig) -> None:
         """With moments, and the two tensors of the mask."""
-        self._updates = torch.zeros((), dtype=torch.float32)
+        self._updates = torch.zeros((), dtype=torch.float32, device=self.device)
         groups = parameter_groups(self.masters, self.rules, config.weight_decay)
         self.adamw: MaskedAdamW | None = None
         if not groups:
@@ -33,12 +33,12 @@ class MixedPrecisionAdamW(MixedPrecision):
         self.adamw = MaskedAdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
         for master in self.masters.values():
             self.adamw.state[master] = {
-                "step": torch.zeros((), dtype=torch.float32),
+                "step": torch.zeros((), dtype=torch.float32, device=self.device),
                 "exp_avg": torch.zeros_like(master),
                 "exp_avg_sq": torch.zeros_like(master),
             }
-        self.adamw.grad_scale = torch.ones((), dtype=torch.float32)
-        self.adamw.found_inf = torch.zeros((), dtype=torch.float32)
+        self.adamw.grad_scale = torch.ones((), dtype=torch.float32, device=self.device)
+        self.adamw.found_inf = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def apply(self, lr: float, norm: torch.Tensor) -> torch.Tensor:
         """Clip and step, masked; returns whether the norm was finite (bool scalar)."""

@@ -61,7 +61,8 @@ class MixedPrecision(ABC):
         lengths = [sum(self.masters[name].numel() for name in names) for names in (whole, rest)]
         rows = [-(-length // NORM_ROW) for length in lengths]
         dtype = torch.bfloat16 if self.mode == "bf16" else torch.float32
-        self.gradients = torch.zeros(sum(rows) * NORM_ROW, dtype=dtype)
+        self.device = next((master.device for master in self.masters.values()), torch.device("cpu"))
+        self.gradients = torch.zeros(sum(rows) * NORM_ROW, dtype=dtype, device=self.device)
         halves = self.gradients.split([count * NORM_ROW for count in rows])
         for names, half, length in zip((whole, rest), halves, lengths, strict=True):
             pieces = half[:length].split([self.masters[name].numel() for name in names]) if names else ()

@@ -1,4 +1,4 @@
-"""A user's optimizer (optim.name=module:maker) under the one mixed-precision contract."""
+"""An optimizer with the interface of torch.optim.Optimizer under the one mixed-precision contract."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.plugins import call
 from trainer.errors import ConfigError, Problem
+from trainer.optim import OPTIMIZERS
 from trainer.optim.mixed_precision import MixedPrecision
 from trainer.parallel.decay import parameter_groups
 
@@ -20,18 +21,28 @@ ELEMENTWISE = {"ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam"
 class PluginOptimizer(MixedPrecision):
     """Any class with torch.optim.Optimizer's interface whose state is element-wise, besides a count of steps.
 
-    It is called as target(parameter groups, lr=..., **options) on the masters. The update is masked by a branch on the
-    host, which the native backend can afford; the flag is the same on every rank.
+    It is called as target(parameter groups, lr=..., **options) on the masters. A group also has ``rules``, one for each
+    of its params, by which a Muon tells matrices (cut column, row, kv) from the embedding, the head and norms. The
+    update is masked by a branch on the host, which the native backend can afford; the flag is the same on every rank.
     """
 
     def make_inner(self, config: OptimConfig) -> None:
         """Make it, and let it allocate its state by a step on zeros: a checkpoint is loaded into what exists."""
         self._updates = 0
-        groups = parameter_groups(self.masters, self.rules, config.weight_decay)
+        rules = {id(master): self.rules[name] for name, master in self.masters.items()}
+        groups = [
+            {**group, "rules": [rules[id(master)] for master in group["params"]]}
+            for group in parameter_groups(self.masters, self.rules, config.weight_decay)
+        ]
         self.inner: torch.optim.Optimizer | None = None
         if not groups:
             return
-        self.inner = call(KEY, config.name.replace(":", "."), groups, options={"lr": config.lr, **config.options})
+        self.inner = call(
+            KEY,
+            OPTIMIZERS.get(config.name, config.name).replace(":", "."),
+            groups,
+            options={"lr": config.lr, **config.options},
+        )
         with torch.no_grad():
             for master in self.masters.values():
                 master.zero_()

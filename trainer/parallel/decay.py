@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.parallel.plan import Rule
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def parameter_groups(
     masters: Mapping[str, torch.Tensor], rules: Mapping[str, Rule], weight_decay: float
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """What decays and what does not, as the plan's rules say. rules: by the same names."""
     decayed = [p for name, p in masters.items() if rules[name].decay]
     others = [p for name, p in masters.items() if not rules[name].decay]

@@ -61,7 +61,7 @@ def doors(config: Config, world: World) -> Iterator[Problem]:
     yield from _door("model.family", model.family, FAMILIES, "trainer/models/families")
     yield from _options("model", model.options, model.family in FAMILIES)
     yield from _door("optim.name", optim.name, OPTIMIZERS, "trainer/optim")
-    yield from _options("optim", optim.options, optim.name in OPTIMIZERS)
+    yield from _options("optim", optim.options, optim.name == "adamw")
     known = {"auto": "", "fake": "", **BACKENDS}
     yield from _door("backend.name", backend.name, known, "trainer/backends")
     yield from _options("backend", backend.options, backend.name in known)

@@ -8,6 +8,8 @@ runs/NAME/
   checkpoints/
   result.json        written when training is complete
   exit.json          how the last launch ended (trainer/run/exit_json.py)
+  launches.jsonl     a line for each launch
+  .lock              held as long as a launch lives (_lock below)
 """
 
 from __future__ import annotations

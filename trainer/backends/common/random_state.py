@@ -1,4 +1,4 @@
-"""The host's random state as text, for a checkpoint. Nothing in our step draws from it; a user's model may."""
+"""The host's random state as text, for a checkpoint. Nothing in a step draws from it; samples do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native backend: PyTorch on CPU over gloo, in any product of data, tensor, context and pipeline parallelism."""
+"""The native backend: PyTorch's parallelism on a device, in any product of data, tensor, context and pipeline axes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
-from trainer.backends.common import random_state
+from trainer.backends.common.host import HostExchange
 from trainer.backends.common.share import Share
+from trainer.backends.native.device import CPU, Device
 from trainer.backends.native.facts import gather_facts
 from trainer.backends.native.groups import join
 from trainer.backends.native.lowering.fully_sharded import data_mesh, local, take_gradients
@@ -55,8 +56,10 @@ class NativeBackend:
         timeout_seconds: float,
         parallel: ParallelConfig | None = None,
         stages: Sequence[range] = (),
+        device: Device = CPU,
     ) -> None:
         """stages: the layers of each pipeline stage, first to last; empty without pipeline."""
+        self.device = device
         self._make_optimizer = make_optimizer
         self.mesh = mesh
         self.distributed = mesh.world > 1
@@ -65,7 +68,8 @@ class NativeBackend:
         self._timeout = timedelta(seconds=timeout_seconds)
         self._groups: dict[str, dist.ProcessGroup] = {}
         self._share = Share.of_rank(mesh, self.parallel.sp)
-        self._loss = torch.zeros((), dtype=torch.float32)
+        self._loss = torch.zeros((), dtype=torch.float32, device=device.kind)
+        self._host = HostExchange(None, alone=not self.distributed)
         self._facts: Facts | None = None
 
     @property
@@ -76,15 +80,23 @@ class NativeBackend:
     def setup(self) -> None:
         """Join the gloo process group, when there is more than one process, and one for each axis in use."""
         if self.distributed:
-            self._groups = join(self.mesh, self._timeout)
+            self._groups = join(self.mesh, self._timeout, self.device.collectives)
         if self.parallel.zero and "data" in self._groups:
-            self._data_mesh = data_mesh(self._groups["data"])
+            self._data_mesh = data_mesh(self._groups["data"], self.device.kind)
 
     def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
-        """Build on meta, cut by the plan, allocate on the CPU, make the optimizer over what this rank updates."""
+        """Build on meta, cut by the plan, allocate on the device, make the optimizer over what this rank updates."""
         self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         self._stages = lower(
-            build, plan, self.mesh, self._groups, self._data_mesh, self.parallel, self._layers_of_stages, precision
+            build,
+            plan,
+            self.mesh,
+            self._groups,
+            self._data_mesh,
+            self.parallel,
+            self._layers_of_stages,
+            precision,
+            self.device.attention,
         )
         self._placements = {name: p for stage in self._stages for name, p in stage.placements.items()}
         self._sharded = any(stage.sharded is not None for stage in self._stages)
@@ -100,7 +112,7 @@ class NativeBackend:
     def _materialise(self, stage: Stage) -> None:
         if stage.sharded is None:
             stage.model.to(self.dtype)
-        stage.model.to_empty(device="cpu")
+        stage.model.to_empty(device=self.device.kind)
         stage.model.materialised()
         if stage.sharded is not None:
             stage.sharded.materialised()
@@ -136,6 +148,7 @@ class NativeBackend:
             lambda batch, seq: (batch, seq // parts, plan.hidden),
             self.dtype,
             self._collect,
+            self.device.kind,
         )
 
     def _collect(self) -> None:
@@ -253,31 +266,28 @@ class NativeBackend:
         self._publish()
         self._optimizer.updates = updates
 
-    rng_state = staticmethod(random_state.rng_state)
-    set_rng_state = staticmethod(random_state.set_rng_state)
+    def rng_state(self) -> str:
+        """The device's generator, as text."""
+        return self.device.rng_state()
+
+    def set_rng_state(self, state: str) -> None:
+        """Inverse of rng_state."""
+        self.device.set_rng_state(state)
 
     def facts(self) -> Facts:
-        """CPU, threads and the measured matrix-multiply peak of all ranks at once."""
+        """Device, threads and the peak of all ranks at once."""
         if self._facts is None:
             self.host_sum([0])  # together: ranks that share a machine slow each other down in training too
-            self._facts = gather_facts(self.dtype, self.distributed)
+            self._facts = gather_facts(self.device, self.dtype, self.distributed)
         return self._facts
 
     def host_sum(self, values: Sequence[int]) -> list[int]:
         """Sum small integers over the ranks."""
-        if not self.distributed:
-            return list(values)
-        sums = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(sums)
-        return [int(value) for value in sums]
+        return self._host.sum(values)
 
     def host_broadcast(self, value: int) -> int:
         """Rank 0's value."""
-        if not self.distributed:
-            return value
-        holder = torch.tensor(value, dtype=torch.int64)
-        dist.broadcast(holder, 0)
-        return int(holder.item())
+        return self._host.broadcast(value)
 
     def close(self) -> None:
         """Leave the process group."""

@@ -8,19 +8,19 @@ import torch
 import torch.distributed as dist
 
 from trainer.backends.base import Facts
-from trainer.backends.common.peak import measure_peak_flops
-from trainer.run.world import cpu_model
+from trainer.backends.native.device import Device
 
 
-def gather_facts(dtype: torch.dtype, distributed: bool) -> Facts:
-    """CPU, threads and the measured peak, summed over the ranks. Collective."""
-    peak = torch.tensor(measure_peak_flops(dtype), dtype=torch.float64)
+def gather_facts(device: Device, dtype: torch.dtype, distributed: bool) -> Facts:
+    """The device, threads and the peak, summed over the ranks. Collective."""
+    flops, source = device.peak(dtype)
+    peak = torch.tensor(flops, dtype=torch.float64)
     if distributed:
         dist.all_reduce(peak)
     return Facts(
-        device=cpu_model(),
+        device=device.describe(),
         peak_flops=peak.item(),
-        peak_source=f"measured {str(dtype).removeprefix('torch.')} matrix multiply on this machine",
+        peak_source=source,
         threads=torch.get_num_threads(),
         versions={"torch": torch.__version__, "python": platform.python_version()},
     )

@@ -1,4 +1,4 @@
-"""Process groups over gloo: one for everybody, one for each axis in use."""
+"""Process groups: one for everybody, one for each axis in use."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from trainer.parallel.mesh import AXES, DATA, Mesh
 from trainer.run.world import attempt
 
 
-def join(mesh: Mesh, timeout: timedelta) -> dict[str, dist.ProcessGroup]:
+def join(mesh: Mesh, timeout: timedelta, collectives: str) -> dict[str, dist.ProcessGroup]:
     """Meet all ranks; this rank's group of each axis whose size is above 1, and of the data axes together as ``data``.
 
-    Collective.
+    Collective. collectives: torch.distributed's name of the library.
     """
     if not dist.is_initialized():
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         store = dist.PrefixStore(attempt(), store)
         with _quiet_gloo():
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+            dist.init_process_group(collectives, store=store, rank=rank, world_size=size, timeout=timeout)
     wanted = {axis: mesh.groups(axis) for axis in AXES if mesh.size(axis) > 1}
     groups = {axis: group for axis, lists in wanted.items() if (group := _mine(mesh, lists)) is not None}
     used = [axis for axis in DATA if axis in groups]

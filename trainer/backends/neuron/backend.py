@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,13 +15,13 @@ from torch import nn
 
 from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
 from trainer.backends.common import random_state
+from trainer.backends.common.host import HostExchange
 from trainer.backends.common.share import Share
 from trainer.backends.neuron import device, groups
 from trainer.backends.neuron.device import Deferred
 from trainer.backends.neuron.facts import gather_facts
 from trainer.backends.neuron.graphs import agreement
 from trainer.backends.neuron.graphs.guard import CompileGuard
-from trainer.backends.neuron.graphs.hlo import Graph
 from trainer.backends.neuron.lowering.lower import Options, lower
 from trainer.backends.neuron.lowering.materialise import materialise
 from trainer.backends.neuron.lowering.pipeline import Pipeline
@@ -84,16 +84,7 @@ class NeuronBackend:
         self.host_group = groups.join(self.mesh, self._timeout)
         self.device = device.device()
         if self.device.type == "xla":
-            self.guard = CompileGuard(on_graph=self._agree() if self.mesh.world > 1 else None)
-
-    def _agree(self) -> Callable[[str, Graph], None]:
-        """Compares each graph's collectives over this pipeline stage's ranks before it first runs."""
-        mine: Any = None
-        for ranks in self.mesh.groups("tp", *DATA):
-            group = agreement.host_group(ranks, self._timeout.total_seconds())
-            if self.mesh.rank in ranks:
-                mine = group
-        return lambda name, graph: agreement.agree_on_graph(name, graph, mine)
+            self.guard = CompileGuard(on_graph=agreement.comparing(self.mesh, self._timeout.total_seconds()))
 
     def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
         """Lower to NxD's layers on meta, cut the pipeline, allocate on the device, make ZeRO-1 over what is here."""
@@ -112,9 +103,7 @@ class NeuronBackend:
         self._make_optimizer(plan, lowered.locals, lowered.rules, master)
 
     def _options(self) -> Options:
-        share = None
-        if self.mesh.cp > 1:
-            share = (self._share, parallel_state.get_context_model_parallel_group())
+        group = parallel_state.get_context_model_parallel_group() if self.mesh.cp > 1 else None
         return Options(
             tp=self.mesh.tp,
             tp_rank=self.mesh.coordinate("tp"),
@@ -122,8 +111,8 @@ class NeuronBackend:
             dtype=self.dtype,
             recompute=self.parallel.recompute == "full",
             recompute_every=self.parallel.recompute_every,
-            flash=self._flash_wanted and self.device.type == "xla" and not _is_cpu(self.device),
-            share=share,
+            flash=self._flash_wanted and device.has_kernels(self.device),
+            share=(self._share, group) if group is not None else None,
             pipeline=bool(self._stages),
         )
 
@@ -298,29 +287,14 @@ class NeuronBackend:
 
     def host_sum(self, values: Sequence[int]) -> list[int]:
         """Sum small integers over the ranks, on the host."""
-        if self.host_group is None:
-            return list(values)
-        sums = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(sums, group=self.host_group)
-        return [int(value) for value in sums]
+        return HostExchange(self.host_group, alone=self.host_group is None).sum(values)
 
     def host_broadcast(self, value: int) -> int:
         """Rank 0's value."""
-        if self.host_group is None:
-            return value
-        holder = torch.tensor(value, dtype=torch.int64)
-        dist.broadcast(holder, 0, group=self.host_group)
-        return int(holder.item())
+        return HostExchange(self.host_group, alone=self.host_group is None).broadcast(value)
 
     def close(self) -> None:
         """Say how many graphs there were, and leave the process groups."""
         if self.guard is not None and self.guard.phases and not self.mesh.rank:
             print(self.guard.summary(), flush=True)
         groups.leave()
-
-
-def _is_cpu(device: torch.device) -> bool:
-    """Whether XLA runs on the CPU, where there are no NKI kernels."""
-    import torch_xla.runtime as xr
-
-    return bool(xr.device_type() == "CPU")

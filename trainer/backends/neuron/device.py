@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch_xla
 import torch_xla.core.xla_model as xm
+import torch_xla.runtime as xr
 
 from trainer.batch import Batch
 from trainer.trainium.environment import COMPILE_SECONDS
@@ -70,6 +71,11 @@ def is_extracting() -> bool:
     run (AWS Neuron documentation, "PyTorch NeuronX neuron_parallel_compile CLI").
     """
     return os.environ.get("NEURON_EXTRACT_GRAPHS_ONLY", "") not in ("", "0")
+
+
+def has_kernels(where: torch.device) -> bool:
+    """Whether there are NKI kernels: not where XLA runs on the CPU, nor without XLA."""
+    return where.type == "xla" and bool(xr.device_type() != "CPU")
 
 
 def send(batches: Sequence[Batch]) -> list[Batch]:

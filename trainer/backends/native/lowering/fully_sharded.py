@@ -91,9 +91,9 @@ class FullySharded:
             module.reshard()
 
 
-def data_mesh(group: dist.ProcessGroup) -> DeviceMesh:
+def data_mesh(group: dist.ProcessGroup, device: str) -> DeviceMesh:
     """The ranks of a group as FSDP2 wants them. Made in setup: it reads values, which fake tensors have none of."""
-    return DeviceMesh.from_group(group, "cpu")
+    return DeviceMesh.from_group(group, device)
 
 
 def local(parameter: nn.Parameter) -> torch.Tensor:

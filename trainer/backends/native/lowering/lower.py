@@ -48,16 +48,18 @@ def lower(
     parallel: ParallelConfig,
     stages: Sequence[range],
     precision: str,
+    attention: frozenset[Any],
 ) -> list[Stage]:
     """This rank's stages, first to last.
 
     data: the ranks over which ZeRO cuts; None without. stages: the layers of every stage; empty without pipeline.
+    attention: the device's kernels of it.
     Raises ConfigError when the plan does not fit the model or the layout.
     """
     if not stages:
-        return [_lower_stage(build, plan, mesh, groups, data, parallel, 0, None, precision)]
+        return [_lower_stage(build, plan, mesh, groups, data, parallel, 0, None, precision, attention)]
     mine = range(mesh.coordinate("pp"), len(stages), mesh.pp)
-    return [_lower_stage(build, plan, mesh, groups, data, parallel, n, stages[n], precision) for n in mine]
+    return [_lower_stage(build, plan, mesh, groups, data, parallel, n, stages[n], precision, attention) for n in mine]
 
 
 def _lower_stage(
@@ -70,6 +72,7 @@ def _lower_stage(
     number: int,
     layers: range | None,
     precision: str,
+    attention: frozenset[Any],
 ) -> Stage:
     with torch.device("meta"):
         model: Any = build()
@@ -86,7 +89,7 @@ def _lower_stage(
     if mesh.cp > 1:
         context_parallel.lower(model, plan, Share.of_rank(mesh, parallel.sp), groups["cp"])
     _freeze(model, plan, names, torch.bfloat16 if precision == "bf16_mixed" else None)
-    recompute.lower(model, plan, parallel.recompute, parallel.recompute_every)
+    recompute.lower(model, plan, parallel.recompute, parallel.recompute_every, attention)
     for name, canonical in names.items():
         if name != canonical:  # a tied head far from its embedding: a copy, which neither counts nor is written
             placements[canonical] = _as_copy(placements[canonical])

@@ -14,13 +14,10 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from trainer.parallel.plan import Plan
 
 aten = torch.ops.aten
-KEPT = {
-    aten.mm.default,
-    aten.addmm.default,
-    aten.bmm.default,
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-}
-"""Selective: the results that cost the most FLOPs to make again. Norms, rotations, activations and masks are cheap."""
+KEPT = frozenset({aten.mm.default, aten.addmm.default, aten.bmm.default})
+"""Selective: the results that cost the most FLOPs to make again, besides attention's. Norms, rotations, activations and
+masks are cheap.
+"""
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 """What torch's checkpoint surrounds a forward pass and its repetition with."""
@@ -50,8 +47,11 @@ def covers(plan: Plan, mode: str, every: int, path: str) -> bool:
     return mode != "none" and number.isdecimal() and int(number) % every == 0
 
 
-def lower(model: nn.Module, plan: Plan, mode: str, every: int) -> None:
-    """Recompute in every ``every``-th layer, counted over the whole model, in place. mode: none | selective | full."""
+def lower(model: nn.Module, plan: Plan, mode: str, every: int, attention: frozenset[Any]) -> None:
+    """Recompute in every ``every``-th layer, counted over the whole model, in place.
+
+    mode: none | selective | full. attention: the device's kernels of it.
+    """
     rules = plan.match(name for name, _ in model.named_parameters()) if mode == "selective" else {}
     for number, layer in model.get_submodule(plan.layers).named_children():
         if not covers(plan, mode, every, f"{plan.layers}.{number}"):
@@ -60,7 +60,9 @@ def lower(model: nn.Module, plan: Plan, mode: str, every: int) -> None:
         if mode == "selective":
             prefix = f"{plan.layers}.{number}."
             rows = {name.rpartition(".")[0] for name, rule in rules.items() if rule.cut == "row"}
-            contexts = _selective([model.get_submodule(path) for path in rows if path.startswith(prefix)])
+            contexts = _selective(
+                [model.get_submodule(path) for path in rows if path.startswith(prefix)], KEPT | attention
+            )
         # Not a wrapper module: parameters keep their names, and other hooks stay around it.
         layer.forward = partial(
             checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
@@ -71,7 +73,7 @@ def _full() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     return nullcontext(), _recomputation(nullcontext())
 
 
-def _selective(rows: Sequence[nn.Module]) -> Contexts:
+def _selective(rows: Sequence[nn.Module], kept: frozenset[Any]) -> Contexts:
     """rows: linears that end a block. Their results are as large as the layer's input, under sequence parallelism many
     times as large, and nothing in the backward pass reads them.
     """
@@ -90,7 +92,7 @@ def _selective(rows: Sequence[nn.Module]) -> Contexts:
         row.register_forward_hook(count(-1), prepend=True, always_call=True)
 
     def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        return CheckpointPolicy.MUST_SAVE if operator in KEPT and not inside else CheckpointPolicy.PREFER_RECOMPUTE
+        return CheckpointPolicy.MUST_SAVE if operator in kept and not inside else CheckpointPolicy.PREFER_RECOMPUTE
 
     def make() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         keeping, again = create_selective_checkpoint_contexts(policy)

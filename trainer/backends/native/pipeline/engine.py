@@ -58,7 +58,7 @@ class Pipeline:
         activation: Callable[[int, int], tuple[int, ...]],
         dtype: torch.dtype,
         after_weights: Callable[[], None],
-        device: torch.device | str = "cpu",
+        device: str = "cpu",
     ) -> None:
         """modules: this rank's stages by their number among all ``stages``; stage s lives on rank s % group size.
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from trainer.backends.neuron.graphs.hlo import Collective, Graph
 from trainer.errors import ExitCode, Problem, RunError
+from trainer.parallel.mesh import DATA, Mesh
 
 Item = tuple[str, int, str, int]
 """Kind, ranks in a group (0: all), dtype, bytes of the rank's input."""
@@ -35,9 +37,16 @@ def item(collective: Collective) -> Item:
     return collective.kind, collective.size, collective.dtype, collective.bytes
 
 
-def agree_on_graph(name: str, graph: Graph, group: dist.ProcessGroup) -> None:
-    """Compare a graph's collectives over the ranks of a stage. See agree_on."""
-    agree_on(name, [item(collective) for collective in graph.collectives], group)
+def comparing(mesh: Mesh, timeout_seconds: float) -> Callable[[str, Graph], None] | None:
+    """What compares a graph's collectives over this pipeline stage's ranks; None with one rank. Collective."""
+    if mesh.world == 1:
+        return None
+    mine: Any = None
+    for ranks in mesh.groups("tp", *DATA):
+        group = host_group(ranks, timeout_seconds)
+        if mesh.rank in ranks:
+            mine = group
+    return lambda name, graph: agree_on(name, [item(collective) for collective in graph.collectives], mine)
 
 
 def agree_on(name: str, mine: Sequence[Item], group: dist.ProcessGroup) -> None:
