@@ -2,5 +2,5 @@
 
 Imports point one way (pyproject.toml holds the contracts): commands -> recipes -> training -> rehearsal ->
 models, optim, data, checkpoint, observe, backends -> rules -> run -> parallel -> config, trainium ->
-errors, files, batch, redact.
+ahead, batch, errors, files -> redact.
 """

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator
 
+from trainer.ahead import Ahead
 from trainer.batch import IGNORED_LABEL, StepBatch
 from trainer.data.corpus import Corpus
 from trainer.data.draws import draw_keys
 from trainer.data.order import Cursor, GlobalOrder
 from trainer.data.packing import PackedSamples, Sample, collate
-
-POLL_SECONDS = 0.1
 
 
 class TrainLoader:
@@ -50,38 +47,17 @@ class TrainLoader:
         self._slice = slice(dp_rank * share, (dp_rank + 1) * share)
         start = cursor or self._order.start()
         self._order.take(start, 0)  # raises for a cursor of other sources here, not in the thread
-        self._steps = self._generate(start)
-        self._stop = threading.Event()
-        self._queue: queue.Queue[StepBatch | BaseException] = queue.Queue(maxsize=max(1, prefetch))
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._prepare, name="data-prefetch", daemon=True) if prefetch else None
-        if self._thread is not None:
-            self._thread.start()
+        self._steps = Ahead(self._generate(start), prefetch, "data-prefetch")
 
     def __iter__(self) -> Iterator[StepBatch]:
         return self
 
     def __next__(self) -> StepBatch:
-        if self._failure is not None:
-            raise self._failure
-        if self._thread is None and not self._stop.is_set():
-            return next(self._steps)
-        while not self._stop.is_set():
-            try:
-                item = self._queue.get(timeout=POLL_SECONDS)  # the timeout lets it notice close()
-            except queue.Empty:
-                continue
-            if isinstance(item, BaseException):
-                self._failure = item
-                raise item
-            return item
-        raise StopIteration
+        return next(self._steps)
 
     def close(self) -> None:
         """Stop the background thread; the iterator ends. May be called more than once."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._steps.close()
 
     def _generate(self, cursor: Cursor) -> Iterator[StepBatch]:
         while True:
@@ -96,18 +72,3 @@ class TrainLoader:
     def _keyed(self, row: Sample, number: int) -> Sample:
         """The sample as the ``number``-th of the run."""
         return row._replace(keys=draw_keys(self._seed, number, len(row.tokens)))
-
-    def _prepare(self) -> None:
-        try:
-            while not self._stop.is_set():
-                self._put(next(self._steps))
-        except BaseException as error:  # __next__ raises it in the consumer's thread
-            self._put(error)
-
-    def _put(self, item: StepBatch | BaseException) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=POLL_SECONDS)
-                return
-            except queue.Full:
-                continue

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from trainer.ahead import Ahead
 from trainer.backends.base import StepSource
 from trainer.backends.neuron.device import send
 from trainer.batch import Batch, StepBatch
+
+CLOSE_SECONDS = 10.0
+"""Longest wait for a transfer at the end: a device that hangs must not keep the process from its exit code."""
 
 
 class Prefetch:
@@ -22,44 +24,20 @@ class Prefetch:
         """prepare: on the host, before a microbatch travels. depth: steps ahead, each in device memory."""
         self._prepare = prepare
         self._source = source
-        self._queue: queue.Queue[StepBatch | BaseException | None] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._depth = depth
+        self._ahead: Ahead[StepBatch] | None = None
 
     def __iter__(self) -> Iterator[StepBatch]:
-        if self._thread is not None:
+        if self._ahead is not None:
             raise RuntimeError("a prefetch is iterated once")
-        self._thread = threading.Thread(target=self._fill, name="prefetch", daemon=True)
-        self._thread.start()
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        self._ahead = Ahead(map(self._send, self._source), self._depth, "prefetch")
+        return self._ahead
 
-    def _fill(self) -> None:
-        try:
-            for step in self._source:
-                if not self._put(
-                    replace(step, microbatches=send([self._prepare(batch) for batch in step.microbatches]))
-                ):
-                    return
-            self._put(None)
-        except BaseException as error:  # the consumer raises it
-            self._put(error)
-
-    def _put(self, item: StepBatch | BaseException | None) -> bool:
-        """False when closed meanwhile."""
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def _send(self, step: StepBatch) -> StepBatch:
+        return replace(step, microbatches=send([self._prepare(batch) for batch in step.microbatches]))
 
     def close(self) -> None:
         """Stop the thread, then the source."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        if self._ahead is not None:
+            self._ahead.close(CLOSE_SECONDS)
         self._source.close()
