@@ -26,9 +26,12 @@ LONG = [
     "checkpoint.every_steps=20",
     "checkpoint.keep=0",
     "precision=fp32",
+    "model.dropout=0.1",
+    "model.frozen=[model.layers.0.mlp.*]",
     "data.sources=[{paths: [corpus]}]",
 ]
-"""Four microbatches a step, five steps of warm-up, evaluations and samples, saves, and a line each step."""
+"""Four microbatches a step, five steps of warm-up, evaluations and samples, saves, and a line each step; dropout, and a
+layer that is not trained."""
 
 
 def train(cwd: Path, overrides: list[str], name: str, more: Mapping[str, str] | None = None) -> str:

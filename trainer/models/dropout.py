@@ -54,11 +54,21 @@ class Dropout(nn.Module):
 
 def mixed(x: torch.Tensor) -> torch.Tensor:
     """int32 -> int32, one to one, each bit depending on all: Wellons' lowbias32 (2018, nullprogram.com, Prospecting
-    for hash functions). Shifts are made logical by masks; products wrap around on every device.
+    for hash functions). Products wrap around on every device.
     """
-    x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
-    x = (x ^ ((x >> 15) & 0x1FFFF)) * (0x846CA68B - 2**32)
-    return x ^ ((x >> 16) & 0xFFFF)
+    x = (x ^ _shifted(x, 16)) * 0x7FEB352D
+    x = (x ^ _shifted(x, 15)) * (0x846CA68B - 2**32)
+    return x ^ _shifted(x, 16)
+
+
+def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """int32 shifted to the right, zeros coming in.
+
+    torch_xla 2.9 makes a division of ``>>``, which rounds negative numbers the other way, and 64 bits of a shift by a
+    Python number (findings/xla_right_shift.sh).
+    """
+    count = torch.full((), bits, dtype=torch.int32, device=x.device)
+    return torch.bitwise_right_shift(x, count) & (2 ** (32 - bits) - 1)
 
 
 def _number(place: str) -> int:
