@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests import harness
-from tests.programs import rest, started
 
 pytestmark = pytest.mark.slow
 
@@ -275,28 +274,3 @@ def test_when_no_checkpoint_verifies_it_exits_13_on_every_rank(workspace: Path) 
     assert done.code == 13, done.output
     assert "rank-00000.safetensors: 6 bytes instead of" in done.output
     assert "Traceback" not in done.output
-
-
-def test_a_sweep_is_a_run_each(workspace: Path) -> None:
-    overrides = [o for o in arguments("sweep") if not o.startswith("optim.lr")]
-    done = harness.train(workspace, [*overrides, "train.stop_after_steps=3", "--multirun", "optim.lr=1e-3,2e-3"])
-    assert done.code == 0, done.output
-    made = sorted(path.name for path in (workspace / "runs").glob("sweep-*"))
-    assert len(made) == 2
-    assert made[0].endswith("optim.lr=0.001")
-    assert made[1].endswith("optim.lr=0.002")
-
-
-def test_a_stopped_sweep_begins_no_other_run(workspace: Path) -> None:
-    overrides = [o for o in arguments("halted", "train.steps=3000") if not o.startswith("optim.lr")]
-    first = workspace / "runs" / "halted-optim.lr=0.001"
-    command = harness.command([*overrides, "--multirun", "optim.lr=1e-3,2e-3"], 1)
-    with started(command, workspace) as process:
-        while harness.last_step(first / "metrics.jsonl") < 3:
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        output = rest(process, 10)
-    assert "Traceback" not in output
-    assert json.loads((first / "exit.json").read_text())["name"] == "PREEMPTED"
-    assert [path.name for path in (workspace / "runs").glob("halted*")] == [first.name]
