@@ -13,7 +13,7 @@ from trainer.parallel.plan import bias, norm
 
 
 class QKNormAttention(Attention):
-    """Queries and keys are normalised per head before the rotation, as in Qwen3 and OLMo 2."""
+    """Queries and keys are normalised per head before the rotation, as in Qwen3."""
 
     def __init__(self, config):
         super().__init__(config)

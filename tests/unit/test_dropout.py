@@ -111,6 +111,22 @@ def test_the_backward_pass_has_the_same_mask() -> None:
     assert torch.equal(x.grad * x, out)
 
 
+def test_no_mask_is_kept_for_the_backward_pass() -> None:
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        located(0.4)(torch.randn(1, 8, SIZE, requires_grad=True), keys(tokens=8))
+    assert [tuple(tensor.shape) for tensor in kept] == [(1, 8)]
+
+
+def test_nearly_everything_can_be_dropped() -> None:
+    assert (located(1 - 1e-12)(torch.ones(1, 50, SIZE), keys(tokens=50)) == 0).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 6, SIZE // 2), (1, 3, SIZE)])
 def test_a_cut_activation_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="whole activations between blocks"):

@@ -8,6 +8,8 @@ pass, a recomputation and another layout work out the same mask (trainer.batch s
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,18 +40,36 @@ class Dropout(nn.Module):
             found = f"{tuple(x.shape)} at {self.place}, keys {tuple(keys.shape)}"
             rule = f"dropout takes whole activations between blocks: [batch, seq, {self.size}]"
             raise ConfigError(Problem("model.dropout", found, rule, "put it behind a block's last matrix"))
-        return x * self.factor(keys, x.dtype)
+        result: torch.Tensor = _Dropped.apply(x, keys, self.factor)
+        return result
 
     def factor(self, keys: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """[batch, seq] keys -> [batch, seq, size]: 0 or 1 / (1 - p); 1 where there is no draw."""
         features = mixed(torch.arange(self.size, dtype=torch.int32, device=keys.device) ^ _number(self.place))
         draws = mixed(keys.to(torch.int32).unsqueeze(-1) ^ features) & (2**BITS - 1)
-        kept = (draws >= round(self.p * 2**BITS)).to(dtype) / (1 - self.p)
+        kept = (draws >= min(round(self.p * 2**BITS), 2**BITS - 1)).to(dtype) / (1 - self.p)
         return torch.where(keys.unsqueeze(-1) < 0, torch.ones_like(kept), kept)
 
     def extra_repr(self) -> str:
         """For print(model)."""
         return f"p={self.p}, size={self.size}"
+
+
+class _Dropped(torch.autograd.Function):
+    """Keeps the keys for the backward pass, and not a mask of the activation's size."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, keys: torch.Tensor, factor: Callable[[torch.Tensor, torch.dtype], torch.Tensor]
+    ) -> torch.Tensor:
+        ctx.save_for_backward(keys)
+        ctx.factor = factor
+        return x * factor(keys, x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (keys,) = ctx.saved_tensors
+        return gradients[0] * ctx.factor(keys, gradients[0].dtype), None, None
 
 
 def mixed(x: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,7 @@ class NativeBackend:
         return self._stages[0].model
 
     def setup(self) -> None:
-        """Join the gloo process group, when there is more than one process, and one for each axis in use."""
+        """Join the process group, when there is more than one process, and one for each axis in use."""
         if self.distributed:
             self._groups = join(self.mesh, self._timeout, self.device.collectives)
         if self.parallel.zero and "data" in self._groups:
@@ -196,8 +196,8 @@ class NativeBackend:
                 stage.sharded.before_backward(last)
 
     def _mine(self, batch: Batch) -> Batch:
-        """This rank's positions of a microbatch."""
-        return self._share.of(batch)
+        """This rank's positions of a microbatch, on the device."""
+        return self.device.send(self._share.of(batch))
 
     @torch.no_grad()
     def clip_and_apply(self, lr: float) -> StepMetrics:
@@ -248,7 +248,7 @@ class NativeBackend:
         row = rows[batch.positions[0] == len(window) - 1].sum(dim=0)  # one row; none where another rank has it
         if "cp" in self._groups:
             dist.all_reduce(row, group=self._groups["cp"])
-        return row
+        return row.cpu()
 
     def fetch(self, metrics: StepMetrics) -> tuple[float, float, bool]:
         """Read the scalars: on CPU they are here already."""

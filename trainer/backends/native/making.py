@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.backends.native.backend import NativeBackend
+from trainer.backends.native.device import device_of_process
 from trainer.backends.native.update.optimizer import MakeOptimizer
 from trainer.config.schema import Config
 from trainer.parallel.mesh import Mesh
@@ -11,4 +12,5 @@ from trainer.rules.derived import Derived
 
 def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: MakeOptimizer) -> NativeBackend:
     """The native backend of a rank, in a world that may be pretended."""
-    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, derived.stages)
+    device = device_of_process()
+    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, derived.stages, device)
