@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError, Problem
+from trainer.errors import ConfigError, Problem, RunError
 
 REMEDY = "check its spelling, and that PYTHONPATH leads to it (PYTHONPATH=. for the current directory)"
 
@@ -55,7 +57,7 @@ def load(key: str, target: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the user's module does when it is imported
-        rule = f"can be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+        rule = f"can be imported ({told(error)})"
         raise ConfigError(Problem(key, target, rule, REMEDY)) from error
 
 
@@ -64,6 +66,15 @@ def call(key: str, target: str, *arguments: Any, options: Mapping[str, Any]) -> 
     function = load(key, target)
     try:
         return function(*arguments, **options)
-    except (TypeError, ValueError) as error:
-        rule = f"takes its options {dict(options)} ({type(error).__name__}: {' '.join(str(error).split())})"
+    except RunError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        rule = f"takes its options {dict(options)} ({told(error)})"
         raise ConfigError(Problem(key, target, rule, "correct the options, or the plug-in")) from error
+
+
+def told(error: BaseException) -> str:
+    """What a user's code raised, and where, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"

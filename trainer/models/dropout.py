@@ -30,6 +30,8 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float, size: int) -> None:
         super().__init__()
+        if not 0 <= p < 1:
+            raise ConfigError(Problem("model.dropout", p, "0 <= dropout < 1", "0.1 is usual; 0 drops nothing"))
         self.p, self.size, self.place = p, size, ""
 
     def forward(self, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:

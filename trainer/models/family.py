@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.batch import Batch
 from trainer.config.groups.model import ModelConfig
-from trainer.config.plugins import call_named
-from trainer.errors import ConfigError, Problem
+from trainer.config.plugins import call_named, told
+from trainer.errors import ConfigError, Problem, RunError
 from trainer.models.dropout import refuse_generators
 from trainer.models.families import FAMILIES
 from trainer.parallel.plan import Plan
@@ -31,18 +33,51 @@ class Family:
     plan: Plan
 
 
+INTERFACE = ("keep_stage", "canonical_names", "materialised", "logits")
+"""Methods of trainer.models.decoder.CausalLM that a backend calls, besides forward with the fields of a Batch."""
+
+
 def family_of(config: ModelConfig) -> Family:
     """The family that model.family names, with what model.frozen says. It is built once, on meta, to look at.
 
-    Raises ConfigError where it cannot be imported, gives something else, or draws what layouts would draw differently.
+    Raises ConfigError where it cannot be imported, is not what a backend needs, or draws what layouts would draw
+    differently.
     """
     made = call_named(KEY, FAMILIES.get(config.family, config.family), config)
-    if not isinstance(made, Family):
-        rule = f"a maker that returns a trainer.models.family.Family, not {type(made).__name__}"
-        raise ConfigError(Problem(KEY, config.family, rule, "see docs/extending.md"))
-    with torch.device("meta"):
-        model: Any = made.build()
+    if not isinstance(made, Family) or not isinstance(made.plan, Plan):
+        kind = type(made).__name__ if not isinstance(made, Family) else f"one whose plan is {type(made.plan).__name__}"
+        raise _wrong(config.family, f"a maker that returns a trainer.models.family.Family, not {kind}")
+    try:
+        with torch.device("meta"):
+            model: Any = made.build()
+    except RunError:
+        raise
+    except Exception as error:  # whatever a user's builder does
+        raise _wrong(config.family, f"its builder makes a model ({told(error)})") from error
+    _refuse_other_interfaces(model, config.family)
     refuse_generators(model, config.family)
-    if not config.frozen:
-        return made
-    return replace(made, plan=made.plan.freezing(config.frozen, model.canonical_names().values()))
+    names = list(model.canonical_names().values())
+    plan = made.plan.freezing(config.frozen, names) if config.frozen else made.plan
+    if not any(rule.trainable for rule in plan.match(names).values()):
+        raise _wrong(config.family, "a rule of its plan leaves a parameter to train")
+    return replace(made, plan=plan)
+
+
+def _refuse_other_interfaces(model: Any, family: str) -> None:
+    """What a backend would trip over later, in the middle of something."""
+    missing = [name for name in INTERFACE if not hasattr(model, name)]
+    if missing:
+        lacks = f"{type(model).__name__} has no {missing[0]}"
+        raise _wrong(family, f"its model has the interface of trainer.models.decoder.CausalLM; {lacks}")
+    forward: Any = model.forward
+    try:
+        inspect.signature(forward).bind(*Batch._fields)
+    except TypeError as error:
+        raise _wrong(family, f"its model's forward takes {', '.join(Batch._fields)}: {error}") from error
+    names, own = model.canonical_names(), [name for name, _ in model.named_parameters()]
+    if not isinstance(names, dict) or sorted(names) != sorted(own):
+        raise _wrong(family, f"canonical_names gives a name to each of its {len(own)} parameters")
+
+
+def _wrong(family: str, rule: str) -> ConfigError:
+    return ConfigError(Problem(KEY, family, rule, "see docs/extending.md"))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from trainer.config.groups.optim import OptimConfig
-from trainer.config.plugins import call
+from trainer.config.plugins import call, told
 from trainer.errors import ConfigError, Problem
 from trainer.optim import OPTIMIZERS
 from trainer.optim.mixed_precision import MixedPrecision
@@ -46,12 +46,19 @@ class PluginOptimizer(MixedPrecision):
         with torch.no_grad():
             for master in self.masters.values():
                 master.zero_()
-        self.inner.step()
+        self._try_step(self.inner, config.name)
         self._check_state(self.inner, config.name)
         kind = type(self.inner)
         of_torch = kind.__module__.startswith("torch.optim") and kind.__name__ in ELEMENTWISE
         self.elementwise = bool(getattr(kind, "elementwise", of_torch))
         self.updates = 0
+
+    def _try_step(self, inner: torch.optim.Optimizer, target: str) -> None:
+        try:
+            inner.step()
+        except Exception as error:  # whatever the user's code does
+            rule = f"takes a step on parameters with gradients ({told(error)})"
+            raise ConfigError(Problem(KEY, target, rule, "correct the options, or the plug-in")) from error
 
     def _check_state(self, inner: torch.optim.Optimizer, target: str) -> None:
         for name, master in self.masters.items():

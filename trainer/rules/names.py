@@ -62,6 +62,9 @@ def doors(config: Config, world: World) -> Iterator[Problem]:
     yield from _options("model", model.options, model.family in FAMILIES)
     yield from _door("optim.name", optim.name, OPTIMIZERS, "trainer/optim")
     yield from _options("optim", optim.options, optim.name == "adamw")
+    for name in {"lr", "weight_decay"} & set(optim.options):
+        rule = f"not among the options: every step sets it from optim.{name}"
+        yield Problem(f"optim.options.{name}", optim.options[name], rule, f"optim.{name}={optim.options[name]}")
     known = {"auto": "", "fake": "", **BACKENDS}
     yield from _door("backend.name", backend.name, known, "trainer/backends")
     yield from _options("backend", backend.options, backend.name in known)

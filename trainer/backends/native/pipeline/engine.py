@@ -18,6 +18,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleMulti, Pipeli
 
 from trainer.backends.native.pipeline.stage import Stage, StageModule
 from trainer.batch import Batch
+from trainer.errors import RunError
 from trainer.parallel.stages import stage_rank
 
 INTERLEAVED = {"interleaved_1f1b": ScheduleInterleaved1F1B, "interleaved_zero_bubble": ScheduleInterleavedZeroBubble}
@@ -104,6 +105,10 @@ class Pipeline:
                 [batch.labels for batch in microbatches],  # torch needs a target; the module computes the loss
                 losses,
             )
+        except RuntimeError as error:  # torch puts its own around whatever a stage raises
+            if isinstance(error.__cause__, RunError):
+                raise error.__cause__ from None
+            raise
         finally:
             for stage in step.stages:
                 stage.clear_runtime_states()
