@@ -85,14 +85,14 @@ def test_a_signal_to_the_launcher_is_a_saved_run(corpus: Path, number: signal.Si
     launcher = start(corpus, FOREVER)
     wait_for_step(run, 5)
     launcher.send_signal(number)
-    output, _ = launcher.communicate(timeout=60)
+    output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 10, output
     record = exit_record(run)
     assert (record["code"], record["name"], record["rank"]) == (10, "PREEMPTED", 0)
     assert record["newest_checkpoint_step"] == harness.last_step(run / "metrics.jsonl") >= 5
     assert "Traceback" not in output
     again = start(corpus, [*FOREVER, f"train.stop_after_steps={record['newest_checkpoint_step'] + 2}"])
-    output, _ = again.communicate(timeout=60)
+    output, _ = again.communicate(timeout=240)
     assert again.returncode == 0, output
     assert f"resuming tiny from step {record['newest_checkpoint_step']}" in output
     assert exit_record(run)["code"] == 0
@@ -109,7 +109,7 @@ def test_codes_arrive(corpus: Path) -> None:
     ]
     for name, more, code in cases:
         launcher = start(corpus, [*few, *more, f"run.name={name}"])
-        output, _ = launcher.communicate(timeout=90)
+        output, _ = launcher.communicate(timeout=240)
         assert launcher.returncode == code, output
         assert exit_record(corpus / "runs" / name)["code"] == code
         assert "Traceback" not in output
@@ -117,7 +117,7 @@ def test_codes_arrive(corpus: Path) -> None:
     for file in (corpus / "runs" / "done" / "checkpoints").rglob("*.safetensors"):
         file.write_bytes(b"x")
     launcher = start(corpus, [*few, "run.name=done"])
-    output, _ = launcher.communicate(timeout=90)
+    output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 13, output
     assert exit_record(corpus / "runs" / "done")["name"] == "NO_CHECKPOINT"
 
@@ -131,7 +131,7 @@ def test_torchrun_leaves_the_code_in_exit_json(corpus: Path) -> None:
 
 def test_a_configuration_error_is_not_restarted_but_a_killed_worker_is(corpus: Path) -> None:
     launcher = start(corpus, [*FOREVER, "optim.lr=-1"], "--max-restarts", "3")
-    output, _ = launcher.communicate(timeout=60)
+    output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 3
     assert output.count("the configuration cannot run: 1 problem") == 1
 
@@ -161,7 +161,7 @@ def test_nobody_is_left_behind_in_twenty_trials(corpus: Path) -> None:
         wait_until_listening(launcher)
         time.sleep(seconds)
         launcher.send_signal(number)
-        output, _ = launcher.communicate(timeout=90)
+        output, _ = launcher.communicate(timeout=240)
         deadline = time.monotonic() + 60  # after kill -9, the workers save before they end
         while (left := marked(mark)) and time.monotonic() < deadline:
             time.sleep(0.1)
