@@ -12,6 +12,7 @@ from torch import nn
 
 from tests.unit.test_fake_step import MESH, MODEL, piece
 from trainer.batch import NO_DRAW
+from trainer.config.groups.model import ModelConfig
 from trainer.data.draws import draw_keys
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
@@ -140,6 +141,31 @@ def test_a_place_is_the_path() -> None:
     places = [module.place for module in model.modules() if isinstance(module, Dropout)]
     assert places[:3] == ["model.embed_dropout", "model.layers.0.self_attn_dropout", "model.layers.0.mlp_dropout"]
     assert len(set(places)) == 1 + 2 * MODEL.layers
+
+
+class Added(CausalLM):
+    """Adds dropouts after the decoder has told its own their places."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        for layer in self.model.layers.values():
+            layer.mlp_dropout = Dropout(0.1, config.hidden)
+
+
+def with_added(config: ModelConfig) -> Family:
+    return Family(lambda: Added(config), sharding_plan(config))
+
+
+def test_a_dropout_of_a_subclass_is_told_its_place() -> None:
+    with torch.device("meta"):
+        model = family_of(replace(MODEL, family=f"{__name__}:with_added")).build()
+    places = [module.place for module in model.modules() if isinstance(module, Dropout)]
+    assert len(set(places)) == 1 + 2 * MODEL.layers
+
+
+def test_a_dropout_without_a_place_is_refused() -> None:
+    with pytest.raises(ConfigError, match="knows its place"):
+        Dropout(0.1, SIZE)(torch.ones(1, 5, SIZE), keys(tokens=5))
 
 
 class Drawing(CausalLM):

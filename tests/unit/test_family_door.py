@@ -28,6 +28,18 @@ class NamesOfSome(CausalLM):
         return dict(list(super().canonical_names().items())[1:])
 
 
+class Misplaced(CausalLM):
+    def __init__(self) -> None:
+        super().__init__(MODEL)
+        self.model.layers["1"].mlp_dropout = Dropout(0.1, MODEL.hidden // 2)
+
+
+class Misshapen(CausalLM):
+    def __init__(self) -> None:
+        super().__init__(MODEL)
+        self.model.norm = nn.LayerNorm(MODEL.hidden + 1)
+
+
 def broken() -> nn.Module:
     raise KeyError("width")
 
@@ -54,6 +66,8 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         r"KeyError: 'width' in test_family_door\.py",
     ),
     "a maker that fails": (fails, r"LookupError: no such size in test_family_door\.py, line"),
+    "a dropout of another size": (lambda: Family(Misplaced, sharding_plan(MODEL)), "whole activations between blocks"),
+    "a part of another size": (lambda: Family(Misshapen, sharding_plan(MODEL)), "its model takes a batch"),
     "nothing to train": (frozen, "leaves a parameter to train"),
 }
 

@@ -38,6 +38,9 @@ class Dropout(nn.Module):
         """x: [batch, seq, size]; keys: int64 [batch, seq], of trainer.batch.Batch; negative, or None: no draw."""
         if keys is None or not self.p:
             return x
+        if not self.place:
+            remedy = "call trainer.models.dropout.locate(model) once it is built"
+            raise ConfigError(Problem("model.dropout", self.p, "each dropout knows its place in the model", remedy))
         if x.shape[-1] != self.size or x.shape[:-1] != keys.shape:
             found = f"{tuple(x.shape)} at {self.place}, keys {tuple(keys.shape)}"
             rule = f"dropout takes whole activations between blocks: [batch, seq, {self.size}]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from trainer.batch import Batch
 from trainer.config.groups.model import ModelConfig
 from trainer.config.plugins import call_named, told
 from trainer.errors import ConfigError, Problem, RunError
-from trainer.models.dropout import refuse_generators
+from trainer.models.dropout import locate, refuse_generators
 from trainer.models.families import FAMILIES
 from trainer.parallel.plan import Plan
 
@@ -55,12 +56,22 @@ def family_of(config: ModelConfig) -> Family:
     except Exception as error:  # whatever a user's builder does
         raise _wrong(config.family, f"its builder makes a model ({told(error)})") from error
     _refuse_other_interfaces(model, config.family)
+    locate(model)
     refuse_generators(model, config.family)
+    if config.family not in FAMILIES:
+        _try(model, config.family)
     names = list(model.canonical_names().values())
     plan = made.plan.freezing(config.frozen, names) if config.frozen else made.plan
     if not any(rule.trainable for rule in plan.match(names).values()):
         raise _wrong(config.family, "a rule of its plan leaves a parameter to train")
-    return replace(made, plan=plan)
+    return replace(made, build=partial(_located, made.build), plan=plan)
+
+
+def _located(build: Callable[[], nn.Module]) -> nn.Module:
+    """A subclass may have added dropouts of its own after the decoder's were told their places."""
+    model = build()
+    locate(model)
+    return model
 
 
 def _refuse_other_interfaces(model: Any, family: str) -> None:
@@ -77,6 +88,16 @@ def _refuse_other_interfaces(model: Any, family: str) -> None:
     names, own = model.canonical_names(), [name for name, _ in model.named_parameters()]
     if not isinstance(names, dict) or sorted(names) != sorted(own):
         raise _wrong(family, f"canonical_names gives a name to each of its {len(own)} parameters")
+
+
+def _try(model: Any, family: str) -> None:
+    """A forward pass on meta: what fails there would fail later, on some ranks only where there is a pipeline."""
+    try:
+        model(*torch.zeros((len(Batch._fields), 1, 8), dtype=torch.int64, device="meta"))
+    except RunError:
+        raise
+    except Exception as error:  # whatever a user's model does
+        raise _wrong(family, f"its model takes a batch ({told(error)})") from error
 
 
 def _wrong(family: str, rule: str) -> ConfigError:
