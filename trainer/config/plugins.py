@@ -75,6 +75,6 @@ def call(key: str, target: str, *arguments: Any, options: Mapping[str, Any]) -> 
 
 def told(error: BaseException) -> str:
     """What a user's code raised, and where, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
