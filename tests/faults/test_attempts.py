@@ -21,7 +21,7 @@ import torch.distributed as dist
 from trainer.backends.native.groups import join
 from trainer.parallel.mesh import Mesh
 rank = int(os.environ["RANK"])
-groups = join(Mesh(rank, dp=2), timedelta(seconds=20))
+groups = join(Mesh(rank, dp=2), timedelta(seconds=20), "gloo")
 total = torch.ones(1)
 dist.all_reduce(total, group=groups["dp"])
 assert total.item() == 2
