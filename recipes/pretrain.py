@@ -16,7 +16,7 @@ from trainer.data.order import Cursor
 from trainer.errors import ExitCode
 from trainer.models.family import family_of
 from trainer.models.initialise import Initialiser
-from trainer.observe.sinks import open_sinks
+from trainer.observe.sinks import Sink, open_sinks
 from trainer.observe.wandb_sink import open_wandb
 from trainer.rules.derived import Derived
 from trainer.run.directory import METRICS, RunDirectory, config_yaml, open_run, run_path
@@ -69,22 +69,10 @@ def train(
     state: TrainState,
 ) -> ExitCode:
     """Wire data, evaluation, saving and sinks to the loop, and run it."""
-    dp_rank, data = backend.mesh.coordinate("dp"), config.data
-    facts = backend.facts()
+    dp_rank, facts = backend.mesh.coordinate("dp"), backend.facts()
     if world.rank == 0:
         print("\n".join([*describe(corpus), *facts.describe()]), flush=True)
-    loader = TrainLoader(
-        corpus=corpus,
-        seq_len=data.seq_len,
-        document_mask=data.document_mask,
-        seed=config.seed,
-        samples_per_step=derived.samples_per_step,
-        microbatch=config.train.microbatch,
-        dp_rank=dp_rank,
-        dp_size=derived.dp,
-        cursor=Cursor.from_json(state.cursor) if state.cursor else None,
-        prefetch=data.prefetch,
-    )
+    loader = make_loader(config, derived, corpus, dp_rank, state)
     batches = backend.ahead(loader)
     saver = Saver(
         directory=directory.checkpoints,
@@ -95,11 +83,7 @@ def train(
         topology=facts.topology(backend.mesh),
         process_group=backend.host_group,
     )
-    metrics = directory.path / METRICS
-    quiet = world.rank > 0 or backend.extracting
-    sinks = [] if quiet else open_sinks(metrics, config.logging, derived.steps, state.step)
-    if not quiet and (tracker := open_wandb(config, directory.path, world.wandb_account)) is not None:
-        sinks.append(tracker)
+    sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
     trainer = Trainer(
         config=config,
         derived=derived,
@@ -128,3 +112,30 @@ def train(
             flush=True,
         )
     return code
+
+
+def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, state: TrainState) -> TrainLoader:
+    """This rank's batches, from where the state stands."""
+    return TrainLoader(
+        corpus=corpus,
+        seq_len=config.data.seq_len,
+        document_mask=config.data.document_mask,
+        seed=config.seed,
+        samples_per_step=derived.samples_per_step,
+        microbatch=config.train.microbatch,
+        dp_rank=dp_rank,
+        dp_size=derived.dp,
+        cursor=Cursor.from_json(state.cursor) if state.cursor else None,
+        prefetch=config.data.prefetch,
+    )
+
+
+def make_sinks(
+    config: Config, derived: Derived, world: World, directory: RunDirectory, state: TrainState, quiet: bool
+) -> list[Sink]:
+    """Where records go; nowhere on a quiet rank."""
+    if quiet:
+        return []
+    sinks = list(open_sinks(directory.path / METRICS, config.logging, derived.steps, state.step))
+    tracker = open_wandb(config, directory.path, world.wandb_account)
+    return sinks if tracker is None else [*sinks, tracker]

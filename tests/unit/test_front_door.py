@@ -65,6 +65,7 @@ def test_without_a_recipe_the_recipes_are_listed(tmp_path: Path) -> None:
         (["recipe=null"], ["recipe"]),
         (["recipe=tiny", "optim=null"], ["optim", "adamw"]),
         (["recipe=tiny", "optim.lr=???"], ["optim.lr", "still to be given"]),
+        (["recipe=tiny", 'model.frozen=["???"]'], ["model.frozen", "still to be given"]),
         (["recipe=tiny", "train.steps=1,2"], ["train.steps", "--multirun"]),
         (["recipe=tiny", "resume.allow=optim.lr"], ["write resume.allow=[optim.lr]"]),
         (["recipe=deepseek7b"], ["--nproc_per_node 32", "trn1.32xlarge", "recipe=tiny"]),

@@ -29,8 +29,28 @@ def topology_changes(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
     return [f"{key} {now.get(key)}, was {before.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
-def refuse_other_shapes(directory: Path, tensors: Mapping[str, Placed]) -> None:
-    """Raise ConfigError when a checkpoint does not hold exactly these tensors: another model wrote it."""
+def refuse_other_tensors(checkpoint: Path, store: Store) -> None:
+    """Raise ConfigError when a checkpoint does not hold these tensors: another model or optimizer wrote it.
+
+    Not collective, and before anything that is: a pipeline's ranks hold different tensors, and may disagree.
+    """
+    _refuse_other_shapes(checkpoint / PARTS[0], store.model)
+    _refuse_other_optimizer(checkpoint / PARTS[1], store.optimizer)
+    _refuse_other_shapes(checkpoint / PARTS[1], store.optimizer)
+
+
+def _refuse_other_optimizer(directory: Path, moments: Mapping[str, Placed]) -> None:
+    stored = {name.partition(".")[0] for name in read_json(directory / INDEX)["tensors"]}
+    known = {name.partition(".")[0] for name in moments}
+    if known and stored and known != stored:
+        rule = (
+            f"{directory.parent.name} holds {', '.join(sorted(stored))}, this optimizer begins with {', '.join(known)}"
+        )
+        remedy = "restore optim.name and its options, or use another run.name"
+        raise ConfigError(Problem("optim.name", sorted(known), rule, remedy))
+
+
+def _refuse_other_shapes(directory: Path, tensors: Mapping[str, Placed]) -> None:
     stored = {name: tuple(entry["shape"]) for name, entry in read_json(directory / INDEX)["tensors"].items()}
     for name, placed in tensors.items():
         if stored.get(name) != placed.shape:
@@ -46,12 +66,12 @@ def refuse_other_shapes(directory: Path, tensors: Mapping[str, Placed]) -> None:
 def load_checkpoint(checkpoint: Path, store: Store, process_group: dist.ProcessGroup | None = None) -> TrainState:
     """Fill the store's tensors in place from a verified checkpoint, and return the rest of the state.
 
-    All ranks call together. Moments must be allocated already: DCP fills only tensors that it is given.
+    All ranks call together, after ``refuse_other_tensors`` has passed on all of them. Moments must be allocated
+    already: DCP fills only tensors that it is given.
     """
     for part, tensors in zip(PARTS, (store.model, store.optimizer), strict=True):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process: as intended
             reader = SafetensorsReader(checkpoint / part)
-            refuse_other_shapes(checkpoint / part, tensors)
             dcp.load(boxed(tensors), storage_reader=reader, planner=BoxLoadPlanner(), process_group=process_group)
     return TrainState.from_json(read_json(checkpoint / "state.json"), read_json(checkpoint / "data.json"))

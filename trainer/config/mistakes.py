@@ -44,7 +44,7 @@ def problems_in(values: Mapping[str, Any], schema: type = Config, prefix: str = 
 
 
 def _leaf_problem(schema: type, name: str, key: str, value: Any, kind: Any) -> Iterator[Problem]:
-    if value == "???":
+    if value == "???" or (isinstance(value, list) and "???" in value):
         yield Problem(key, value, "has a value: ??? marks one that is still to be given", f"set {key}=...")
         return
     node = OmegaConf.structured(schema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from trainer.errors import ConfigError, Problem
 from trainer.optim import OPTIMIZERS
 from trainer.optim.mixed_precision import MixedPrecision
 from trainer.parallel.decay import parameter_groups
+from trainer.parallel.plan import Rule, matrix
 
 KEY = "optim.name"
 ELEMENTWISE = {"ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"}
@@ -29,41 +31,42 @@ class PluginOptimizer(MixedPrecision):
     def make_inner(self, config: OptimConfig) -> None:
         """Make it, and let it allocate its state by a step on zeros: a checkpoint is loaded into what exists."""
         self._updates = 0
-        rules = {id(master): self.rules[name] for name, master in self.masters.items()}
+        # A pipeline stage with nothing to train makes one too: what is wrong with it is wrong on every stage.
+        updated, rules = (self.masters, self.rules) if self.masters else _stand_in()
+        of = {id(tensor): rules[name] for name, tensor in updated.items()}
         groups = [
-            {**group, "rules": [rules[id(master)] for master in group["params"]]}
-            for group in parameter_groups(self.masters, self.rules, config.weight_decay)
+            {**group, "rules": [of[id(tensor)] for tensor in group["params"]]}
+            for group in parameter_groups(updated, rules, config.weight_decay)
         ]
-        self.inner: torch.optim.Optimizer | None = None
-        if not groups:
-            return
-        self.inner = call(
+        self.inner: torch.optim.Optimizer = call(
             KEY,
             OPTIMIZERS.get(config.name, config.name).replace(":", "."),
             groups,
             options={"lr": config.lr, **config.options},
         )
         with torch.no_grad():
-            for master in self.masters.values():
-                master.zero_()
-        self._try_step(self.inner, config.name)
-        self._check_state(self.inner, config.name)
+            for tensor in updated.values():
+                tensor.zero_()
+        self._try_step(config.name)
+        self._check_state(updated, config.name)
+        self._target, self._state = config.name, {name: set(self.inner.state[t]) for name, t in updated.items()}
+        self._updated = updated
         kind = type(self.inner)
         of_torch = kind.__module__.startswith("torch.optim") and kind.__name__ in ELEMENTWISE
         self.elementwise = bool(getattr(kind, "elementwise", of_torch))
         self.updates = 0
 
-    def _try_step(self, inner: torch.optim.Optimizer, target: str) -> None:
+    def _try_step(self, target: str) -> None:
         try:
-            inner.step()
+            self.inner.step()
         except Exception as error:  # whatever the user's code does
             rule = f"takes a step on parameters with gradients ({told(error)})"
             raise ConfigError(Problem(KEY, target, rule, "correct the options, or the plug-in")) from error
 
-    def _check_state(self, inner: torch.optim.Optimizer, target: str) -> None:
-        for name, master in self.masters.items():
-            for key, value in inner.state[master].items():
-                elementwise = isinstance(value, torch.Tensor) and value.shape == master.shape
+    def _check_state(self, updated: Mapping[str, torch.Tensor], target: str) -> None:
+        for name, tensor in updated.items():
+            for key, value in self.inner.state[tensor].items():
+                elementwise = isinstance(value, torch.Tensor) and value.shape == tensor.shape
                 if not (elementwise or key == "step"):
                     rule = f"its state is element-wise, besides step; {key!r} of {name} is {_kind(value)}"
                     remedy = "use an optimizer whose state a checkpoint of any layout can hold"
@@ -74,18 +77,23 @@ class PluginOptimizer(MixedPrecision):
         finite = torch.isfinite(norm)
         if bool(finite):
             self._updates += 1
-        if bool(finite) and self.inner is not None:
             # torch.nn.utils.clip_grad_norm_'s factor.
             self.gradients.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
             for group in self.inner.param_groups:
                 group["lr"] = lr
             self.inner.step()
+            self._refuse_late_state()
         return finite
+
+    def _refuse_late_state(self) -> None:
+        """A resume fills the state that there is before the first step: what comes later would be lost in it."""
+        for name, tensor in self._updated.items():
+            if late := set(self.inner.state[tensor]) - self._state[name]:
+                rule = f"its state is there after its first step; {', '.join(sorted(map(str, late)))} came later"
+                raise ConfigError(Problem(KEY, self._target, rule, "allocate it in the first step, which is on zeros"))
 
     def moments(self) -> dict[str, torch.Tensor]:
         """The state by stored name: ``<key>.<parameter>``."""
-        if self.inner is None:
-            return {}
         return {
             f"{key}.{name}": value
             for name, master in self.masters.items()
@@ -101,11 +109,18 @@ class PluginOptimizer(MixedPrecision):
     @updates.setter
     def updates(self, count: int) -> None:
         self._updates = count
-        for state in self.inner.state.values() if self.inner is not None else ():
+        for state in self.inner.state.values():
             if isinstance(step := state.get("step"), torch.Tensor):
                 step.fill_(count)
             elif step is not None:
                 state["step"] = count
+
+
+def _stand_in() -> tuple[dict[str, torch.Tensor], dict[str, Rule]]:
+    """A matrix that nothing is computed with."""
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.zeros(2, 2)
+    return {"a stand-in": parameter}, {"a stand-in": matrix("column", 0.0)}
 
 
 def _kind(value: Any) -> str:

@@ -131,8 +131,10 @@ class Plan:
         problems = []
         for glob in globs:
             if not any(fnmatchcase(name, glob) for name in names):
-                near = get_close_matches(glob, names, n=1, cutoff=0.0)
-                remedy = f"a glob such as {near[0]}; scripts/plan.py prints all names"
+                near = get_close_matches(glob, names, n=1, cutoff=0.0)[0]
+                if fnmatchcase(f"{self.head}.weight", glob):  # tied
+                    near = f"{self.embedding}.weight, to which the head is tied"
+                remedy = f"a glob such as {near}; scripts/plan.py prints all names"
                 problems.append(Problem(FROZEN, glob, "each glob matches a parameter of the model", remedy))
         if all(any(fnmatchcase(name, glob) for glob in globs) for name in names):
             rule = f"a parameter is left to train; the globs match all {len(names)}"

@@ -66,6 +66,6 @@ class Watch(TorchDispatchMode):
 
         def refuse(args: Any, result: Any) -> None:
             if self.ledger.phase == "forward_backward":
-                raise ConfigError(drawn(str(func), "this operator of a step draws from torch's generator"))
+                raise ConfigError(drawn("the model", f"{func} in its step draws from torch's generator"))
 
         return refuse

@@ -11,7 +11,7 @@ import torch
 
 from trainer.backends.base import Backend, Initialise
 from trainer.checkpoint.directory import Ranks, newest_sound, set_aside, step_of
-from trainer.checkpoint.load import load_checkpoint, topology_changes
+from trainer.checkpoint.load import load_checkpoint, refuse_other_tensors, topology_changes
 from trainer.checkpoint.state import TrainState
 from trainer.errors import ConfigError, Problem
 from trainer.run.directory import RunDirectory, trim_metrics
@@ -51,7 +51,9 @@ def resume_or_initialise(
         if not backend.extracting:
             on_rank_zero(backend, lambda: _clear_the_way(directory, found))
         return TrainState(corpus=dict(corpus))
-    state = on_every_rank(backend, partial(load_checkpoint, found, backend.store(), backend.host_group))
+    store = backend.store()
+    on_every_rank(backend, partial(refuse_other_tensors, found, store))
+    state = on_every_rank(backend, partial(load_checkpoint, found, store, backend.host_group))
     if state.step > steps:
         rule = f"at least the {state.step} steps that the run has trained already"
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))

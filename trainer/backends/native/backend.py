@@ -127,7 +127,7 @@ class NativeBackend:
         parameters, mode = self._updated(list(rules), precision)
         self._optimizer = self._make_optimizer(parameters, rules, mode, counted)
         if not self._optimizer.elementwise:
-            refuse_shards(placements)
+            refuse_shards(self._placements)  # frozen ones too: every pipeline stage then says the same
         tied = self._stages[0].tied
         self._reduction = Reduction(self.mesh, self._groups, plan, placements, self._sharded, self.parallel.sp, tied)
 

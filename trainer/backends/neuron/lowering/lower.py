@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,9 @@ from trainer.backends.base import BuildModel
 from trainer.backends.neuron.lowering.attention import GatheredAttention, flash_attend, plain_attend
 from trainer.backends.neuron.lowering.freeze import freeze
 from trainer.backends.neuron.lowering.layers import Layers
+from trainer.backends.neuron.lowering.linears import Linears
 from trainer.backends.neuron.lowering.local import Local, fuse
 from trainer.backends.neuron.lowering.model import LoweredLM
-from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan, Rule
 
 
@@ -56,11 +56,14 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
     layers = Layers(options.tp, options.sequence, options.dtype)
     rules = plan.match(placements)
     locals_ = {name: fuse([name], placements, rules) for name in placements}
+    linears = Linears(placements, rules, layers, locals_)
     for path, module in list(model.named_modules()):
         if hasattr(module, "project"):
-            _lower_attention(module, path, placements, rules, layers, locals_)
+            linears.columns(module, path, ("q_proj", "k_proj", "v_proj"), "qkv_proj", "project")
+            linears.row(module, path, "o_proj")
         elif hasattr(module, "gate_and_up"):
-            _lower_feed_forward(module, path, placements, rules, layers, locals_)
+            linears.columns(module, path, ("gate_proj", "up_proj"), "gate_up_proj", "gate_and_up")
+            linears.row(module, path, "down_proj")
     _lower_vocabulary(model, layers)
     _attend(model, options)
     model.to(options.dtype)
@@ -72,82 +75,6 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
     of_kept = {name: rules[local.pieces[0].name] for name, local in kept.items()}
     freeze(lowered, of_kept, options.pipeline)
     return Lowered(lowered, kept, of_kept)
-
-
-def _lower_attention(
-    module: Any,
-    path: str,
-    placements: Mapping[str, Placement],
-    rules: Mapping[str, Rule],
-    layers: Layers,
-    locals_: dict[str, Local],
-) -> None:
-    _lower_columns(
-        module, path, ("q_proj", "k_proj", "v_proj"), "qkv_proj", "project", placements, rules, layers, locals_
-    )
-    _lower_row(module, path, "o_proj", placements, layers)
-
-
-def _lower_feed_forward(
-    module: Any,
-    path: str,
-    placements: Mapping[str, Placement],
-    rules: Mapping[str, Rule],
-    layers: Layers,
-    locals_: dict[str, Local],
-) -> None:
-    _lower_columns(
-        module, path, ("gate_proj", "up_proj"), "gate_up_proj", "gate_and_up", placements, rules, layers, locals_
-    )
-    _lower_row(module, path, "down_proj", placements, layers)
-
-
-def _lower_columns(
-    module: Any,
-    path: str,
-    parts: Sequence[str],
-    fused: str,
-    method: str,
-    placements: Mapping[str, Placement],
-    rules: Mapping[str, Rule],
-    layers: Layers,
-    locals_: dict[str, Local],
-) -> None:
-    """One layer for several linears of one input, in the place of the method that calls them; where some are trained
-    and others not, a layer for each.
-    """
-    kinds = ["weight", "bias"] if getattr(module, parts[0]).bias is not None else ["weight"]
-    names = {kind: [f"{path}.{part}.{kind}" for part in parts] for kind in kinds}
-    if any(len({rules[name].trainable for name in of_kind}) > 1 for of_kind in names.values()):
-        for part in parts:
-            linear = getattr(module, part)
-            rows = placements[f"{path}.{part}.weight"].local_shape[0]
-            setattr(module, part, layers.column(linear.in_features, rows, bias=len(kinds) > 1))
-        return
-    for kind in kinds:
-        locals_[f"{path}.{fused}.{kind}"] = fuse(names[kind], placements, rules)
-    widths = [piece.rows for piece in locals_[f"{path}.{fused}.weight"].pieces]
-    layer = layers.column(getattr(module, parts[0]).in_features, sum(widths), bias=len(kinds) > 1)
-    setattr(module, fused, layer)
-    setattr(module, method, _split(layer, widths))
-    for part in parts:
-        delattr(module, part)
-
-
-def _lower_row(module: Any, path: str, name: str, placements: Mapping[str, Placement], layers: Layers) -> None:
-    out = placements[f"{path}.{name}.weight"].local_shape
-    setattr(module, name, layers.row(out[1], out[0], bias=getattr(module, name).bias is not None))
-
-
-def _split(layer: nn.Module, widths: list[int]) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """One matrix product, one collective on the input's gradient, several outputs."""
-
-    def project(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # By tensor_split: torch.split along another dim than 0 is wrong in some torch_xla (pytorch/xla#8640).
-        ends = [sum(widths[: index + 1]) for index in range(len(widths) - 1)]
-        return tuple(torch.tensor_split(layer(x), ends, dim=-1))
-
-    return project
 
 
 def _lower_vocabulary(model: Any, layers: Layers) -> None:
