@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     HANG = 12
     NO_CHECKPOINT = 13
     GATE = 14
+    REPLICAS = 15
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,20 @@ class CheckpointError(RunError):
 
     code = ExitCode.NO_CHECKPOINT
     title = "no checkpoint verifies"
+
+
+class HangError(RunError):
+    """A rank did not arrive where the others wait for it."""
+
+    code = ExitCode.HANG
+    title = "a rank did not arrive"
+
+
+class ReplicasError(RunError):
+    """Copies of one tensor differ between ranks: nothing is saved, and the newest sound checkpoint is the truth."""
+
+    code = ExitCode.REPLICAS
+    title = "replicas differ"
 
 
 class ElsewhereError(RunError):
