@@ -37,6 +37,8 @@ from trainer.parallel.boxes import whole_box
 from trainer.rules.derived import Derived, derive, effective
 from trainer.run.world import World
 from trainer.training.loop import Trainer
+from trainer.training.saving import Saves
+from trainer.training.watchdog import Watchdog
 
 
 class Kept:
@@ -80,7 +82,10 @@ def our_trainer(config: Config, derived: Derived, world: World, corpus: Corpus, 
     kept = Kept()
     saver = Saver(scratch, 0, lambda action: action(), 1, "", {})
     sinks: list[Sink] = [JsonLines(scratch / "metrics.jsonl"), kept]
-    return Trainer(config, derived, backend, loader(config, derived, corpus), None, saver, sinks, TrainState()), kept
+    watchdog = Watchdog.alone()
+    saves = Saves(config.checkpoint, saver, backend, watchdog, newest=0)
+    batches = loader(config, derived, corpus)
+    return Trainer(config, derived, backend, batches, None, saves, sinks, TrainState(), watchdog), kept
 
 
 def plain_step(config: Config, model: CausalLM) -> Callable[[list[Batch], float, float], float]:

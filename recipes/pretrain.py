@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from recipes.parts import make_backend, make_evaluator
+from recipes.together import LAUNCH, read_text, refuse_apart, watching
 from trainer.backends.base import Backend
+from trainer.backends.common.peers import Peers
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.config.schema import Config
-from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.corpus import Corpus
 from trainer.data.describe import compressor_references, describe
 from trainer.data.loader import TrainLoader
 from trainer.data.order import Cursor
@@ -19,11 +21,14 @@ from trainer.models.initialise import Initialiser
 from trainer.observe.sinks import Sink, open_sinks
 from trainer.observe.wandb_sink import open_wandb
 from trainer.rules.derived import Derived
-from trainer.run.directory import METRICS, RunDirectory, config_yaml, open_run, run_path
+from trainer.run.directory import METRICS, RunDirectory, config_yaml, environment, open_run, run_path
 from trainer.run.world import World
-from trainer.training.collective import on_every_rank, on_rank_zero
+from trainer.training.collective import on_rank_zero
 from trainer.training.loop import Trainer
 from trainer.training.resume import resume_or_initialise
+from trainer.training.saving import Saves
+from trainer.training.trust import agree_on, launch_facts
+from trainer.training.watchdog import Watchdog
 
 
 def run(config: Config, derived: Derived, world: World, overrides: list[str]) -> ExitCode:
@@ -34,29 +39,32 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
 
         return rehearse_run(config, derived)
     family = family_of(config.model)  # first of all: what it refuses is refused before ranks meet and text is read
+    limits, directory = config.reliability, RunDirectory(run_path(config), result=None)
+    peers = Peers.join(world, limits.setup_seconds)
     backend = make_backend(config, derived, world)
-    backend.setup()
-    directory = RunDirectory(run_path(config), result=None)
-    try:
-        directory = on_rank_zero(backend, lambda: open_run(config)) or directory
-        if backend.host_broadcast(int(directory.result is not None)):
-            if world.rank == 0:
-                print("\n".join(directory.describe()), flush=True)
-            return ExitCode.DONE
-        say = partial(print, flush=True) if not world.rank else None
-        corpus = on_every_rank(backend, partial(prepare_corpus, config.data, config.model.vocab, say))
-        backend.shard(family.build, family.plan, config.precision.mode)
-        initialise = Initialiser(family.plan, config.seed)
-        here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
-        state = resume_or_initialise(
-            directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here
-        )
-        if not backend.extracting:
-            on_rank_zero(backend, lambda: directory.begin(config, overrides))
-        return train(config, derived, world, directory, corpus, backend, state)
-    finally:
-        backend.close()
-        directory.close()
+    with watching(config, world, peers, directory.path) as watchdog:
+        agree_on(peers, LAUNCH, launch_facts(config, environment(), derived.backend), limits.setup_seconds)
+        backend.setup(peers)
+        try:
+            directory = on_rank_zero(backend.host, lambda: open_run(config)) or directory
+            if backend.host.broadcast(int(directory.result is not None)):
+                if world.rank == 0:
+                    print("\n".join(directory.describe()), flush=True)
+                return ExitCode.DONE
+            refuse_apart(backend, peers, directory.path, limits.setup_seconds)
+            corpus = read_text(config, peers, watchdog, backend)
+            backend.shard(family.build, family.plan, config.precision.mode)
+            initialise = Initialiser(family.plan, config.seed)
+            here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
+            state = resume_or_initialise(
+                directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here
+            )
+            if not backend.extracting:
+                on_rank_zero(backend.host, lambda: directory.begin(config, overrides))
+            return train(config, derived, world, directory, corpus, backend, state, watchdog)
+        finally:
+            backend.close()
+            directory.close()
 
 
 def train(
@@ -67,6 +75,7 @@ def train(
     corpus: Corpus,
     backend: Backend,
     state: TrainState,
+    watchdog: Watchdog,
 ) -> ExitCode:
     """Wire data, evaluation, saving and sinks to the loop, and run it."""
     dp_rank, facts = backend.mesh.coordinate("dp"), backend.facts()
@@ -77,11 +86,11 @@ def train(
     saver = Saver(
         directory=directory.checkpoints,
         rank=world.rank,
-        lead=partial(on_rank_zero, backend),
+        lead=partial(on_rank_zero, backend.saving),
         keep=config.checkpoint.keep,
         config_yaml=config_yaml(config, directory.path),
         topology=facts.topology(backend.mesh),
-        process_group=backend.host_group,
+        process_group=backend.saving.group,
     )
     sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
     trainer = Trainer(
@@ -90,9 +99,10 @@ def train(
         backend=backend,
         batches=batches,
         evaluator=make_evaluator(config, corpus, dp_rank, derived.dp),
-        saver=saver,
+        saves=Saves(config.checkpoint, saver, backend, watchdog, newest=state.step),
         sinks=sinks,
         state=state,
+        watchdog=watchdog,
     )
     try:
         code = trainer.run()
@@ -103,7 +113,7 @@ def train(
     if backend.extracting:
         if world.rank == 0:
             print("graphs collected, of training, evaluation and samples; nothing was computed or kept", flush=True)
-    elif trainer.complete and world.rank == 0:
+    elif trainer.complete and not trainer.stopped and world.rank == 0:
         directory.finish({**trainer.result(), **compressor_references(corpus)})
         print("\n".join(directory.describe()), flush=True)
     elif world.rank == 0:

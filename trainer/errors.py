@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -94,6 +94,13 @@ class HangError(RunError):
 
     code = ExitCode.HANG
     title = "a rank did not arrive"
+    stacks: Mapping[str, str] = {}
+    """Where some ranks' programs stood, by rank."""
+
+    def report(self) -> str:
+        """With the stacks that are known."""
+        shown = [f"  rank {rank} stood at:\n{stack.rstrip()}" for rank, stack in self.stacks.items()]
+        return "\n".join([super().report(), *shown])
 
 
 class ReplicasError(RunError):

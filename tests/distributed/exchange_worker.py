@@ -50,7 +50,7 @@ def lead(backend: Backend, action: Callable[[], None]) -> None:
     """Rank 0 acts, all wait."""
     if backend.mesh.rank == 0:
         action()
-    backend.host_sum([0])
+    backend.host.sum([0])
 
 
 def save(layout: str) -> list[dict[str, Any]]:
@@ -104,7 +104,7 @@ def poison(backend: NativeBackend) -> int:
                 before = {**boxes(backend.store().model), **boxes(backend.store().optimizer, "moment ")}
                 mine = backend.mesh.rank == rank and put(backend, f"{kind}.weight", value)
                 finite = backend.fetch(backend.clip_and_apply(1e-3))[2]
-                if not backend.host_sum([int(mine)])[0]:
+                if not backend.host.sum([int(mine)])[0]:
                     continue
                 after = {**boxes(backend.store().model), **boxes(backend.store().optimizer, "moment ")}
                 assert not finite, (kind, rank, value)

@@ -27,7 +27,7 @@ from trainer.parallel.boxes import Box
 from trainer.rules.check import validate
 from trainer.rules.derived import Derived, derive
 from trainer.run.world import World
-from trainer.training.step import agree, train_step
+from trainer.training.step import Wish, agree, train_step
 
 PROBES = (0, 3, 10, 20)
 """Steps after which the model is evaluated and asked for a next token; in the middle that must disturb nothing."""
@@ -100,7 +100,7 @@ def compare_initial(backend: Backend, computed: Iterable[Weight], reference: Pat
         different += sum(unlike("master", box, placed.tensor) for box in placed.boxes)
         written += sum(box.of(placed.tensor).numel() for box in placed.boxes if box.writer)
     different += sum(unlike("weight", box, tensor) for box, tensor in computed)
-    different, written = backend.host_sum([different, written])
+    different, written = backend.host.sum([different, written])
     total = sum(tensor.numel() for name, tensor in expected.items() if name.startswith("master "))
     return {"different": different, "written": written, "parameters": total}
 
@@ -162,16 +162,20 @@ def load(
 
 def one_step(backend: Backend, config: Config, derived: Derived, batch: StepBatch, step: int) -> dict[str, Any]:
     """Train the step after ``step`` others, as the loop does."""
-    targets = agree(backend, batch, False).target_tokens
+    targets = agree(backend, batch, step, Wish()).target_tokens
     lr = learning_rate(config.schedule, config.optim.lr, step, derived.steps, derived.warmup_steps)
-    loss, norm, finite = backend.fetch(train_step(backend, batch, targets, lr))
+    metrics = train_step(backend, batch, targets, lr)
+    assert metrics is not None
+    loss, norm, finite = backend.fetch(metrics)
     return {"step": step + 1, "loss": loss, "grad_norm": norm, "finite": finite, "target_tokens": targets}
 
 
 def probe(backend: Backend, config: Config, corpus: Corpus, dp: int) -> dict[str, Any]:
     """Held-out loss and the logits of a next token."""
     windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
-    nats, targets = backend.evaluate(windows.batches(config.train.microbatch, backend.mesh.coordinate("dp"), dp))
+    scored = backend.evaluate(windows.batches(config.train.microbatch, backend.mesh.coordinate("dp"), dp))
+    assert scored is not None
+    nats, targets = scored
     found = {"nats": nats, "targets": targets}
     if config.backend.name == "neuron" and config.parallel.pp > 1:
         return {**found, "logits": None}  # validation refuses samples there

@@ -43,7 +43,7 @@ def go(**arguments: Any) -> list[dict[str, Any]]:
     out, state, cursor = Path(leg.out), TrainState(step=0, updates=0, cursor=None, rng=""), None
     save = partial(_save, backend, leg)
     if leg.source:
-        state = load_checkpoint(Path(leg.source), backend.store(), backend.host_group)
+        state = load_checkpoint(Path(leg.source), backend.store(), backend.saving.group)
         backend.loaded(state.updates)
         assert padding_is_zero(backend)
         save(out / AGAIN, state)
@@ -62,4 +62,4 @@ def go(**arguments: Any) -> list[dict[str, Any]]:
 
 def _save(backend: Backend, leg: Leg, directory: Path, state: TrainState) -> None:
     leading = partial(lead, backend)
-    Saver(directory, backend.mesh.rank, leading, 0, "", {}, backend.host_group).save(backend.store(), state)
+    Saver(directory, backend.mesh.rank, leading, 0, "", {}, backend.saving.group).save(backend.store(), state)

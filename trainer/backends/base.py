@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from trainer.backends.common.host import HostExchange
+from trainer.backends.common.peers import Peers
 from trainer.batch import Batch, StepBatch
-from trainer.parallel.boxes import Box, Store
+from trainer.parallel.boxes import Box, Placed, Store
 from trainer.parallel.mesh import AXES, Mesh
 from trainer.parallel.plan import Plan
 
@@ -23,6 +24,14 @@ BuildModel = Callable[[], nn.Module]
 """Makes the plain model; called under the meta device, so it allocates nothing."""
 Initialise = Callable[[Box], torch.Tensor]
 """Draws a box's initial values, FP32 of shape ``box.sizes``."""
+GoOn = Callable[[int], bool]
+"""Asked before each microbatch, with its number from 0, whether it is to be computed. Ranks that meet within one get
+the same answers."""
+
+
+def always(number: int) -> bool:
+    """Compute them all."""
+    return True
 
 
 class StepSource(Protocol):
@@ -72,15 +81,22 @@ class Backend(Protocol):
     """Executes steps. Methods are collective unless said otherwise: every rank calls them in the same order."""
 
     mesh: Mesh
-    host_group: dist.ProcessGroup | None
-    """Process group of all ranks for host objects, as checkpoint planning needs; None: the default group will do."""
+    host: HostExchange
+    """Of all ranks, for small integers in training."""
+    saving: HostExchange
+    """Of all ranks, for what saves and loads exchange: a group of its own, which a background thread may use, and whose
+    timeout is a save's."""
     fetch_delay: int
     """Steps that the loop lets pass before it fetches a step's metrics: 0 where they are at hand at once."""
     extracting: bool
     """Graphs are only collected for the compiler: results are zeros, and nothing on the host may act on them."""
+    ahead_by: int
+    """Microbatches by which a rank's host may be ahead of another's that it meets in each of them, and one more."""
+    compile_seconds: float
+    """What the first work of a kind may take on top, for compilation; 0 where nothing is compiled."""
 
-    def setup(self) -> None:
-        """Bring up process groups and devices."""
+    def setup(self, peers: Peers | None = None) -> None:
+        """Bring up process groups and devices. peers: of this launch, met already; None: to be met here."""
 
     def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
         """Lower the plain model by its plan, give its parameters memory without values, make the optimizer over them.
@@ -95,14 +111,19 @@ class Backend(Protocol):
     def ahead(self, source: StepSource) -> StepSource:
         """The same steps, with what they need travelling to the device before it is asked for. Not collective."""
 
-    def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
-        """Accumulate the gradients of ``scale`` times the summed loss over this rank's microbatches."""
+    def forward_backward(self, microbatches: Sequence[Batch], scale: float, go_on: GoOn = always) -> bool:
+        """Accumulate the gradients of ``scale`` times the summed loss over this rank's microbatches.
+
+        False where ``go_on`` has ended it: the gradients are good for nothing, and the weights have not moved.
+        """
 
     def clip_and_apply(self, lr: float) -> StepMetrics:
         """Reduce gradients, measure the global norm, clip, update; masked where the norm is not finite."""
 
-    def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
-        """Global sum of the loss (nats) and number of targets, without gradients."""
+    def evaluate(self, microbatches: Sequence[Batch], go_on: GoOn = always) -> tuple[float, int] | None:
+        """Global sum of the loss (nats) and number of targets, without gradients; None where ``go_on`` has ended it on
+        any rank.
+        """
 
     def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:
         """FP32 [vocab] logits after ``tokens``, on the host; computed at the fixed shape [1, length]."""
@@ -112,6 +133,11 @@ class Backend(Protocol):
 
     def store(self) -> Store:
         """Weights and moments with their boxes, sharing memory with the live ones."""
+
+    def copies(self) -> Mapping[str, Mapping[str, Placed]]:
+        """All that this rank holds and another may hold too, by kind: ``weights`` that the model computes with,
+        ``masters``, ``moments``. Host tensors. Called right after ``store``, or between steps.
+        """
 
     def loaded(self, updates: int) -> None:
         """The store was filled from a checkpoint: derive what follows from it (BF16 copies, the step count)."""
@@ -124,12 +150,6 @@ class Backend(Protocol):
 
     def facts(self) -> Facts:
         """What this runs on; measures the peak on first use."""
-
-    def host_sum(self, values: Sequence[int]) -> list[int]:
-        """Sum small host integers over *all* ranks of all axes, on the host; trainer.training.step says which."""
-
-    def host_broadcast(self, value: int) -> int:
-        """Rank 0's host integer, on every rank."""
 
     def close(self) -> None:
         """Tear down process groups."""

@@ -84,17 +84,22 @@ class Ending:
         return int(ExitCode.PREEMPTED)
 
     def report(self, error: RunError, world: World) -> int:
-        """Print the error, in full on the rank that reports it and as one line elsewhere; return its exit code.
+        """Print the error and write exit.json; see ``tell``."""
+        return tell(error, world, self.directory)
 
-        The first process of each node prints it in full too, since rank 0 may not see what is wrong with that node. The
-        other ranks wait REPORT_SECONDS: torchrun ends all processes when one exits, and the report would be lost.
-        """
-        with uninterrupted():
-            if (world.rank == error.rank or world.leads_node) and not isinstance(error, ElsewhereError):
-                write_exit(self.directory, int(error.code), world.rank, error.title, error)
-                prefix = f"rank {world.rank}: " if world.rank else ""
-                print(prefix + error.report(), file=sys.stderr, flush=True)
-            else:
-                print(f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
-                time.sleep(REPORT_SECONDS)
-        return int(error.code)
+
+def tell(error: RunError, world: World, directory: Path | None) -> int:
+    """Print the error, in full on the rank that reports it and as one line elsewhere; return its exit code.
+
+    The first process of each node prints it in full too, since rank 0 may not see what is wrong with that node. The
+    other ranks wait REPORT_SECONDS: torchrun ends all processes when one exits, and the report would be lost.
+    """
+    with uninterrupted():
+        if (world.rank == error.rank or world.leads_node) and not isinstance(error, ElsewhereError):
+            write_exit(directory, int(error.code), world.rank, error.title, error)
+            prefix = f"rank {world.rank}: " if world.rank else ""
+            print(prefix + error.report(), file=sys.stderr, flush=True)
+        else:
+            print(f"rank {world.rank}: {error.one_line()}", file=sys.stderr, flush=True)
+            time.sleep(REPORT_SECONDS)
+    return int(error.code)

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from trainer.backends.base import Backend
+from trainer.backends.common.host import HostExchange
 from trainer.errors import ElsewhereError, RunError
 
 T = TypeVar("T")
 
 
-def on_rank_zero(backend: Backend, action: Callable[[], T]) -> T | None:
+def on_rank_zero(host: HostExchange, action: Callable[[], T]) -> T | None:
     """Run ``action`` on rank 0 and return its result there, None elsewhere. Collective.
 
     When it raises a RunError, every rank raises: rank 0 the error itself, the others ElsewhereError with its code.
     """
     result, failure = None, None
-    if backend.mesh.rank == 0:
+    if host.rank == 0:
         try:
             result = action()
         except RunError as error:
             failure = error
-    code = backend.host_broadcast(int(failure.code) if failure is not None else 0)
+    code = host.broadcast(int(failure.code) if failure is not None else 0)
     if failure is not None:
         raise failure
     if code:
@@ -30,19 +30,22 @@ def on_rank_zero(backend: Backend, action: Callable[[], T]) -> T | None:
     return result
 
 
-def on_every_rank(backend: Backend, action: Callable[[], T]) -> T:
+def on_every_rank(host: HostExchange, action: Callable[[], T], meet: Callable[[], object] | None = None) -> T:
     """Run ``action`` on every rank and return its result. Collective.
 
-    When it raises a RunError on some, every rank raises: those their own error, the others ElsewhereError. The first
-    of the ranks that failed reports in full.
+    When ``action`` raises a RunError on some, every rank raises: those their own error, the others ElsewhereError. The
+    first of the ranks that failed reports in full. meet: waits for ranks that take long, before a collective does that
+    has a timeout.
     """
-    mesh, result, failure = backend.mesh, None, None
+    result, failure = None, None
     try:
         result = action()
     except RunError as error:
         failure = error
+    if meet is not None:
+        meet()
     mine = int(failure.code) if failure is not None else 0
-    codes = backend.host_sum([mine if rank == mesh.rank else 0 for rank in range(mesh.world)])
+    codes = host.sum([mine if rank == host.rank else 0 for rank in range(host.size)])
     first = next((rank for rank, code in enumerate(codes) if code), None)
     if failure is not None:
         failure.rank = first or 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trainer.backends.base import Backend
+from trainer.backends.base import Backend, GoOn, always
 from trainer.batch import Batch
 from trainer.config.groups.evaluation import EvaluationConfig
 from trainer.observe.records import EvaluationRecord
@@ -40,10 +40,12 @@ class Evaluator:
     seq_len: int
     seed: int
 
-    def evaluate(self, backend: Backend, step: int, tokens: int) -> EvaluationRecord:
-        """Score all windows and print a sample. Collective."""
+    def evaluate(self, backend: Backend, step: int, tokens: int, go_on: GoOn = always) -> EvaluationRecord | None:
+        """Score all windows and print a sample; None where ``go_on`` has ended it. Collective."""
         start = time.perf_counter()
-        nats, targets = backend.evaluate(self.batches)
+        if (found := backend.evaluate(self.batches, go_on)) is None:
+            return None
+        nats, targets = found
         return EvaluationRecord(
             step=step,
             tokens=tokens,

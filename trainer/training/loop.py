@@ -8,26 +8,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.backends.base import Backend, StepMetrics, StepSource
+from trainer.backends.base import Backend, GoOn, StepMetrics, StepSource
 from trainer.batch import StepBatch
-from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.config.arithmetic import flops_per_token
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, ExitCode, Problem
-from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord
+from trainer.observe.records import EvaluationRecord, Record, StepRecord
 from trainer.observe.sinks import Sink, write_all
 from trainer.observe.stopwatch import StepSeconds, Stopwatch
 from trainer.optim.schedule import learning_rate
 from trainer.rules.derived import Derived
 from trainer.run.signals import StopRequest
+from trainer.training.brake import Brake
 from trainer.training.collective import on_rank_zero
 from trainer.training.evaluation import Evaluator
 from trainer.training.nonfinite import count_nonfinite
-from trainer.training.step import Agreement, agree, train_step, watched_step
+from trainer.training.saving import Saves
+from trainer.training.step import Agreement, Wish, agree, train_step, watched_step
+from trainer.training.watchdog import Watchdog
 
 EXTRACTED_STEPS = 3
 """Steps that show every graph of training to neuron_parallel_compile; the guard's warm-up and one more."""
+COMPILED_STEPS = 2
+"""Steps of a launch in which graphs are still compiled: they have a longer limit."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,10 @@ class Trainer:
     backend: Backend
     batches: StepSource
     evaluator: Evaluator | None
-    saver: Saver
+    saves: Saves
     sinks: Sequence[Sink]
     state: TrainState
+    watchdog: Watchdog
     last_evaluation: EvaluationRecord | None = None
     pace: float = 0.0
     """Seconds a step, as a moving average: what the remaining time is worked out from."""
@@ -61,37 +66,50 @@ class Trainer:
     first_step: int = field(init=False)
     """Steps that were done before this process began."""
     failure: ConfigError | None = None
-    """Why a record could not be written; all ranks stop for it after the next step, saved."""
+    """Why a record could not be written; all ranks stop for it before the next step, saved."""
+    stopped: bool = False
+    """All ranks have agreed to end here."""
 
     def __post_init__(self) -> None:
         self.first_step = self.state.step
 
     def run(self) -> ExitCode:
         """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
-        with StopRequest() as stop:
+        with StopRequest() as stop, self.watchdog.phase("step"):
             for agreed in self.steps(stop):
-                self.evaluate_when_due()
-                if (agreed.stop or agreed.failed) and self.state.step < self.last_step:
-                    self.save()
-                    return ExitCode.PREEMPTED
-                self.save_when_due()
-        if self.complete and self.evaluator is not None and self.last_evaluation is None:
-            # Killed between the last save and the result: the records are there, the result is not.
-            self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
+                self.evaluate_when_due(stop)
+                self.save_when_due(agreed.save)
+            if not self.stopped and self.complete and self.evaluator is not None and self.last_evaluation is None:
+                # Killed between the last save and the result: the records are there, the result is not.
+                self.evaluate(stop)
+            if self.stopped:
+                self.save()
+                on_rank_zero(self.backend.host, self.raise_failure)
+                return ExitCode.PREEMPTED
         return ExitCode.DONE
 
     def steps(self, stop: StopRequest | None = None) -> Iterator[Agreement]:
-        """Train step by step, recording each; what the caller does between steps is on nobody's clock."""
+        """Train step by step, recording each; what the caller does between steps is on nobody's clock.
+
+        A stop that is agreed on before a step, or within it, ends them: no step is trained for it, or counted.
+        """
+        stop = stop or StopRequest()
+        brake = self.brake(stop)
         batches, watch = iter(self.batches), Stopwatch()
-        while self.state.step < self.last_step:
+        while self.state.step < self.last_step and not self.stopped:
             watch.charge_rest()
-            batch = next(batches)
+            with self.watchdog.phase("batch"):
+                batch = next(batches)
             watch.lap("data")
-            agreed = agree(self.backend, batch, stop is not None and stop.requested, self.failure is not None)
+            wish = Wish(stop.requested, self.failure is not None, self.saves.due_by_clock())
+            agreed = agree(self.backend, batch, self.state.step, wish)
             lr = self.learning_rate()
             watch.charge_rest()  # waiting for other ranks is not compute
-            metrics = self._take(batch, agreed.target_tokens, lr)
+            metrics = None if agreed.stop or agreed.failed else self._take(batch, agreed.target_tokens, lr, brake)
             watch.lap("compute")
+            if metrics is None:
+                self.stopped = True
+                return
             self.advance(batch)
             seconds = watch.close()
             self.in_flight.append(
@@ -102,10 +120,33 @@ class Trainer:
             yield agreed
             watch.exclude(time.perf_counter() - paused)
 
-    def _take(self, batch: StepBatch, targets: int, lr: float) -> StepMetrics:
-        if self.state.step == self.first_step:
-            return watched_step(self.backend, batch, targets, lr, self.config.model.family)
-        return train_step(self.backend, batch, targets, lr)
+    def _take(self, batch: StepBatch, targets: int, lr: float, brake: Brake) -> StepMetrics | None:
+        begun = self.state.step - self.first_step
+        brake.begin(f"step {self.state.step}")
+        with self.watchdog.phase("step", more=self.backend.compile_seconds if begun < COMPILED_STEPS else 0.0):
+            if not begun:
+                family = self.config.model.family
+                return watched_step(self.backend, batch, targets, lr, family, self.going_on(brake))
+            return train_step(self.backend, batch, targets, lr, self.going_on(brake))
+
+    def brake(self, stop: StopRequest, *axes: str) -> Brake:
+        """Ends work between microbatches. axes: that meet within one besides those that always do."""
+        return Brake(
+            self.watchdog.peers,
+            self.backend.mesh,
+            ("tp", "cp", *(("dp",) if self.config.parallel.zero >= 2 else ()), *axes),
+            self.backend.ahead_by,
+            lambda: stop.requested,
+        )
+
+    def going_on(self, brake: Brake) -> GoOn:
+        """Asks the brake, and tells the watchdog that another microbatch has been reached."""
+
+        def go_on(number: int) -> bool:
+            self.watchdog.passed()
+            return brake(number)
+
+        return go_on
 
     @property
     def last_step(self) -> int:
@@ -179,7 +220,7 @@ class Trainer:
             eta_seconds=(self.last_step - done.step) * self.pace,
         )
 
-    def evaluate_when_due(self) -> None:
+    def evaluate_when_due(self, stop: StopRequest) -> None:
         """Every so many steps, and after the last."""
         every = self.config.evaluation.every_steps
         if self.evaluator is None or not every:
@@ -190,31 +231,44 @@ class Trainer:
             or (self.backend.extracting and self.state.step == self.last_step)
         ):
             self.settle()
-            self.last_evaluation = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens)
-            self.write(self.last_evaluation)
+            self.evaluate(stop)
 
-    def save_when_due(self) -> None:
-        """Every so many steps, and after the last."""
-        every = self.config.checkpoint.every_steps
-        if (every and self.state.step % every == 0) or self.state.step == self.last_step:
+    def evaluate(self, stop: StopRequest) -> None:
+        """Score the held-out text; a stop ends it without a result, and all ranks with it."""
+        assert self.evaluator is not None
+        first = self.last_evaluation is None
+        brake = self.brake(stop, "pp")
+        brake.begin(f"evaluation {self.state.step}")
+        with self.watchdog.phase("evaluation", more=self.backend.compile_seconds if first else 0.0):
+            found = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens, self.going_on(brake))
+        if found is None:
+            self.stopped = True
+            return
+        self.last_evaluation = found
+        self.write(found)
+
+    def save_when_due(self, by_clock: bool) -> None:
+        """Every so many steps or minutes, and after the last step; in between, the copies are compared."""
+        step, audit = self.state.step, self.config.reliability.audit_steps
+        if by_clock or self.stopped or self.saves.due(step) or step == self.last_step:
             self.save()
+        elif audit and step % audit == 0 and not self.backend.extracting:
+            self.saves.audit(step)
 
     def save(self) -> None:
         """Commit a checkpoint of where training stands; none where steps compute nothing."""
         self.settle()
         if self.backend.extracting:
             return
-        start = time.perf_counter()
-        self.state.rng = self.backend.rng_state()
-        path = self.saver.save(self.backend.store(), self.state)
-        self.write(SaveRecord(self.state.step, str(path), time.perf_counter() - start))
-        on_rank_zero(self.backend, self.raise_failure)
+        if (record := self.saves.save(self.state)) is not None:
+            self.write(record)
+            on_rank_zero(self.backend.host, self.raise_failure)
 
     def write(self, record: Record) -> None:
         """To every sink; ranks other than 0 have none.
 
-        A failure stops all ranks together, after the next step and a save: raised here, on rank 0 alone, it would leave
-        the others in a collective.
+        A failure stops all ranks together, before the next step and after a save: raised here, on rank 0 alone, it
+        would leave the others in a collective.
         """
         if self.backend.extracting:
             return

@@ -40,7 +40,7 @@ def resume_or_initialise(
     rank, world = backend.mesh.rank, backend.mesh.world
     found, faults = newest_sound(
         directory.checkpoints,
-        Ranks(rank, world, lambda flag: backend.host_sum([int(flag)])[0] > 0, backend.host_broadcast),
+        Ranks(rank, world, lambda flag: backend.host.sum([int(flag)])[0] > 0, backend.host.broadcast),
     )
     for fault in faults:
         print(f"rank {rank} passed over {fault}", flush=True)
@@ -49,18 +49,18 @@ def resume_or_initialise(
             print(f"starting {directory.path.name} at step 0", flush=True)
         backend.load_initial(initialise)
         if not backend.extracting:
-            on_rank_zero(backend, lambda: _clear_the_way(directory, found))
+            on_rank_zero(backend.host, lambda: _clear_the_way(directory, found))
         return TrainState(corpus=dict(corpus))
     store = backend.store()
-    on_every_rank(backend, partial(refuse_other_tensors, found, store))
-    state = on_every_rank(backend, partial(load_checkpoint, found, store, backend.host_group))
+    on_every_rank(backend.host, partial(refuse_other_tensors, found, store))
+    state = on_every_rank(backend.host, partial(load_checkpoint, found, store, backend.saving.group))
     if state.step > steps:
         rule = f"at least the {state.step} steps that the run has trained already"
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
-    on_every_rank(backend, partial(refuse_other_text, state.corpus, corpus, allowed))
+    on_every_rank(backend.host, partial(refuse_other_text, state.corpus, corpus, allowed))
     # Nothing on the disk has changed until here: a refused resume leaves the run as it was.
     if not backend.extracting:
-        on_rank_zero(backend, lambda: _clear_the_way(directory, found))
+        on_rank_zero(backend.host, lambda: _clear_the_way(directory, found))
     state.corpus = dict(corpus)
     backend.loaded(state.updates)
     backend.set_rng_state(state.rng)

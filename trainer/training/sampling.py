@@ -24,7 +24,7 @@ def sample_tokens(
             token = int(torch.multinomial(probabilities, 1, generator=generator).item())
         else:
             token = int(logits.argmax().item())
-        token = backend.host_broadcast(token)  # one rank that ends earlier would leave the others waiting
+        token = backend.host.broadcast(token)  # one rank that ends earlier would leave the others waiting
         if token == stop:
             break
         tokens.append(token)

@@ -1,4 +1,4 @@
-"""Small host integers over all ranks, on the host."""
+"""Small host values over all ranks, on the host."""
 
 from __future__ import annotations
 
@@ -9,23 +9,44 @@ import torch.distributed as dist
 
 
 class HostExchange:
-    """group: of all ranks, over gloo; None: torch's default group. alone: this is the only process."""
+    """Of all ranks, or alone. rank, size: in the group. calls: exchanges until now."""
 
-    def __init__(self, group: dist.ProcessGroup | None, alone: bool) -> None:
-        self._group, self._alone = group, alone
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        """group: a gloo group; None: this is the only process."""
+        self.group, self._alone = group, group is None
+        self.rank = 0 if group is None else dist.get_rank(group)
+        self.size = 1 if group is None else dist.get_world_size(group)
+        self.calls = 0
 
     def sum(self, values: Sequence[int]) -> list[int]:
         """Sums over the ranks."""
+        self.calls += 1
         if self._alone:
             return list(values)
         sums = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(sums, group=self._group)
+        dist.all_reduce(sums, group=self.group)
         return [int(value) for value in sums]
 
     def broadcast(self, value: int) -> int:
         """Rank 0's value."""
+        self.calls += 1
         if self._alone:
             return value
         holder = torch.tensor(value, dtype=torch.int64)
-        dist.broadcast(holder, 0, group=self._group)
+        dist.broadcast(holder, group=self.group, group_src=0)
         return int(holder.item())
+
+    def gather(self, mine: bytes) -> list[bytes]:
+        """Every rank's bytes, by rank in the group. Nothing is unpickled, as torch's object collectives would."""
+        self.calls += 1
+        if self._alone:
+            return [mine]
+        ranks = self.size
+        lengths = [torch.zeros((), dtype=torch.int64) for _ in range(ranks)]
+        dist.all_gather(lengths, torch.tensor(len(mine)), group=self.group)
+        sizes = [int(length) for length in lengths]
+        padded = torch.zeros(max(1, *sizes), dtype=torch.uint8)
+        padded[: len(mine)] = torch.frombuffer(bytearray(mine), dtype=torch.uint8) if mine else padded[:0]
+        everyone = [torch.empty_like(padded) for _ in range(ranks)]
+        dist.all_gather(everyone, padded, group=self.group)
+        return [one[:size].numpy().tobytes() for one, size in zip(everyone, sizes, strict=True)]

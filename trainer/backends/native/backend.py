@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,21 +11,23 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
+from trainer.backends.base import BuildModel, Facts, GoOn, Initialise, StepMetrics, StepSource, always
 from trainer.backends.common.host import HostExchange
+from trainer.backends.common.peers import Peers
+from trainer.backends.common.prompt import prompt_batch
 from trainer.backends.common.share import Share
 from trainer.backends.native.device import CPU, Device
 from trainer.backends.native.facts import gather_facts
-from trainer.backends.native.groups import join
+from trainer.backends.native.groups import join, new_group
 from trainer.backends.native.lowering.fully_sharded import data_mesh, local, take_gradients
 from trainer.backends.native.lowering.lower import Stage, lower
-from trainer.backends.native.pipeline.engine import Pipeline
+from trainer.backends.native.pipeline.engine import Layout, Pipeline
 from trainer.backends.native.update.optimizer import MakeOptimizer, Optimizer, refuse_shards
 from trainer.backends.native.update.reduction import Reduction
-from trainer.backends.native.update.store import in_boxes
+from trainer.backends.native.update.store import copies, in_boxes
 from trainer.batch import Batch
 from trainer.config.groups.parallel import ParallelConfig
-from trainer.parallel.boxes import Store
+from trainer.parallel.boxes import Placed, Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan
@@ -39,8 +41,9 @@ class NativeBackend:
     every layer and agree on everything that is not cut; pipeline ranks hand activations on.
     """
 
-    host_group: dist.ProcessGroup | None = None
     fetch_delay = 0
+    ahead_by = 1
+    compile_seconds = 0.0
     extracting = False
     _stages: list[Stage]
     _pipeline: Pipeline | None = None
@@ -57,19 +60,23 @@ class NativeBackend:
         parallel: ParallelConfig | None = None,
         stages: Sequence[range] = (),
         device: Device = CPU,
+        save_seconds: float = 3600.0,
     ) -> None:
-        """stages: the layers of each pipeline stage, first to last; empty without pipeline."""
+        """stages: the layers of each pipeline stage, first to last; empty without pipeline.
+
+        timeout_seconds: of a collective in training; save_seconds: of one in a save.
+        """
         self.device = device
         self._make_optimizer = make_optimizer
         self.mesh = mesh
         self.distributed = mesh.world > 1
         self.parallel = parallel or ParallelConfig(tp=mesh.tp, pp=mesh.pp, cp=mesh.cp)
         self._layers_of_stages = stages
-        self._timeout = timedelta(seconds=timeout_seconds)
+        self._timeout, self._save_timeout = timedelta(seconds=timeout_seconds), timedelta(seconds=save_seconds)
         self._groups: dict[str, dist.ProcessGroup] = {}
         self._share = Share.of_rank(mesh, self.parallel.sp)
         self._loss = torch.zeros((), dtype=torch.float32, device=device.kind)
-        self._host = HostExchange(None, alone=not self.distributed)
+        self.host = self.saving = HostExchange()
         self._facts: Facts | None = None
 
     @property
@@ -77,12 +84,17 @@ class NativeBackend:
         """The lowered model, or this rank's first pipeline stage."""
         return self._stages[0].model
 
-    def setup(self) -> None:
+    def setup(self, peers: Peers | None = None) -> None:
         """Join the process group, when there is more than one process, and one for each axis in use."""
         if self.distributed:
-            self._groups = join(self.mesh, self._timeout, self.device.collectives)
+            self._groups = join(self.mesh, peers, self._new_group, self._timeout, self.device.collectives)
+            self.host = HostExchange(dist.group.WORLD)
+            self.saving = HostExchange(new_group(range(self.mesh.world), self._save_timeout))
         if self.parallel.zero and "data" in self._groups:
             self._data_mesh = data_mesh(self._groups["data"], self.device.kind)
+
+    def _new_group(self, ranks: Sequence[int]) -> dist.ProcessGroup:
+        return new_group(ranks, self._timeout)
 
     def shard(self, build: BuildModel, plan: Plan, precision: str) -> None:
         """Build on meta, cut by the plan, allocate on the device, make the optimizer over what this rank updates."""
@@ -99,7 +111,8 @@ class NativeBackend:
             self.device.attention,
         )
         self._placements = {name: p for stage in self._stages for name, p in stage.placements.items()}
-        self._sharded = any(stage.sharded is not None for stage in self._stages)
+        self._shards = [stage.sharded for stage in self._stages if stage.sharded is not None]
+        self._sharded = bool(self._shards)
         for stage in self._stages:
             self._materialise(stage)
         self._parameters = {
@@ -107,7 +120,9 @@ class NativeBackend:
         }
         self._make_update(plan, precision)
         if self._layers_of_stages:
-            self._pipeline = self._make_pipeline(plan)
+            modules = {stage.number: stage.model for stage in self._stages}
+            layout = Layout(len(self._layers_of_stages), self.parallel, plan.hidden, self.dtype, self.device.kind)
+            self._pipeline = layout.pipeline(modules, self._groups["pp"], self._collect)
 
     def _materialise(self, stage: Stage) -> None:
         if stage.sharded is None:
@@ -129,7 +144,9 @@ class NativeBackend:
         if not self._optimizer.elementwise:
             refuse_shards(self._placements)  # frozen ones too: every pipeline stage then says the same
         tied = self._stages[0].tied
-        self._reduction = Reduction(self.mesh, self._groups, plan, placements, self._sharded, self.parallel.sp, tied)
+        self._reduction = Reduction(
+            self.mesh, self._groups, plan, placements, self._sharded, self.parallel.sp, tied, self._new_group
+        )
 
     def _updated(self, names: Sequence[str], precision: str) -> tuple[dict[str, nn.Parameter], str]:
         """What the optimizer updates, and the precision as it sees it: FSDP2's shards are masters already."""
@@ -138,25 +155,11 @@ class NativeBackend:
         shards = {name: nn.Parameter(local(self._parameters[name])) for name in names}
         return shards, "fp32" if precision == "bf16_mixed" else precision
 
-    def _make_pipeline(self, plan: Plan) -> Pipeline:
-        parts = self.mesh.tp if self.parallel.sp else 1
-        return Pipeline(
-            {stage.number: stage.model for stage in self._stages},
-            len(self._layers_of_stages),
-            self.parallel.pipeline.schedule,
-            self._groups["pp"],
-            lambda batch, seq: (batch, seq // parts, plan.hidden),
-            self.dtype,
-            self._collect,
-            self.device.kind,
-        )
-
     def _collect(self) -> None:
         """Gradients have appeared without a hook (zero bubble): they join those that are accumulated."""
         self._optimizer.collect()
-        for stage in self._stages:
-            if stage.sharded is not None:
-                stage.sharded.collect()
+        for sharded in self._shards:
+            sharded.collect()
 
     @torch.no_grad()
     def load_initial(self, initialise: Initialise) -> None:
@@ -172,28 +175,36 @@ class NativeBackend:
         """As it is: the batches are in the device's memory already."""
         return source
 
-    def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
+    def forward_backward(self, microbatches: Sequence[Batch], scale: float, go_on: GoOn = always) -> bool:
         """Accumulate gradients of scale * summed loss."""
         self._loss.zero_()
         microbatches = [self._mine(microbatch) for microbatch in microbatches]
         if self._pipeline is not None:
-            self._before_backward(last=False)
-            self._loss += self._pipeline.train(microbatches, scale)
-            for stage in self._stages:
-                if stage.sharded is not None:
-                    stage.sharded.reduce()
-            return
+            return self._through_pipeline(microbatches, scale, go_on)
         for index, microbatch in enumerate(microbatches):
+            if not go_on(index):
+                return False
             self._before_backward(index == len(microbatches) - 1)
             loss, _ = self.model(*microbatch)
             loss = loss * scale
             loss.backward()
             self._loss += loss.detach()
+        return True
+
+    def _through_pipeline(self, microbatches: Sequence[Batch], scale: float, go_on: GoOn) -> bool:
+        assert self._pipeline is not None
+        self._before_backward(last=False)
+        loss = self._pipeline.train(microbatches, scale, go_on)
+        if loss is None:
+            return False
+        self._loss += loss
+        for sharded in self._shards:
+            sharded.reduce()
+        return True
 
     def _before_backward(self, last: bool) -> None:
-        for stage in self._stages:
-            if stage.sharded is not None:
-                stage.sharded.before_backward(last)
+        for sharded in self._shards:
+            sharded.before_backward(last)
 
     def _mine(self, batch: Batch) -> Batch:
         """This rank's positions of a microbatch, on the device."""
@@ -218,34 +229,33 @@ class NativeBackend:
         self._forget_gathered()
 
     def _forget_gathered(self) -> None:
-        for stage in self._stages:
-            if stage.sharded is not None:
-                stage.sharded.forget_gathered()
+        for sharded in self._shards:
+            sharded.forget_gathered()
 
     @torch.no_grad()
-    def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
+    def evaluate(self, microbatches: Sequence[Batch], go_on: GoOn = always) -> tuple[float, int] | None:
         """Sum losses in FP64 on the host: thousands of windows add up."""
-        total, targets = 0.0, 0
-        for microbatch in microbatches:
+        total, targets, ended = 0.0, 0, 0
+        for index, microbatch in enumerate(microbatches):
+            if not go_on(index):
+                ended = 1
+                break
             mine = self._mine(microbatch)
             loss, count = self.model(*mine) if self._pipeline is None else self._pipeline.loss(mine)
             total, targets = total + loss.item(), targets + int(count.item())
-        if "data" not in self._groups:
-            return total, targets
-        sums = torch.tensor([total, float(targets)], dtype=torch.float64)
-        dist.all_reduce(sums, group=self._groups["data"])
-        return sums[0].item(), int(sums[1].item())
+        sums = torch.tensor([total, float(targets), float(ended)], dtype=torch.float64)
+        if "data" in self._groups:
+            dist.all_reduce(sums, group=self._groups["data"])
+        return None if sums[2] else (sums[0].item(), int(sums[1].item()))
 
     @torch.no_grad()
     def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:
-        """Run the last ``length`` tokens, padded on the right; causality hides the padding."""
-        window = list(tokens[-length:])
-        padded = torch.tensor([window + [0] * (length - len(window))])
-        positions = torch.arange(length).unsqueeze(0)
-        batch = self._mine(Batch.undrawn(padded, padded, positions, torch.zeros_like(positions)))
+        """Of the last ``length`` tokens."""
+        batch, last = prompt_batch(tokens, length)
+        batch = self._mine(batch)
         logits = self.model.logits if self._pipeline is None else self._pipeline.logits
         rows: torch.Tensor = logits(batch.tokens, batch.positions, batch.document_ids)[0]
-        row = rows[batch.positions[0] == len(window) - 1].sum(dim=0)  # one row; none where another rank has it
+        row = rows[batch.positions[0] == last].sum(dim=0)  # one row; none where another rank has it
         if "cp" in self._groups:
             dist.all_reduce(row, group=self._groups["cp"])
         return row.cpu()
@@ -260,6 +270,10 @@ class NativeBackend:
         weights = {name: masters.get(name, local(parameter)) for name, parameter in self._parameters.items()}
         turns = (0, 1) if self._sharded else (self.mesh.position(*DATA), self.mesh.size(*DATA))
         return in_boxes(weights, self._optimizer.moments(), self._placements, *turns)
+
+    def copies(self) -> Mapping[str, Mapping[str, Placed]]:
+        """Weights, masters and moments; under ZeRO this rank's rows of them."""
+        return copies(self.store(), {name: local(parameter) for name, parameter in self._parameters.items()})
 
     def loaded(self, updates: int) -> None:
         """Round the loaded masters into the model and set the optimizer's step count."""
@@ -277,17 +291,9 @@ class NativeBackend:
     def facts(self) -> Facts:
         """Device, threads and the peak of all ranks at once."""
         if self._facts is None:
-            self.host_sum([0])  # together: ranks that share a machine slow each other down in training too
+            self.host.sum([0])  # together: ranks that share a machine slow each other down in training too
             self._facts = gather_facts(self.device, self.dtype, self.distributed)
         return self._facts
-
-    def host_sum(self, values: Sequence[int]) -> list[int]:
-        """Sum small integers over the ranks."""
-        return self._host.sum(values)
-
-    def host_broadcast(self, value: int) -> int:
-        """Rank 0's value."""
-        return self._host.broadcast(value)
 
     def close(self) -> None:
         """Leave the process group."""

@@ -13,4 +13,12 @@ from trainer.rules.derived import Derived
 def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: MakeOptimizer) -> NativeBackend:
     """The native backend of a rank, in a world that may be pretended."""
     device = device_of_process()
-    return NativeBackend(mesh, make_optimizer, config.backend.timeout_seconds, config.parallel, derived.stages, device)
+    return NativeBackend(
+        mesh,
+        make_optimizer,
+        config.backend.timeout_seconds,
+        config.parallel,
+        derived.stages,
+        device,
+        config.reliability.save_seconds,
+    )

@@ -13,12 +13,15 @@ import torch.distributed as dist
 from neuronx_distributed.parallel_layers import parallel_state
 from torch import nn
 
-from trainer.backends.base import BuildModel, Facts, Initialise, StepMetrics, StepSource
+from trainer.backends.base import BuildModel, Facts, GoOn, Initialise, StepMetrics, StepSource, always
 from trainer.backends.common import random_state
 from trainer.backends.common.host import HostExchange
+from trainer.backends.common.peers import Peers
+from trainer.backends.common.prompt import prompt_batch
 from trainer.backends.common.share import Share
 from trainer.backends.neuron import device, groups
 from trainer.backends.neuron.device import Deferred
+from trainer.backends.neuron.evaluation import losses_of_model, losses_of_stages
 from trainer.backends.neuron.facts import gather_facts
 from trainer.backends.neuron.graphs import agreement
 from trainer.backends.neuron.graphs.guard import CompileGuard
@@ -33,7 +36,7 @@ from trainer.backends.neuron.update.zero1 import Zero1
 from trainer.batch import IGNORED_LABEL, Batch
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.parallel import ParallelConfig
-from trainer.parallel.boxes import Store
+from trainer.parallel.boxes import Placed, Store
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.parallel.plan import Plan
 from trainer.trainium.environment import patience_seconds
@@ -46,6 +49,11 @@ class DeferredMetrics(StepMetrics):
     deferred: Deferred
 
 
+AHEAD_BY = 8
+"""The runtime takes up to 3 graphs ahead of the device (trainer.trainium.environment), and the host works on one more;
+the rest is margin."""
+
+
 class NeuronBackend:
     """Implements trainer.backends.base.Backend.
 
@@ -53,8 +61,8 @@ class NeuronBackend:
     pipeline, the engine cuts the first into its tasks.
     """
 
-    host_group: dist.ProcessGroup | None = None
     fetch_delay = 1
+    ahead_by = AHEAD_BY
 
     def __init__(
         self,
@@ -65,13 +73,17 @@ class NeuronBackend:
         flash: bool,
         stages: Sequence[range] = (),
         microbatches: int = 1,
+        save_seconds: float = 3600.0,
     ) -> None:
         """flash: attention may be the NKI kernel. stages: layers of each pipeline
         stage, empty without pipeline. microbatches: that a rank trains on in a step.
+        timeout_seconds: of a collective in training; save_seconds: of one in a save.
         """
         self.mesh, self.parallel = mesh, parallel
         self._optim, self._stages, self._microbatches = optim, stages, microbatches
-        self._timeout = timedelta(seconds=patience_seconds(timeout_seconds))
+        self.compile_seconds = patience_seconds(timeout_seconds)
+        self._timeout, self._save_timeout = timedelta(seconds=self.compile_seconds), timedelta(seconds=save_seconds)
+        self.host = self.saving = HostExchange()
         self._share = Share.of_rank(mesh, parallel.sp)
         self._flash_wanted = flash
         self._pipeline: Pipeline | None = None
@@ -79,9 +91,11 @@ class NeuronBackend:
         self._facts: Facts | None = None
         self.extracting = device.is_extracting()
 
-    def setup(self) -> None:
+    def setup(self, peers: Peers | None = None) -> None:
         """Join the world, and NxD's groups in it."""
-        self.host_group = groups.join(self.mesh, self._timeout)
+        groups.join(self.mesh, peers, self._timeout)
+        self.host = HostExchange(groups.host_group(self._timeout))
+        self.saving = HostExchange(groups.host_group(self._save_timeout))
         self.device = device.device()
         if self.device.type == "xla":
             self.guard = CompileGuard(on_graph=agreement.comparing(self.mesh, self._timeout.total_seconds()))
@@ -151,7 +165,7 @@ class NeuronBackend:
             self._zero.publish()
             device.sync()
         if not self.extracting:
-            audit.audit_copies(self._parameters, self._rules, self.mesh, self.host_group)
+            audit.audit_copies(self._parameters, self._rules, self.mesh, self.host)
 
     def _phase(self, name: str, inputs: Mapping[str, object], **allowed: Any) -> AbstractContextManager[None]:
         """A part of the step that has to stay the same graph; only XLA has any."""
@@ -161,8 +175,8 @@ class NeuronBackend:
         """A step's batches travel while the one before computes; NxD's pipeline takes them from the host by itself."""
         return source if self._pipeline is not None or self.guard is None else Prefetch(source, self._mine)
 
-    def forward_backward(self, microbatches: Sequence[Batch], scale: float) -> None:
-        """Accumulate gradients of scale * summed loss."""
+    def forward_backward(self, microbatches: Sequence[Batch], scale: float, go_on: GoOn = always) -> bool:
+        """Accumulate gradients of scale * summed loss. NxD's pipeline is not asked, and runs to its end."""
         self._host.forget()
         mine = [self._mine(microbatch) for microbatch in microbatches]
         # FP32 data, not a Python number: the number of targets changes from step to step, the graph must not.
@@ -171,14 +185,17 @@ class NeuronBackend:
             with self._phase("pipeline", {"microbatches": mine}, cuts_itself=True):
                 self._loss = self._pipeline.train(mine, weight, self.device)
                 device.sync()
-            return
+            return True
         weights = weight.expand(len(mine[0].tokens)).to(self.device)
-        for batch in device.send(mine):
+        for index, batch in enumerate(device.send(mine)):
+            if not go_on(index):
+                return False
             with self._phase("forward-backward", {"batch": batch, "weights": weights}):
                 loss = self.model(*batch, weights)
                 loss.backward()
                 self._loss += loss.detach()
                 device.sync()
+        return True
 
     def _mine(self, batch: Batch) -> Batch:
         """This rank's positions of a microbatch; what is on the device has been cut already."""
@@ -197,57 +214,37 @@ class NeuronBackend:
         return DeferredMetrics(loss, norm, finite, deferred)
 
     @torch.no_grad()
-    def evaluate(self, microbatches: Sequence[Batch]) -> tuple[float, int]:
+    def evaluate(self, microbatches: Sequence[Batch], go_on: GoOn = always) -> tuple[float, int] | None:
         """Sum losses in FP64 on the host, over the ranks too."""
         batches = [self._mine(microbatch) for microbatch in microbatches]
         targets = sum(int((batch.labels != IGNORED_LABEL).sum()) for batch in batches)
-        losses = self._evaluate_stages(batches) if self._pipeline is not None else self._evaluate_whole(batches)
-        total = sum(float(loss) for loss in losses)
-        sums = torch.tensor([total / self.mesh.tp, targets / (self.mesh.tp * self.mesh.pp)], dtype=torch.float64)
-        if self.host_group is not None:
-            dist.all_reduce(sums, group=self.host_group)
-        return sums[0].item(), round(sums[1].item())
-
-    def _evaluate_whole(self, batches: Sequence[Batch]) -> list[torch.Tensor]:
-        losses = []
-        ones = torch.ones(len(batches[0].tokens), dtype=torch.float32).to(self.device) if batches else None
-        for batch in device.send(batches):
-            with self._phase("evaluation", {"batch": batch}):
-                losses.append(self.model(*batch, ones))
-                device.sync()
-        return losses
-
-    def _evaluate_stages(self, batches: Sequence[Batch]) -> list[torch.Tensor]:
-        """In as many microbatches at a time as training has; the last time, some have no targets."""
-        assert self._pipeline is not None
-        count, losses = self._microbatches, []
-        for start in range(0, len(batches), count):
-            some = list(batches[start : start + count])
-            blank = some[0]._replace(labels=torch.full_like(some[0].labels, IGNORED_LABEL))
-            with self._phase("evaluation", {"microbatches": some}, cuts_itself=True), torch.enable_grad():
-                losses.append(self._pipeline.loss([*some, *[blank] * (count - len(some))], self.device))
-                if self._pipeline.virtual > 1:
-                    self._zero.zero_grad()
-                device.sync()
-        return losses
+        if self._pipeline is not None:
+            zero_grad = self._zero.zero_grad
+            losses = losses_of_stages(self._pipeline, batches, self.device, self._phase, go_on, zero_grad)
+        else:
+            losses = losses_of_model(self.model, batches, self.device, self._phase, go_on)
+        total, ended = sum(float(loss) for loss in losses or ()), float(losses is None)
+        targets_here = targets / (self.mesh.tp * self.mesh.pp)
+        sums = torch.tensor([total / self.mesh.tp, targets_here, ended], dtype=torch.float64)
+        if self.host.group is not None:
+            dist.all_reduce(sums, group=self.host.group)
+        return None if sums[2] else (sums[0].item(), round(sums[1].item()))
 
     @torch.no_grad()
     def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:
-        """Run the last ``length`` tokens, padded on the right; causality hides the padding."""
+        """Of the last ``length`` tokens."""
         assert self._pipeline is None, "validation refuses samples with a pipeline: its engine returns losses only"
-        window = list(tokens[-length:])
-        padded = torch.tensor([window + [0] * (length - len(window))])
-        positions = torch.arange(length).unsqueeze(0)
-        batch = self._mine(Batch.undrawn(padded, padded, positions, torch.zeros_like(positions)))
+        batch, place = prompt_batch(tokens, length)
+        batch = self._mine(batch)
         # The last token's row by a mask, not by its number: a number would be another graph for every length.
-        last = (batch.positions[0] == len(window) - 1).float().unsqueeze(1).to(self.device)
+        last = (batch.positions[0] == place).float().unsqueeze(1).to(self.device)
         (sent,) = device.send([batch])
         with self._phase("sample", {"batch": sent, "last": last}):
             row = (self.model.logits(sent.tokens, sent.positions, sent.document_ids)[0] * last).sum(dim=0)
             device.sync()
         row = row.cpu()
         if self.mesh.cp > 1:
-            dist.all_reduce(row, group=self.host_group)
+            dist.all_reduce(row, group=self.host.group)
             row /= self.mesh.world // self.mesh.cp
         return row
 
@@ -260,15 +257,13 @@ class NeuronBackend:
         return loss, norm, bool(finite)
 
     def store(self) -> Store:
-        """Host copies, until the next step; ``loaded`` takes them back to the device.
-
-        Looks once more whether what is not cut is equal on all tensor-parallel ranks: in pure BF16 that takes the same
-        stochastic rounding on each.
-        """
+        """Host copies, until the next step; ``loaded`` takes them back to the device."""
         device.sync()
-        if not self.extracting:
-            audit.audit_copies(self._parameters, self._rules, self.mesh, self.host_group)
         return self._host.pull()
+
+    def copies(self) -> Mapping[str, Mapping[str, Placed]]:
+        """Brought to the host: BF16 weights, and the store."""
+        return self._host.copies(self._parameters)
 
     @torch.no_grad()
     def loaded(self, updates: int) -> None:
@@ -284,14 +279,6 @@ class NeuronBackend:
         if self._facts is None:
             self._facts = gather_facts(self.mesh.world, self.dtype)
         return self._facts
-
-    def host_sum(self, values: Sequence[int]) -> list[int]:
-        """Sum small integers over the ranks, on the host."""
-        return HostExchange(self.host_group, alone=self.host_group is None).sum(values)
-
-    def host_broadcast(self, value: int) -> int:
-        """Rank 0's value."""
-        return HostExchange(self.host_group, alone=self.host_group is None).broadcast(value)
 
     def close(self) -> None:
         """Say how many graphs there were, and leave the process groups."""

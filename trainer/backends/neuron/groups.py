@@ -9,8 +9,10 @@ import torch_xla.runtime as xr
 from neuronx_distributed.parallel_layers import parallel_state
 from neuronx_distributed.utils import cpu_mode
 
+from trainer.backends.common.peers import Peers
 from trainer.errors import ConfigError, Problem
 from trainer.parallel.mesh import Mesh
+from trainer.run.world import World
 
 GETTERS = {
     "tp": parallel_state.get_tensor_model_parallel_replica_groups,
@@ -20,13 +22,13 @@ GETTERS = {
 }
 
 
-def join(mesh: Mesh, timeout: timedelta) -> dist.ProcessGroup:
-    """Join the world and make NxD's groups. Returns a gloo group of all ranks, for the host.
+def join(mesh: Mesh, peers: Peers | None, timeout: timedelta) -> None:
+    """Join the world and make NxD's groups. peers: met already; None: through the launch's variables.
 
     Raises ConfigError when NxD lays the ranks out in another way than we do: every shard would be someone else's.
     """
     if not dist.is_initialized():
-        _join_world(mesh, timeout)
+        _join_world(peers or Peers.join(World.from_environment(), timeout.total_seconds()), timeout)
     check_world(mesh)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=mesh.tp,
@@ -34,19 +36,20 @@ def join(mesh: Mesh, timeout: timedelta) -> dist.ProcessGroup:
         context_parallel_size=mesh.cp,
     )
     check_order(mesh)
+
+
+def host_group(timeout: timedelta) -> dist.ProcessGroup:
+    """A gloo group of all ranks, for the host."""
     group = dist.new_group(backend="gloo", timeout=timeout)
     assert group is not None
     return group
 
 
-def _join_world(mesh: Mesh, timeout: timedelta) -> None:
+def _join_world(peers: Peers, timeout: timedelta) -> None:
     if not cpu_mode():
         import torch_xla.distributed.xla_backend  # noqa: F401  registers the backend "xla"
-    if mesh.world > 1:
-        dist.init_process_group("gloo" if cpu_mode() else "xla", timeout=timeout)
-    else:  # python scripts/train.py: no launcher, no rendezvous
-        store = dist.HashStore()
-        dist.init_process_group("gloo" if cpu_mode() else "xla", store=store, rank=0, world_size=1)
+    backend = "gloo" if cpu_mode() else "xla"
+    dist.init_process_group(backend, store=peers.store, rank=peers.rank, world_size=peers.size, timeout=timeout)
 
 
 def check_world(mesh: Mesh) -> None:

@@ -14,4 +14,5 @@ class BackendConfig:
     options: dict[str, Any] = field(default_factory=dict)
     """Settings that a backend of a user's own reads."""
     timeout_seconds: float = 600.0
-    """How long a collective may take before the process group gives up."""
+    """Longest that ranks wait for each other in training: from one microbatch to the next, and in a collective. Who
+    does not come is named, with exit code 12. Set-up, data and saves have limits of their own (reliability)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -16,13 +17,20 @@ from torch import nn
 from torch.distributed.pipelining import Schedule1F1B, ScheduleInterleaved1F1B, ScheduleInterleavedZeroBubble
 from torch.distributed.pipelining.schedules import PipelineScheduleMulti, PipelineScheduleSingle
 
+from trainer.backends.base import GoOn, always
 from trainer.backends.native.pipeline.stage import Stage, StageModule
 from trainer.batch import Batch
+from trainer.config.groups.parallel import ParallelConfig
 from trainer.errors import RunError
 from trainer.parallel.stages import stage_rank
 
 INTERLEAVED = {"interleaved_1f1b": ScheduleInterleaved1F1B, "interleaved_zero_bubble": ScheduleInterleavedZeroBubble}
 """Schedules with several stages a rank, by their name in the configuration."""
+
+
+ENDED_EARLY = ("1f1b", "interleaved_1f1b")
+"""Schedules in which the ranks of a stage meet in every piece of work, so that they can end before the same one. A zero
+bubble's weight gradients are no such meeting: its steps are trained to their ends."""
 
 
 def check_microbatches(kind: str, pp: int, microbatches: int) -> None:
@@ -76,24 +84,29 @@ class Pipeline:
         if kind != "1f1b" and kind not in INTERLEAVED:
             raise ValueError(f"no pipeline schedule is called {kind}")
         self._modules = {stage: modules[stage] for stage in sorted(modules)}
-        self._wrapped = {stage: StageModule(module, stage == stages - 1) for stage, module in self._modules.items()}
+        self._wrapped = {
+            stage: StageModule(module, stage == stages - 1, self._blank) for stage, module in self._modules.items()
+        }
         self._stages, self._kind, self._group = stages, kind, group
         self._activation, self._dtype, self._device = activation, dtype, torch.device(device)
         self._after_weights = after_weights
         self._last_rank = stage_rank(stages - 1, self._pp)
         self._steps: dict[tuple[int, int, int], Step] = {}
 
-    def train(self, microbatches: Sequence[Batch], scale: float) -> torch.Tensor:
+    def train(self, microbatches: Sequence[Batch], scale: float, go_on: GoOn = always) -> torch.Tensor | None:
         """Accumulate gradients of scale * summed loss over the microbatches, which all have one shape.
 
-        Returns that sum as an FP32 scalar on the rank of the last stage, zero on the others.
+        Returns that sum as an FP32 scalar on the rank of the last stage, zero on the others; None where ``go_on`` has
+        ended the step. The schedule then runs to its end all the same, with zeros in place of what was to be computed:
+        every stage still gets what it waits for, in no time.
         """
         shapes = {tuple(microbatch.tokens.shape) for microbatch in microbatches}
         if len(shapes) != 1:
             raise ValueError(f"the microbatches of a step have one shape, not {sorted(shapes)}")
         step = self._step(len(microbatches), *shapes.pop())
+        numbers = count()
         for module in self._wrapped.values():
-            module.scale = scale
+            module.begin(scale, numbers, go_on if self._kind in ENDED_EARLY else always)
         losses: list[torch.Tensor] = []
         try:
             for stage in step.stages:
@@ -112,20 +125,25 @@ class Pipeline:
         finally:
             for stage in step.stages:
                 stage.clear_runtime_states()
+        if any(module.dry for module in self._wrapped.values()):
+            return None
         return torch.stack(losses).detach().sum() if losses else torch.zeros((), device=self._device)
 
-    def _step(self, count: int, batch: int, seq: int) -> Step:
-        key = (count, batch, seq)
+    def _blank(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(self._activation(*tokens.shape), dtype=self._dtype, device=self._device)
+
+    def _step(self, microbatches: int, batch: int, seq: int) -> Step:
+        key = (microbatches, batch, seq)
         if key not in self._steps:
-            check_microbatches(self._kind, self._pp, count)
+            check_microbatches(self._kind, self._pp, microbatches)
             stages = tuple(self._stage(index, batch, seq) for index in self._modules)
             schedule: PipelineScheduleSingle | PipelineScheduleMulti
             # scale_grads would divide by the number of microbatches, but our loss is a sum times ``scale``.
             if self._kind == "1f1b":
-                schedule = Schedule1F1B(stages[0], count, loss_fn=_is_the_loss, scale_grads=False)
+                schedule = Schedule1F1B(stages[0], microbatches, loss_fn=_is_the_loss, scale_grads=False)
             else:
                 make = INTERLEAVED[self._kind]
-                schedule = make(list(stages), count, loss_fn=_is_the_loss, scale_grads=False)
+                schedule = make(list(stages), microbatches, loss_fn=_is_the_loss, scale_grads=False)
             self._steps[key] = Step(schedule, stages)
         return self._steps[key]
 
@@ -147,18 +165,18 @@ class Pipeline:
     @torch.no_grad()
     def loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed loss (FP32 scalar) and number of targets (int64 scalar), on every rank of the group."""
-        count = torch.zeros((), dtype=torch.int64, device=self._device)
+        targets = torch.zeros((), dtype=torch.int64, device=self._device)
 
         def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-            nonlocal count
-            out, count = module(x, batch.labels, batch.positions, batch.document_ids, batch.keys)
+            nonlocal targets
+            out, targets = module(x, batch.labels, batch.positions, batch.document_ids, batch.keys)
             return out
 
         loss = self._relay(run, batch.tokens)
         if loss is None:
             loss = torch.empty((), dtype=torch.float32, device=self._device)
         dist.broadcast(loss, group=self._group, group_src=self._last_rank)
-        return loss, count
+        return loss, targets
 
     @torch.no_grad()
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
@@ -186,6 +204,28 @@ class Pipeline:
             if stage < last:
                 dist.send(x.contiguous(), group=self._group, group_dst=stage_rank(stage + 1, self._pp))
         return x if last in self._modules else None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a model is spread over a pipeline. stages: of all ranks. hidden: width of the activations between them."""
+
+    stages: int
+    parallel: ParallelConfig
+    hidden: int
+    dtype: torch.dtype
+    device: str
+
+    def activation(self, batch: int, seq: int) -> tuple[int, int, int]:
+        """Shape of what a rank sends: with sequence parallelism its part of the sequence."""
+        return batch, seq // (self.parallel.tp if self.parallel.sp else 1), self.hidden
+
+    def pipeline(
+        self, modules: Mapping[int, nn.Module], group: dist.ProcessGroup, after_weights: Callable[[], None]
+    ) -> Pipeline:
+        """The pipeline of this rank's stages."""
+        kind = self.parallel.pipeline.schedule
+        return Pipeline(modules, self.stages, kind, group, self.activation, self.dtype, after_weights, self.device)
 
 
 def _is_the_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ and tests/distributed/test_pipeline.py test each override.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import torch
@@ -17,22 +18,35 @@ from torch.autograd.graph import GradientEdge
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.stage import InputInfo, _RecvInfo, _RootArgPlaceholder
 
+from trainer.backends.base import GoOn, always
+
+Blank = Callable[[torch.Tensor], torch.Tensor]
+
 
 class StageModule(nn.Module):
     """A stage's module for torch: one tensor in, one contiguous tensor out.
 
-    It also hides an FSDPModule: torch would drive FSDP2 itself if it saw one. scale: factor of the loss.
+    It also hides an FSDPModule: torch would drive FSDP2 itself if it saw one. dry: the step was ended, and what is left
+    of it is zeros.
     """
 
-    def __init__(self, module: nn.Module, last: bool) -> None:
+    def __init__(self, module: nn.Module, last: bool, blank: Blank | None = None) -> None:
+        """blank: activations of zeros for tokens; needed where a step may be ended early."""
         super().__init__()
-        self.module, self.last = module, last
-        self.scale = 1.0
+        self.module, self.last, self._blank = module, last, blank
+        self.begin(1.0, count(), always)
+
+    def begin(self, scale: float, numbers: Iterator[int], go_on: GoOn) -> None:
+        """Before a step. scale: factor of the loss. numbers: count the forward passes of all this rank's stages."""
+        self.scale, self._numbers, self._go_on, self.dry = scale, numbers, go_on, False
 
     def forward(self, x: torch.Tensor, **fields: torch.Tensor) -> torch.Tensor:
         """Tokens or activations, and the other fields of a Batch -> activations, or on the last stage FP32 [1]: the
         summed loss times the scale.
         """
+        self.dry = self.dry or not self._go_on(next(self._numbers))
+        if self.dry:
+            return self._nothing(x)
         out, _ = self.module(x, **fields)
         if not out.requires_grad and torch.is_grad_enabled():
             # Nothing is trained up to here: the gradient that the next stage sends ends here, and torch wants a place.
@@ -42,6 +56,15 @@ class StageModule(nn.Module):
             # by detaching outputs in place, except views.
             return torch.stack((out * self.scale,))
         return out.contiguous()
+
+    def _nothing(self, x: torch.Tensor) -> torch.Tensor:
+        """Zeros of the output's shape, through which a gradient of zeros flows to the input."""
+        if self.last:
+            return (x.float().sum() * 0.0).reshape(1).requires_grad_()
+        if x.is_floating_point():
+            return x * 0.0
+        assert self._blank is not None
+        return self._blank(x).requires_grad_()
 
 
 class Stage(PipelineStage):

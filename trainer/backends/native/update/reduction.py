@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 
-from trainer.backends.native.groups import ends_of_pipeline
+from trainer.backends.native.groups import MakeGroup, ends_of_pipeline
 from trainer.backends.native.update.optimizer import Optimizer
 from trainer.backends.native.update.replicas import add_copies, shared_heads, sum_over
 from trainer.parallel.heads import lay_out
@@ -33,13 +33,16 @@ class Reduction:
         sharded: bool,
         sequence: bool,
         tied: bool,
+        make_group: MakeGroup,
     ) -> None:
         self._groups, self._sharded = groups, sharded
         rules = plan.match(placements)
         self._padded = {name: placement for name, placement in placements.items() if placement.padded}
         self._partial = [name for name, rule in rules.items() if rule.is_partial(mesh.tp, sequence)]
-        self._shared = shared_heads(plan, lay_out(plan.heads, mesh.tp), placements, mesh) if mesh.tp > 1 else []
-        self._ends = ends_of_pipeline(mesh) if tied and mesh.pp > 1 else None
+        self._shared = (
+            shared_heads(plan, lay_out(plan.heads, mesh.tp), placements, mesh, make_group) if mesh.tp > 1 else []
+        )
+        self._ends = ends_of_pipeline(mesh, make_group) if tied and mesh.pp > 1 else None
         tied_name = f"{plan.embedding}.weight"
         self._tied = [tied_name] if self._ends is not None and tied_name in placements else []
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from trainer.backends.native.groups import new_group
+from trainer.backends.native.groups import MakeGroup
 from trainer.parallel.heads import HeadLayout
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.placement import Placement
@@ -23,7 +23,9 @@ class SharedHead:
     parts: tuple[tuple[str, tuple[slice, ...]], ...]
 
 
-def shared_heads(plan: Plan, layout: HeadLayout, placements: Mapping[str, Placement], mesh: Mesh) -> list[SharedHead]:
+def shared_heads(
+    plan: Plan, layout: HeadLayout, placements: Mapping[str, Placement], mesh: Mesh, make_group: MakeGroup
+) -> list[SharedHead]:
     """The replicated heads of this rank. Makes process groups: every rank of the world has to call it.
 
     Under ZeRO a rank has some rows of a head; validation sees to it that its fellow holders have the same ones.
@@ -36,7 +38,7 @@ def shared_heads(plan: Plan, layout: HeadLayout, placements: Mapping[str, Placem
             continue
         for group_of_rank in mesh.groups("tp"):
             ranks = [group_of_rank[holder] for holder in holders]
-            group = new_group(ranks)
+            group = make_group(ranks)
             if mesh.rank in ranks:
                 parts = tuple((n, part) for n in names for part in _parts(placements[n], head, layout.heads.size))
                 shared.append(SharedHead(group, parts))

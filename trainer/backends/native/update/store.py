@@ -34,3 +34,9 @@ def in_boxes(
         placed({name: (name, tensor) for name, tensor in weights.items()}),
         placed({name: (name.partition(".")[2], tensor) for name, tensor in moments.items()}),
     )
+
+
+def copies(store: Store, parameters: Mapping[str, torch.Tensor]) -> dict[str, Mapping[str, Placed]]:
+    """What this rank has in common with others: what the model computes with, and the store."""
+    weights = {name: replace(placed, tensor=parameters[name].detach()) for name, placed in store.model.items()}
+    return {"weights": weights, "masters": store.model, "moments": store.optimizer}

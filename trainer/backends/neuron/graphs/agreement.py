@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
+from trainer.backends.common.host import HostExchange
 from trainer.backends.neuron.graphs.hlo import Collective, Graph
 from trainer.errors import ExitCode, Problem, RunError
 from trainer.parallel.mesh import DATA, Mesh
@@ -66,15 +66,9 @@ def agree_on(name: str, mine: Sequence[Item], group: dist.ProcessGroup) -> None:
 
 
 def _exchange(mine: Sequence[Item], group: dist.ProcessGroup) -> list[list[Item]]:
-    """Every rank's list, by rank in the group; as JSON, since object collectives unpickle what they receive."""
-    text = torch.frombuffer(bytearray(json.dumps([list(entry) for entry in mine]).encode()), dtype=torch.uint8)
-    lengths = [torch.zeros((), dtype=torch.int64) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(lengths, torch.tensor(text.numel()), group=group)
-    longest = max(int(length) for length in lengths)
-    texts = [torch.zeros(longest, dtype=torch.uint8) for _ in lengths]
-    dist.all_gather(texts, torch.cat([text, torch.zeros(longest - text.numel(), dtype=torch.uint8)]), group=group)
-    whole = [bytes(one[: int(length)].tolist()) for one, length in zip(texts, lengths, strict=True)]
-    return [[(kind, size, dtype, count) for kind, size, dtype, count in json.loads(one)] for one in whole]
+    """Every rank's list, by rank in the group."""
+    everyone = HostExchange(group).gather(json.dumps([list(entry) for entry in mine]).encode())
+    return [[(kind, size, dtype, count) for kind, size, dtype, count in json.loads(one)] for one in everyone]
 
 
 def difference(lists: dict[int, list[Item]]) -> tuple[str, str] | None:

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from trainer.backends.common.host import HostExchange
 from trainer.backends.neuron.defects import DEFECTS
 from trainer.backends.neuron.lowering.local import Local
 from trainer.errors import ConfigError, Problem
@@ -71,19 +71,17 @@ def audit_reduction(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def audit_copies(
-    parameters: Mapping[str, nn.Parameter], rules: Mapping[str, Rule], mesh: Mesh, group: dist.ProcessGroup | None
+    parameters: Mapping[str, nn.Parameter], rules: Mapping[str, Rule], mesh: Mesh, host: HostExchange
 ) -> None:
     """What is not cut is equal to the byte on all tensor-parallel ranks. Collective; ConfigError on all ranks."""
-    if group is None or mesh.tp == 1:
+    if mesh.tp == 1:
         return
-    digest = hashlib.blake2b(digest_size=7)
+    digest = hashlib.blake2b()
     for name, parameter in parameters.items():
         if rules[name].dim is None:
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    mine = torch.tensor([int.from_bytes(digest.digest(), "little")])
-    everyone = [torch.empty_like(mine) for _ in range(mesh.world)]
-    dist.all_gather(everyone, mine, group=group)
-    unlike = [ranks for ranks in mesh.groups("tp") if len({int(everyone[rank]) for rank in ranks}) > 1]
+    everyone = host.gather(digest.digest())
+    unlike = [ranks for ranks in mesh.groups("tp") if len({everyone[rank] for rank in ranks}) > 1]
     if unlike:
         rule = "parameters that are not cut are equal on all tensor-parallel ranks"
         raise ConfigError(Problem("replicated parameters", f"they differ within ranks {unlike[0]}", rule, REMEDY))

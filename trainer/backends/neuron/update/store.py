@@ -56,6 +56,18 @@ class HostStore:
             host[key] = tensor.cpu().clone() if tensor.device.type == "cpu" else tensor.cpu()
         return Store(dict(self._placed(self._masters, "")), dict(self._placed_moments()))
 
+    def copies(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, Mapping[str, Placed]]:
+        """What this rank has in common with others. parameters: that the model computes with."""
+        store = (
+            Store(dict(self._placed(self._masters, "")), dict(self._placed_moments())) if self._masters else self.pull()
+        )
+        weights = {}
+        for name, parameter in parameters.items():
+            tensor = parameter.detach().cpu()
+            for canonical, placement, boxes in self._locals[name].boxes(0, len(tensor)):
+                weights[canonical] = Placed(tensor, tuple(boxes), placement.shape)
+        return {"weights": weights, "masters": store.model, "moments": store.optimizer}
+
     def forget(self) -> None:
         """Let go of the host copies: a save is over."""
         self._masters.clear()

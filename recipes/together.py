@@ -1,0 +1,77 @@
+"""What the ranks of a launch do together before they train: watch each other, find one directory, read one text."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from trainer.backends.base import Backend
+from trainer.backends.common.peers import Peers
+from trainer.config.schema import Config
+from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.run.ending import tell
+from trainer.run.shared import find_nonce, leave_nonce, remove_nonce
+from trainer.run.world import World
+from trainer.training.collective import on_every_rank, on_rank_zero
+from trainer.training.trust import agree_on
+from trainer.training.watchdog import Watchdog
+
+LAUNCH, ROOT, DATA, TEXT = "launch", "the run's directory", "the text of this run", "what the text came to"
+"""Topics of the exchanges before training."""
+
+
+@contextmanager
+def watching(config: Config, world: World, peers: Peers, directory: Path) -> Iterator[Watchdog]:
+    """A watchdog over the block, in set-up to begin with; an error of a collective becomes what is behind it."""
+    limits = config.reliability
+    step = config.backend.timeout_seconds
+    seconds = {
+        "set-up": limits.setup_seconds,
+        "data": limits.data_seconds,
+        "batch": step,
+        "step": step,
+        "evaluation": step,
+        "save": limits.save_seconds,
+    }
+    with Watchdog(peers, seconds, lambda error: tell(error, world, directory)) as watchdog, watchdog.phase("set-up"):
+        try:
+            yield watchdog
+        except Exception as error:
+            if (behind := watchdog.explain(error)) is None:
+                raise
+            raise behind from error
+
+
+def refuse_apart(backend: Backend, peers: Peers, directory: Path, seconds: float) -> None:
+    """Raise ConfigError on every rank where they do not all have the run's directory. Collective.
+
+    seconds: longest wait for a rank.
+    """
+    if backend.host.size == 1:
+        return
+    nonce = backend.host.broadcast(secrets.randbits(62))
+    on_rank_zero(backend.host, lambda: leave_nonce(directory, nonce))
+    try:
+        meet = partial(peers.everyone, ROOT, "", seconds)
+        on_every_rank(backend.host, partial(find_nonce, directory, nonce, peers.rank), meet)
+    finally:
+        if backend.host.rank == 0:
+            remove_nonce(directory, nonce)
+
+
+def read_text(config: Config, peers: Peers, watchdog: Watchdog, backend: Backend) -> Corpus:
+    """The corpus, prepared by the first process of each node that needs it, and the same on every rank. Collective.
+
+    A rank may take hours for it: the others wait for its word, and not in a collective.
+    """
+    seconds = config.reliability.data_seconds
+    say = partial(print, flush=True) if not peers.rank else None
+    prepare = partial(prepare_corpus, config.data, config.model.vocab, say)
+    with watchdog.phase("data"):
+        meet = partial(peers.everyone, DATA, "", seconds, say)
+        corpus = on_every_rank(backend.host, prepare, meet)
+    agree_on(peers, TEXT, {f"text of {name}": value for name, value in corpus.fingerprints.items()}, seconds)
+    return corpus

@@ -1,0 +1,261 @@
+"""Launches in which one rank is not as the others: what tests/faults/test_disagreements.py calls in ranks.
+
+Each rank runs the trainer's own entry point in a child, with a fault put into rank 1's; the store that torchrun's agent
+would serve is rank 0's parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig
+
+import recipes
+from tests import harness
+from trainer.backends.native.backend import NativeBackend
+from trainer.commands import entry
+from trainer.config.diagnose import CONF
+from trainer.data import loader
+from trainer.data.loader import TrainLoader
+from trainer.models.decoder import CausalLM
+from trainer.training import evaluation, trust
+from trainer.training.saving import Saves
+
+SIGNALLED = "signalled"
+"""File that holds the time of a signal."""
+STOPPED = "stopped"
+"""Outcome of a child that had to be killed: a process that is stopped does not end by itself."""
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(composed: DictConfig) -> None:
+    """scripts/train.py, in a process that has imported everything."""
+    entry.run(composed, recipes.load)
+
+
+def launch(kind: str, overrides: list[str], seconds: float, rank: int = 1, slow: float = 0) -> dict[str, Any]:
+    """Run the trainer in a child, with the fault ``kind`` on a rank; its exit code, its output and its seconds.
+
+    slow: seconds that every forward pass takes on top, on all ranks. since: seconds from a fault that is a signal.
+    """
+    mine = int(os.environ["RANK"])
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), None, True) if not mine else None
+    start, log = time.monotonic(), Path(f"{kind}-{mine}.log")
+    pid = os.fork()
+    if pid == 0:
+        if slow:
+            _patch(CausalLM, "forward", partial(_delayed, seconds=slow))()
+        os._exit(_child(FAULTS[kind] if mine == rank else (lambda: None), overrides, log))
+    code = _wait(pid, seconds)
+    now, signalled = time.monotonic(), Path(SIGNALLED)
+    found = {"code": code, "output": log.read_text(errors="replace"), "seconds": now - start}
+    found["since"] = now - float(signalled.read_text()) if signalled.exists() else None
+    Path(f"{kind}-{mine}.done").touch()
+    while store is not None and not all(
+        Path(f"{kind}-{r}.done").exists() for r in range(int(os.environ["WORLD_SIZE"]))
+    ):
+        time.sleep(0.05)
+    return found
+
+
+def _child(inject: Callable[[], object], overrides: list[str], log: Path) -> int:
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [str(harness.ROOT / "scripts" / "train.py"), *overrides]
+    try:
+        inject()
+        more = os.environ.pop("MORE", "")
+        sys.argv += more.split()
+        return int(entry.enter(main))
+    except SystemExit as error:
+        return int(error.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _wait(pid: int, seconds: float) -> int | str:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return STOPPED
+
+
+def _delayed(original: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(seconds)
+        return original(*args, **kwargs)
+
+    return slowly
+
+
+def _signal_in(owner: Any, name: str, call: int, after: float) -> Callable[[], None]:
+    """SIGTERM to this process, so many seconds into a call of a function."""
+
+    def told() -> None:
+        Path(SIGNALLED).write_text(str(time.monotonic()))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    return _at(owner, name, call, lambda: threading.Timer(after, told).start())
+
+
+def _argument(text: str) -> Callable[[], None]:
+    """Another override on this rank."""
+
+    def inject() -> None:
+        os.environ["MORE"] = text
+
+    return inject
+
+
+def _patch(owner: Any, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
+    def inject() -> None:
+        setattr(owner, name, around(getattr(owner, name)))
+
+    return inject
+
+
+def _at(owner: Any, name: str, call: int, act: Callable[[], object]) -> Callable[[], None]:
+    """Do something first, at one call of a function."""
+
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        calls = 0
+
+        def acting(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                act()
+            return original(*args, **kwargs)
+
+        return acting
+
+    return _patch(owner, name, around)
+
+
+def _stop_in(owner: Any, name: str, call: int = 1) -> Callable[[], None]:
+    """SIGSTOP to itself at a call of a function."""
+    return _at(owner, name, call, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def _killed_in(owner: Any, name: str, call: int) -> Callable[[], None]:
+    """SIGKILL, as the kernel sends it to a process that takes too much memory."""
+    return _at(owner, name, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _stuck_in(owner: Any, name: str, call: int = 1) -> Callable[[], None]:
+    """Sleeps for ever at a call of a function: alive, and its threads too."""
+    return _at(owner, name, call, lambda: time.sleep(3600))
+
+
+def _elsewhere() -> None:
+    """Another working directory."""
+    Path("elsewhere").mkdir(exist_ok=True)
+    os.environ["MORE"] = f"data.sources=[{{name:c,paths:[{Path('corpus').resolve()}]}}]"
+    os.chdir("elsewhere")
+
+
+def _flip(kind: str, name: str, step: int = 3) -> Callable[[], None]:
+    """One bit of what this rank holds, after a step."""
+
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        calls = 0
+
+        def flipping(self: NativeBackend, lr: float) -> Any:
+            nonlocal calls
+            calls += 1
+            metrics = original(self, lr)
+            if calls == step:
+                tensor = self.copies()[kind][name].tensor
+                tensor.view(-1)[:1].view(torch.int16 if tensor.element_size() == 2 else torch.int32).bitwise_xor_(1)
+            return metrics
+
+        return flipping
+
+    return _patch(NativeBackend, "clip_and_apply", around)
+
+
+def _facts(key: str, value: object) -> Callable[[], None]:
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: {**original(*args), key: value}
+
+    return _patch(sys.modules["recipes.pretrain"], "launch_facts", around)
+
+
+def _skip_a_step() -> None:
+    original = TrainLoader.__iter__
+
+    def skipping(self: TrainLoader) -> Any:
+        items = original(self)
+        next(items)
+        return items
+
+    TrainLoader.__iter__ = skipping  # type: ignore[method-assign]
+
+
+def _never() -> None:
+    time.sleep(3600)
+
+
+recipes.load("pretrain")
+PRETRAIN, TOGETHER = sys.modules["recipes.pretrain"], sys.modules["recipes.together"]
+WEIGHT = "model.layers.0.mlp.up_proj.weight"
+
+FAULTS: Mapping[str, Callable[[], None]] = {
+    "none": lambda: None,
+    # What a rank starts from.
+    "lr": _argument("optim.lr=5e-2"),
+    "seed": _argument("seed=7"),
+    "precision": _argument("precision=bf16_mixed precision.cpu_fallback=null"),
+    "steps": _argument("train.steps=7"),
+    "layers": _argument("model.layers=2"),
+    "layout": _argument("parallel.tp=2"),
+    "code": _patch(trust, "source_digest", lambda original: lambda *roots: "0" * 64),
+    "torch version": _facts("version of torch", "2.8.0"),
+    "device": _facts("kind of device", "neuron"),
+    "text": _argument("data.sources=[{name:c,paths:[other]}]"),
+    "tokenizer": _argument("data.tokenizer.vocab=400"),
+    "run.root": _elsewhere,
+    # What it holds.
+    "weight": _flip("weights", WEIGHT),
+    "mixed weight": _flip("weights", WEIGHT),
+    "moment": _flip("moments", f"exp_avg.{WEIGHT}"),
+    "norm": _flip("masters", "model.norm.weight"),
+    "tied weight": _flip("weights", "model.embed_tokens.weight"),
+    # Where it is.
+    "order": _skip_a_step,
+    "never starts": _never,
+    "stopped in set-up": _stop_in(NativeBackend, "shard"),
+    "stopped in data": _stop_in(TOGETHER, "prepare_corpus"),
+    "stuck in data": _stuck_in(TOGETHER, "prepare_corpus"),
+    "stopped in a step": _stop_in(NativeBackend, "forward_backward", 3),
+    "stuck in a step": _stuck_in(NativeBackend, "forward_backward", 3),
+    "stuck in a batch": _stuck_in(loader, "collate", 6),
+    "stopped in evaluation": _stop_in(evaluation.Evaluator, "evaluate"),
+    "stopped in a save": _stop_in(Saves, "save", 2),
+    # A stop, 0.3 s into what it interrupts.
+    "signal in a step": _signal_in(NativeBackend, "forward_backward", 3, 0.3),
+    "signal in set-up": _signal_in(NativeBackend, "shard", 1, 0.0),
+    "signal in data": _signal_in(TOGETHER, "prepare_corpus", 1, 0.05),
+    "signal in evaluation": _signal_in(NativeBackend, "evaluate", 1, 0.3),
+    "signal in a save": _signal_in(Saves, "save", 1, 0.0),
+    "killed": _killed_in(NativeBackend, "clip_and_apply", 3),
+}
