@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.rules.grace import grace
 from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
 from trainer.rules.neuron import neuron, neuron_machine
@@ -30,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     layouts,
     neuron,
     neuron_machine,
+    grace,
     rehearsal,
     recipe,
     plugins,
@@ -39,7 +41,7 @@ RULES: tuple[Rule, ...] = (
     sources,
     tokenizer,
 )
-ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, neuron_machine, rehearsal)
+ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, neuron_machine, grace, rehearsal)
 """Rules about the processes and the machine at hand, rather than the configuration alone."""
 
 

@@ -9,6 +9,7 @@ from trainer.config.schema import Config
 from trainer.parallel.bubble import idle_share
 from trainer.parallel.heads import Heads, lay_out
 from trainer.parallel.stages import stage_costs
+from trainer.rules.grace import stop_line
 from trainer.rules.quantities import (
     backend_name,
     model_parallel_size,
@@ -71,6 +72,7 @@ def derive(config: Config, world: World) -> Derived:
         plain = why_plain_attention(config, precision)
         why = plain or "causal, without document masks (data.document_mask), of whole 2,048 positions"
         reasons = (*reasons, f"attention      {'plain' if plain else 'NKI flash':<12} {why}")
+        reasons = (*reasons, f"stop           {stop_line(config, world)}")
     stages = pipeline_stages(config)
     reasons = (*reasons, *_layout_reasons(config, dp, accumulation, stages))
     return Derived(backend, precision, dp, samples, accumulation, steps, warmup, stages, reasons)

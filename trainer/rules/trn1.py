@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from trainer.config.schema import Config
 from trainer.errors import Problem
+from trainer.rules.grace import grace
 from trainer.rules.neuron import neuron, neuron_machine
 from trainer.rules.processes import batch, layout
 from trainer.run.world import World
@@ -20,4 +21,4 @@ def full_nodes(size: int) -> World:
 def refusals(config: Config, size: int) -> list[Problem]:
     """What trn1 has against a configuration on so many processes, that other machines have not."""
     config, world = replace(config, backend=replace(config.backend, name="neuron")), full_nodes(size)
-    return [problem for rule in (batch, layout, neuron, neuron_machine) for problem in rule(config, world)]
+    return [problem for rule in (batch, layout, neuron, neuron_machine, grace) for problem in rule(config, world)]

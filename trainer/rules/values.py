@@ -22,6 +22,7 @@ CHOICES = {
     "logging.progress": ("auto", "bar", "lines", "off"),
     "logging.wandb.mode": ("off", "auto", "online", "offline"),
     "reliability.nonfinite": ("stop", "skip"),
+    "checkpoint.mode": ("auto", "async", "sync"),
 }
 POSITIVE = (
     "train.tokens_per_step",
@@ -56,6 +57,10 @@ POSITIVE = (
     "backend.timeout_seconds",
     "reliability.nonfinite_limit",
     "reliability.grace_seconds",
+    "reliability.setup_seconds",
+    "reliability.data_seconds",
+    "reliability.save_seconds",
+    "checkpoint.assumed_bytes_per_second",
 )
 POSITIVE_WHEN_SET = (
     "train.tokens",
@@ -68,7 +73,10 @@ POSITIVE_WHEN_SET = (
 NOT_NEGATIVE = (
     "optim.weight_decay",
     "checkpoint.every_steps",
+    "checkpoint.every_minutes",
     "checkpoint.keep",
+    "checkpoint.keep_every",
+    "reliability.audit_steps",
     "evaluation.every_steps",
     "evaluation.sample_tokens",
     "evaluation.sample_temperature",

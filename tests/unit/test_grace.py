@@ -1,0 +1,67 @@
+"""The estimate of a stop, by the formula written out, and the recipes' own grace against it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from trainer.commands import entry
+from trainer.config.compose import to_config
+from trainer.config.diagnose import CONF
+from trainer.config.schema import Config
+from trainer.rules.grace import grace, save_seconds, step_seconds, stop_line, stop_share
+from trainer.rules.trn1 import full_nodes, refusals
+
+FULL_SIZE = ("deepseek7b", "deepseek67b", "llama65b", "llama3_8b", "llama3_70b")
+
+
+def recipe(name: str, *overrides: str) -> Config:
+    entry.register_schema()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        return to_config(compose("train", overrides=[f"recipe={name}", *overrides]))
+
+
+def test_deepseek_67b_by_hand() -> None:
+    """67,425,001,472 parameters (its own closed form), 4,608 samples of 4,096 tokens, 512 cores."""
+    config = recipe("deepseek67b")
+    assert step_seconds(config, 512) == pytest.approx(6 * 67_425_001_472 * 4608 * 4096 / (512 * 95e12 * 0.39))
+    assert save_seconds(config) == pytest.approx(67_425_001_472 * 12 / 1e9)
+    assert stop_share(config, full_nodes(512)) == 1.0
+    assert "1,212 s (estimated)" in stop_line(config, full_nodes(512))
+
+
+def test_without_a_pipeline_a_stop_ends_within_the_step() -> None:
+    """deepseek7b: 2,304 samples over 32 copies of the model are 72 microbatches, of which 9 are still trained."""
+    assert stop_share(recipe("deepseek7b"), full_nodes(256)) == 9 / 72
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_the_recipes_pass(name: str) -> None:
+    config = recipe(name)
+    assert [problem.key for problem in refusals(config, config.parallel.cores or 0)] == []
+    assert config.checkpoint.every_minutes <= 30
+    assert config.checkpoint.every_steps == 0
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_too_short_a_grace_is_refused_and_the_remedy_passes(name: str) -> None:
+    config = recipe(name, "reliability.grace_seconds=60")
+    world = full_nodes(config.parallel.cores or 0)
+    (problem,) = grace(config, world)
+    assert problem.key == "reliability.grace_seconds"
+    assert "(estimated)" in problem.rule
+    mended = float(problem.remedy.partition("=")[2].split()[0])
+    assert not list(grace(replace(config, reliability=replace(config.reliability, grace_seconds=mended)), world))
+
+
+def test_a_pipelines_step_fits_into_what_ranks_wait() -> None:
+    config = recipe("deepseek67b", "backend.timeout_seconds=600")
+    (problem,) = grace(config, full_nodes(512))
+    assert problem.key == "backend.timeout_seconds"
+    assert "twice a step" in problem.rule
+
+
+def test_other_machines_are_not_reckoned() -> None:
+    assert not list(grace(recipe("deepseek67b", "backend=native", "reliability.grace_seconds=1"), full_nodes(512)))
