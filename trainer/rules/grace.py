@@ -60,7 +60,7 @@ def stop_line(config: Config, world: World) -> str:
 
 
 def grace(config: Config, world: World) -> Iterator[Problem]:
-    """On trn1, a stop and a save fit into the grace, and a step into the time that ranks wait for each other."""
+    """On trn1, a stop and a save fit into the grace, and a step into what ranks wait for each other."""
     numbers = (config.checkpoint.assumed_bytes_per_second, config.data.seq_len, config.train.microbatch)
     if backend_name(config, world) != "neuron" or min(*numbers, model_parallel_size(config)) <= 0:
         return
