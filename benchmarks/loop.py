@@ -80,7 +80,7 @@ def our_trainer(config: Config, derived: Derived, world: World, corpus: Corpus, 
     backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
     backend.load_initial(Initialiser(sharding_plan(config.model), config.seed))
     kept = Kept()
-    saver = Saver(scratch, 0, lambda action: action(), 1, "", {})
+    saver = Saver(scratch, 1, "", {})
     sinks: list[Sink] = [JsonLines(scratch / "metrics.jsonl"), kept]
     watchdog = Watchdog.alone()
     saves = Saves(config.checkpoint, saver, backend, watchdog, newest=0)

@@ -85,8 +85,6 @@ def train(
     batches = backend.ahead(loader)
     saver = Saver(
         directory=directory.checkpoints,
-        rank=world.rank,
-        lead=partial(on_rank_zero, backend.saving),
         keep=config.checkpoint.keep,
         config_yaml=config_yaml(config, directory.path),
         topology=facts.topology(backend.mesh),

@@ -5,8 +5,7 @@ Below the ranks' directory: LAYOUT has its own checkpoint, LAYOUT/SOURCE that of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,6 @@ def padding_is_zero(backend: Backend) -> bool:
     return not any(tensor.any() for tensor in rest.values())
 
 
-def lead(backend: Backend, action: Callable[[], None]) -> None:
-    """Rank 0 acts, all wait."""
-    if backend.mesh.rank == 0:
-        action()
-    backend.host.sum([0])
-
-
 def save(layout: str) -> list[dict[str, Any]]:
     """Train, save, train on; the curve beyond the checkpoint."""
     backend, config, derived = bring_up(layout, "fp32")
@@ -88,7 +80,7 @@ def exchange(layout: str, sources: list[str]) -> dict[str, Any]:
 
 
 def save_from(backend: NativeBackend, directory: Path, state: TrainState) -> None:
-    Saver(directory, backend.mesh.rank, partial(lead, backend), 1, "", {}).save(backend.store(), state)
+    Saver(directory, 1, "", {}).save(backend.store(), state)
 
 
 def poison(backend: NativeBackend) -> int:

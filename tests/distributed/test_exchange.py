@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -65,11 +66,13 @@ def whole_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     for part in ("model", "optimizer"):
         for name, entry in json.loads((checkpoint / part / "index.json").read_text())["tensors"].items():
             tensor, covered = torch.full(entry["shape"], math.nan), 0
-            for chunk in entry["chunks"]:
-                place = tuple(slice(o, o + n) for o, n in zip(chunk["offsets"], chunk["sizes"], strict=True))
-                with safe_open(checkpoint / part / chunk["file"], framework="pt") as reader:
-                    tensor[place] = reader.get_tensor(chunk["key"])
-                covered += math.prod(chunk["sizes"])
+            ends = [[*cut[1:], extent] for cut, extent in zip(entry["cuts"], entry["shape"], strict=True)]
+            spans = [[*map(slice, cut, end)] for cut, end in zip(entry["cuts"], ends, strict=True)]
+            for rank, place in zip(entry["ranks"], itertools.product(*spans), strict=True):
+                key = name if len(entry["ranks"]) == 1 else f"{name}@{','.join(str(part.start) for part in place)}"
+                with safe_open(checkpoint / part / f"rank-{rank:05d}.safetensors", framework="pt") as reader:
+                    tensor[place] = reader.get_tensor(key)
+                covered += tensor[place].numel()
             assert covered == tensor.numel()
             assert not tensor.isnan().any(), name
             tensors[f"{part} {name}"] = tensor

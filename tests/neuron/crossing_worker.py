@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.distributed.exchange_worker import lead, padding_is_zero
+from tests.distributed.exchange_worker import padding_is_zero
 from tests.distributed.matrix_worker import bring_up, load, one_step
 from trainer.backends.base import Backend
 from trainer.checkpoint.load import load_checkpoint
@@ -61,5 +61,4 @@ def go(**arguments: Any) -> list[dict[str, Any]]:
 
 
 def _save(backend: Backend, leg: Leg, directory: Path, state: TrainState) -> None:
-    leading = partial(lead, backend)
-    Saver(directory, backend.mesh.rank, leading, 0, "", {}, backend.saving.group).save(backend.store(), state)
+    Saver(directory, 0, "", {}, backend.saving.group).save(backend.store(), state)

@@ -1,74 +1,23 @@
-"""A run's checkpoints on disk, and how a resume verifies them.
-
-checkpoints/
-  step-00000120/  model/ optimizer/ state.json data.json config.yaml manifest.json
-  LATEST          name of the newest, for users and scripts; a resume verifies manifests instead
-  .saving-...     a save that did not finish; the next save removes it
-"""
+"""Finding the checkpoint that a resume goes on from, and putting away the others."""
 
 from __future__ import annotations
 
-import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from trainer.checkpoint.names import (
+    REMOVING,
+    SAVING,
+    checkpoints,
+    name_of,
+    step_of,
+)
+from trainer.checkpoint.verify import fault
 from trainer.errors import CheckpointError, Problem
-from trainer.files import read_json, sha256
-
-MANIFEST, LATEST, FORMAT = "manifest.json", "LATEST", 1
-SAVING = ".saving-"
-PARTS = ("model", "optimizer")
-REQUIRED = {"model/index.json", "optimizer/index.json", "state.json", "data.json", "config.yaml"}
-_NAME = re.compile(r"step-(\d{8,})")
-
-
-def name_of(step: int) -> str:
-    """Directory name of a step's checkpoint."""
-    return f"step-{step:08d}"
-
-
-def step_of(path: Path) -> int:
-    """Inverse of name_of."""
-    match = _NAME.fullmatch(path.name)
-    assert match is not None, path
-    return int(match[1])
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """Committed checkpoints, newest first."""
-    if not directory.is_dir():
-        return []
-    found = [path for path in directory.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of, reverse=True)
-
-
-def fault(checkpoint: Path, rank: int = 0, size: int = 1) -> str | None:
-    """What is wrong with a checkpoint: every file must have the size and SHA-256 of the manifest. None if sound.
-
-    With several ranks, each verifies its share of the files: one rank alone would hash hundreds of gigabytes.
-    """
-    try:
-        manifest = read_json(checkpoint / MANIFEST)
-        if manifest["format"] != FORMAT:
-            return f"{MANIFEST}: format {manifest['format']}, this version reads {FORMAT}"
-        files = manifest["files"]
-        if missing := REQUIRED - files.keys():
-            return f"{MANIFEST}: does not list {', '.join(sorted(missing))}"
-        for name in sorted(files)[rank::size]:
-            path = checkpoint / name
-            if path.resolve().parent not in (checkpoint.resolve(), *(checkpoint.resolve() / p for p in PARTS)):
-                return f"{MANIFEST}: names {name}, which is not inside the checkpoint"
-            if (found := path.stat().st_size) != files[name]["size"]:
-                return f"{name}: {found:,} bytes instead of {files[name]['size']:,}"
-            if sha256(path) != files[name]["sha256"]:
-                return f"{name}: its SHA-256 is not the manifest's"
-    except OSError as error:
-        return f"{error.filename or checkpoint}: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{MANIFEST}: unreadable ({type(error).__name__}: {error})"
-    return None
+from trainer.files import sync
 
 
 @dataclass(frozen=True)
@@ -115,3 +64,30 @@ def set_aside(directory: Path, newer_than: Path) -> list[Path]:
             path.rename(target)
             moved.append(target)
     return moved
+
+
+def surplus(directory: Path, step: int, keep: int, keep_every: int) -> list[Path]:
+    """What retention removes after a save of ``step``, newest first; never a later checkpoint.
+
+    keep: how many of the newest stay, this one among them; 0: all. keep_every: steps that it divides stay too; 0: none.
+    """
+    older = [path for path in checkpoints(directory) if step_of(path) < step]
+    passed = older[keep - 1 :] if keep else []
+    return [path for path in passed if not keep_every or step_of(path) % keep_every]
+
+
+def remove(checkpoint: Path) -> None:
+    """Rename first: what still has the name of a checkpoint is whole, wherever a removal is interrupted."""
+    going = checkpoint.with_name(f"{REMOVING}{checkpoint.name}")
+    if going.exists():
+        shutil.rmtree(going)
+    checkpoint.rename(going)
+    sync(checkpoint.parent)
+    shutil.rmtree(going)
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Remove what interrupted saves and removals left."""
+    for pattern in (SAVING, REMOVING):
+        for leftover in directory.glob(f"{pattern}*"):
+            shutil.rmtree(leftover)

@@ -5,138 +5,109 @@ A kill at any moment leaves the older checkpoints untouched and at most one ``.s
 
 from __future__ import annotations
 
-import os
-import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from safetensors import SafetensorError
-from torch.distributed.checkpoint.api import CheckpointException
 
-from trainer.checkpoint.boxed import BoxSavePlanner, boxed
-from trainer.checkpoint.directory import (
-    FORMAT,
-    LATEST,
-    MANIFEST,
-    PARTS,
-    SAVING,
-    checkpoints,
-    name_of,
-    set_aside,
-    step_of,
-)
+from trainer.checkpoint.background import Finished, Flight, HostBuffer, buffer_bytes
+from trainer.checkpoint.commit import Place
+from trainer.checkpoint.exchange import Exchange, LostRank, WriteError
+from trainer.checkpoint.names import PARTS
+from trainer.checkpoint.pieces import live_bytes, pieces
 from trainer.checkpoint.state import TrainState
-from trainer.checkpoint.storage import SafetensorsWriter
-from trainer.errors import ConfigError, Problem
-from trainer.files import sha256, sync, write_atomically, write_json
-from trainer.parallel.boxes import Placed, Store
-
-Lead = Callable[[Callable[[], None]], object]
-"""Runs an action on rank 0; if it raises a RunError, every rank raises. See trainer.training.collective."""
+from trainer.checkpoint.write import Parts, write
+from trainer.errors import ConfigError, HangError, Problem
+from trainer.parallel.boxes import Store
 
 
-@dataclass(frozen=True)
 class Saver:
-    """Writes the checkpoints of a run. All ranks call save together.
+    """Writes the checkpoints of a run, while the caller waits (save) or beside training (begin). One at a time."""
 
-    process_group: of all ranks, for planning on the host; None for the default one, or for one process.
-    """
+    def __init__(
+        self,
+        directory: Path,
+        keep: int,
+        config_yaml: str,
+        topology: Mapping[str, Any],
+        process_group: dist.ProcessGroup | None = None,
+        background_group: dist.ProcessGroup | None = None,
+        keep_every: int = 0,
+    ) -> None:
+        """process_group: of all ranks, on the host; None for the default one, or for one process.
 
-    directory: Path
-    rank: int
-    lead: Lead
-    keep: int
-    config_yaml: str
-    topology: Mapping[str, Any]
-    process_group: dist.ProcessGroup | None = None
+        background_group: likewise, for saves beside training alone: their ranks meet while the others' collectives are
+        under way. With several processes begin() wants one. keep, keep_every: see Place.
+        """
+        self.place = Place(directory, keep, keep_every, config_yaml, topology)
+        self._group, self._background = process_group, background_group
+        self._buffer = HostBuffer()
+        self._flight: Flight | None = None
+        self._ended: deque[Finished] = deque()
 
     def save(self, store: Store, state: TrainState) -> Path:
-        """Commit a checkpoint of the step. Raises ConfigError on a disk error; older checkpoints stay."""
-        final = self.directory / name_of(state.step)
-        temporary = self.directory / f"{SAVING}{final.name}"
-        self.lead(partial(self._make_room, temporary))
-        files = {}
-        with self._disk_errors():
-            for part, tensors in zip(PARTS, (store.model, store.optimizer), strict=True):
-                written = self._save_tensors(temporary / part, tensors)
-                files.update({f"{part}/{name}": entry for name, entry in written.items()})
-        self.lead(partial(self._commit, temporary, final, state, files))
-        return final
+        """Commit a checkpoint of the step. Raises ConfigError on a disk error; older checkpoints stay. Collective."""
+        self._land()
+        self._write(Exchange(self._group), parts_of(store), state)
+        return self.place.final(state.step)
 
-    @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
+    def reserve(self, store: Store) -> None:
+        """Allocate the memory of begin() now: the first copy is then as fast as the others. Local."""
+        self._buffer.reserve(buffer_bytes(parts_of(store)))
+
+    def begin(self, store: Store, state: TrainState) -> None:
+        """Copy what this rank writes, and write it beside training. Collective; waits for a save in flight first."""
+        self._land()
+        since, kept = time.perf_counter(), deepcopy(state)
+        copied = self._buffer.take(parts_of(store))
+        exchange = Exchange(self._background)
+        assert exchange.size == 1 or self._background is not None, "a save beside training wants its own group"
+        work = partial(self._write_beside, exchange, copied, kept)
+        self._flight = Flight(state.step, self.place.final(state.step), work, since)
+
+    def finished(self) -> Finished | None:
+        """The next background save that has ended and was not reported yet. Local, and never waits.
+
+        An error in it is every rank's, soon; older checkpoints stay, and the caller may go on or stop.
+        """
+        if self._flight is not None and self._flight.ended:
+            self._land()
+        return self._ended.popleft() if self._ended else None
+
+    def wait(self) -> Finished | None:
+        """Wait for the save in flight, and report as finished() does."""
+        self._land()
+        return self.finished()
+
+    def _land(self) -> None:
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            self._ended.append(flight.land())
+
+    def _write(self, exchange: Exchange, parts: Parts, state: TrainState) -> int:
         """Turn a disk error, which the user can fix, into a ConfigError; any other failure keeps its traceback."""
         try:
-            yield
-        except (OSError, CheckpointException) as error:
-            if (cause := _disk_error(error)) is None:
-                raise
-            rule = f"takes a checkpoint ({cause}); the older ones are untouched"
+            return write(self.place, exchange, parts, live_bytes, state)
+        except WriteError as error:
+            rule = f"takes a checkpoint ({error}); the older ones are untouched"
             remedy = "make room or restore access, then give the same command again"
-            raise ConfigError(Problem("run.root", str(self.directory), rule, remedy)) from error
+            raise ConfigError(Problem("run.root", str(self.place.directory), rule, remedy)) from error
 
-    def _make_room(self, temporary: Path) -> None:
-        """Remove what interrupted saves left, and start a new directory."""
-        with self._disk_errors():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self.directory.glob(f"{SAVING}*"):
-                shutil.rmtree(leftover)
-            for part in PARTS:
-                (temporary / part).mkdir(parents=True)
-
-    def _save_tensors(self, directory: Path, tensors: Mapping[str, Placed]) -> dict[str, tuple[int, str]]:
-        writer = SafetensorsWriter(directory, self.rank)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process: as intended
-            dcp.save(boxed(tensors), storage_writer=writer, planner=BoxSavePlanner(), process_group=self.process_group)
-        return writer.files
-
-    def _commit(self, temporary: Path, final: Path, state: TrainState, files: dict[str, tuple[int, str]]) -> None:
-        with self._disk_errors():
-            self._write_manifest(temporary, state, files)
-            for part in (*(temporary / name for name in PARTS), temporary):
-                sync(part)
-            if final.exists():  # it did not verify, or the resume would have started from it
-                set_aside(self.directory, final.with_name(name_of(state.step - 1)))
-            os.rename(temporary, final)
-            sync(self.directory)
-            sync(self.directory.parent)
-            write_atomically(self.directory / LATEST, final.name + "\n")
-            for old in older_than(self.directory, state.step)[self.keep - 1 :] if self.keep else []:
-                shutil.rmtree(old)
-
-    def _write_manifest(self, temporary: Path, state: TrainState, files: dict[str, tuple[int, str]]) -> None:
-        write_json(temporary / "state.json", state.to_json())
-        write_json(temporary / "data.json", state.data_json())
-        write_atomically(temporary / "config.yaml", self.config_yaml)
-        for name in ("state.json", "data.json", "config.yaml"):
-            files[name] = ((temporary / name).stat().st_size, sha256(temporary / name))
-        manifest = {
-            "format": FORMAT,
-            "step": state.step,
-            "topology": dict(self.topology),
-            "files": {name: {"size": size, "sha256": digest} for name, (size, digest) in sorted(files.items())},
-        }
-        write_json(temporary / MANIFEST, manifest)
+    def _write_beside(self, exchange: Exchange, parts: Parts, state: TrainState) -> int:
+        """In the background thread: a rank that does not answer is an error to report, as a full disk is."""
+        try:
+            return self._write(exchange, parts, state)
+        except LostRank as error:
+            rule = f"all ranks end it within the process group's timeout ({error}); the older ones are untouched"
+            remedy = "look at the ranks that ended or hang; the same command goes on from the newest checkpoint"
+            raise HangError(Problem("a save beside training", f"step {state.step}", rule, remedy)) from error
 
 
-def older_than(directory: Path, step: int) -> list[Path]:
-    """Checkpoints before a step, newest first: a save deletes no later ones."""
-    return [path for path in checkpoints(directory) if step_of(path) < step]
-
-
-def _disk_error(error: BaseException) -> str | None:
-    """The operating system's messages, from the failures that DCP collected from ranks; None for other failures."""
-    causes = [error]
-    if isinstance(error, CheckpointException):
-        causes = [failure[0] for failure in error.failures.values()]
-    if causes and all(isinstance(cause, (OSError, SafetensorError)) for cause in causes):
-        return "; ".join(str(cause) for cause in causes)
-    return None
+def parts_of(store: Store) -> Parts:
+    """What this rank writes of a store."""
+    return {part: pieces(tensors) for part, tensors in zip(PARTS, (store.model, store.optimizer), strict=True)}

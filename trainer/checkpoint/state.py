@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+import binascii
+from base64 import b64decode
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from trainer.checkpoint.strict_json import Unsound, mapping, shown, whole
 
 
 @dataclass
@@ -36,6 +40,54 @@ class TrainState:
 
     @classmethod
     def from_json(cls, progress: dict[str, Any], data: dict[str, Any]) -> TrainState:
-        """Inverse of to_json and data_json. Keys that this version does not know are ignored."""
-        known = {item.name for item in fields(cls)}
-        return cls(**{key: value for key, value in {**progress, **data}.items() if key in known})
+        """Inverse of to_json and data_json. Keys that this version does not know are ignored.
+
+        Raises Unsound when a field is missing or cannot be what it should be.
+        """
+        return cls(**progress_of(progress), **data_of(data))
+
+
+def progress_of(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of to_json, checked. Raises Unsound."""
+    counts = {name: whole(value.get(name), name) for name in ("step", "tokens", "updates", "nonfinite")}
+    if counts["updates"] > counts["step"]:
+        raise Unsound(f"updates is {counts['updates']}, more than the {counts['step']} steps")
+    return {**counts, "rng": _rng(value.get("rng"))}
+
+
+def data_of(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of data_json, checked. Raises Unsound."""
+    if "cursor" not in value:
+        raise Unsound("cursor is missing")
+    cursor = value["cursor"]  # its fields the data's order knows; None before the first sample
+    if cursor is not None:
+        _plain(mapping(cursor, "cursor"))
+    return {"cursor": cursor, "corpus": _corpus(value)}
+
+
+def _plain(value: Any) -> None:
+    """Counts and names, in objects and lists."""
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _plain(item)
+    elif not isinstance(value, str):
+        whole(value, "a count in the cursor")
+
+
+def _rng(value: Any) -> str:
+    """Base64 text; which bytes it has to hold the device knows."""
+    try:
+        if isinstance(value, str):
+            b64decode(value, validate=True)
+            return value
+    except (binascii.Error, ValueError):
+        pass
+    raise Unsound(f"rng is {shown(value)}, not base64")
+
+
+def _corpus(data: dict[str, Any]) -> dict[str, str]:
+    corpus = mapping(data.get("corpus"), "corpus")
+    for name, fingerprint in corpus.items():
+        if not isinstance(fingerprint, str):
+            raise Unsound(f"the fingerprint of {shown(name)} is {shown(fingerprint)}")
+    return corpus
