@@ -67,7 +67,7 @@ class Stored:
     def of(cls, dtype: str, shape: tuple[int, ...], ranks: Ints, offsets: Ints, sizes: Ints) -> Stored:
         """From chunks in any order. Raises Unsound when they do not cover the tensor exactly once."""
         element_bytes(dtype)
-        if len(ranks) and (found := grid(shape, offsets, sizes)) is not None:
+        if (found := grid(shape, offsets, sizes)) is not None:
             cuts, order = found
             return cls(dtype, shape, ranks[order], tuple(cuts))
         if not covered_once(shape, offsets, sizes):

@@ -81,7 +81,7 @@ class Reports:
             self._known[tensors] = self._learn(tensors)
         numbers, dims = self._known[tensors]
         table = np.array(memoryview(raw).cast("q"), dtype=np.int64).reshape(-1, 1 + 2 * dims)
-        boxes = table[:, 1:].reshape(-1, 2, dims)
+        boxes = table[:, 1:].reshape(len(table), 2, dims)
         small = not boxes.size or boxes.max() < 1 << 30
         self._ranks.append(np.full(len(table), rank, dtype=np.int32))
         self._which.append(numbers[table[:, 0]])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ class Saver:
     def save(self, store: Store, state: TrainState) -> Path:
         """Commit a checkpoint of the step. Raises ConfigError on a disk error; older checkpoints stay. Collective."""
         self._land()
-        self._write(Exchange(self._group), parts_of(store), state)
+        self._write(Exchange(self._group), partial(parts_of, store), state)
         return self.place.final(state.step)
 
     def reserve(self, store: Store) -> None:
@@ -64,11 +64,19 @@ class Saver:
         """Copy what this rank writes, and write it beside training. Collective; waits for a save in flight first."""
         self._land()
         since, kept = time.perf_counter(), deepcopy(state)
-        copied = self._buffer.take(parts_of(store))
+        copied = self._copy(store)
         exchange = Exchange(self._background)
         assert exchange.size == 1 or self._background is not None, "a save beside training wants its own group"
         work = partial(self._write_beside, exchange, copied, kept)
         self._flight = Flight(state.step, self.place.final(state.step), work, since)
+
+    def _copy(self, store: Store) -> Callable[[], Parts]:
+        """The copy; or, where it fails, its failure, to be raised where the other ranks hear of it."""
+        try:
+            copied = self._buffer.take(parts_of(store))
+        except Exception as error:
+            return partial(_raise, error)
+        return lambda: copied
 
     def finished(self) -> Finished | None:
         """The next background save that has ended and was not reported yet. Local, and never waits.
@@ -89,23 +97,27 @@ class Saver:
             flight, self._flight = self._flight, None
             self._ended.append(flight.land())
 
-    def _write(self, exchange: Exchange, parts: Parts, state: TrainState) -> int:
+    def _write(self, exchange: Exchange, find: Callable[[], Parts], state: TrainState) -> int:
         """Turn a disk error, which the user can fix, into a ConfigError; any other failure keeps its traceback."""
         try:
-            return write(self.place, exchange, parts, live_bytes, state)
+            return write(self.place, exchange, find, live_bytes, state)
         except WriteError as error:
             rule = f"takes a checkpoint ({error}); the older ones are untouched"
             remedy = "make room or restore access, then give the same command again"
             raise ConfigError(Problem("run.root", str(self.place.directory), rule, remedy)) from error
 
-    def _write_beside(self, exchange: Exchange, parts: Parts, state: TrainState) -> int:
+    def _write_beside(self, exchange: Exchange, find: Callable[[], Parts], state: TrainState) -> int:
         """In the background thread: a rank that does not answer is an error to report, as a full disk is."""
         try:
-            return self._write(exchange, parts, state)
+            return self._write(exchange, find, state)
         except LostRank as error:
             rule = f"all ranks end it within the process group's timeout ({error}); the older ones are untouched"
             remedy = "look at the ranks that ended or hang; the same command goes on from the newest checkpoint"
             raise HangError(Problem("a save beside training", f"step {state.step}", rule, remedy)) from error
+
+
+def _raise(error: Exception) -> Parts:
+    raise error
 
 
 def parts_of(store: Store) -> Parts:

@@ -19,6 +19,8 @@ def grid(shape: Sequence[int], offsets: Ints, sizes: Ints) -> tuple[list[Ints], 
     Then they cover the tensor exactly once: as many chunks as cells, no cell twice, each of its cell's size. None for
     any other chunks. Layouts cut dims independently of each other, so that theirs are grids.
     """
+    if not len(offsets):
+        return None
     cuts, cell, cells = [], np.zeros(len(offsets), dtype=np.int64), 1
     for dim, extent in enumerate(shape):
         starts, position = np.unique(offsets[:, dim], return_inverse=True)

@@ -20,14 +20,16 @@ Bytes = Callable[[Piece], Iterable[memoryview]]
 """A piece's bytes, one after another."""
 
 
-def write(place: Place, exchange: Exchange, parts: Parts, contents: Bytes, state: TrainState) -> int:
+def write(place: Place, exchange: Exchange, find: Callable[[], Parts], contents: Bytes, state: TrainState) -> int:
     """Commit a checkpoint; the bytes that this rank wrote. Collective over the exchange's ranks.
 
-    When a rank fails, all raise: WriteError (an OSError) where files could not be written. Older checkpoints stay.
+    find: called here, so that the other ranks hear of it when it fails. When a rank fails, all raise: WriteError (an
+    OSError) where files could not be written. Older checkpoints stay.
     """
     exchange.lead(partial(make_room, place, state.step))
     temporary, failure, report, size = place.temporary(state.step), None, b"", 0
     try:
+        parts = find()
         files = _write_files(temporary, exchange.rank, parts, contents)
         report, size = encode(_chunks(parts), files), sum(file.size for file in files.values())
     except Exception as error:  # told to the others first: they wait for this rank's report

@@ -6,6 +6,8 @@ import base64
 
 import torch
 
+from trainer.errors import CheckpointError, Problem
+
 
 def rng_state() -> str:
     """PyTorch's CPU generator."""
@@ -13,5 +15,10 @@ def rng_state() -> str:
 
 
 def set_rng_state(state: str) -> None:
-    """Inverse of rng_state."""
-    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
+    """Inverse of rng_state. Raises CheckpointError for text that no generator of this version gave."""
+    try:
+        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))
+    except (ValueError, RuntimeError) as error:
+        rule = f"holds the state of PyTorch's generator in rng ({str(error).splitlines()[0]})"
+        remedy = "move this checkpoint away: the same command then goes on from the one before it"
+        raise CheckpointError(Problem("state.json", f"{len(state)} characters", rule, remedy)) from error
