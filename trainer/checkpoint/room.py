@@ -11,6 +11,7 @@ from trainer.checkpoint.background import buffer_bytes
 from trainer.checkpoint.names import checkpoints
 from trainer.checkpoint.pieces import file_header
 from trainer.checkpoint.save import parts_of
+from trainer.checkpoint.sizes import in_bytes, size_of
 from trainer.errors import ConfigError, Problem
 from trainer.parallel.boxes import Store
 
@@ -59,11 +60,6 @@ def refuse_too_little_room(directory: Path, checkpoint_bytes: int, keep: int) ->
     )
     remedy = "make room, put run.root on another disk, or lower checkpoint.keep"
     raise ConfigError(Problem("run.root", str(directory), rule, remedy))
-
-
-def size_of(checkpoint: Path) -> int:
-    """Bytes of its files."""
-    return sum(path.lstat().st_size for path in checkpoint.rglob("*") if path.is_file())
 
 
 def why_synchronous(buffers: int, available: int) -> str | None:
@@ -118,13 +114,3 @@ def _left(group: Path, limit: str, usage: str, cache: str) -> int | None:
         return max(0, most - used + int(stat.get(cache, 0)))
     except (OSError, ValueError):  # no limit is "max", or no file
         return None
-
-
-def in_bytes(count: int) -> str:
-    """A number of bytes for people."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
