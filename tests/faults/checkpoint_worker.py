@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -13,8 +15,9 @@ import torch
 import torch.distributed as dist
 
 from trainer.checkpoint.background import Finished
+from trainer.checkpoint.directory import newest_sound
 from trainer.checkpoint.load import load_checkpoint
-from trainer.checkpoint.names import checkpoints
+from trainer.checkpoint.names import checkpoints, step_of
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.checkpoint.verify import fault
@@ -167,3 +170,32 @@ def a_bug_on_one(beside: bool) -> dict[str, Any]:
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}", "left": len(checkpoints(DIRECTORY))}
     return {"error": "", "left": -1}
+
+
+def killed(times: int, seed: int) -> list[dict[str, Any]]:
+    """kill -9 at random instants of a process that does nothing but save beside training; what is left each time."""
+    draw, found = random.Random(seed), []
+    for _ in range(times):
+        child = os.fork()
+        if not child:
+            save_for_ever()
+        time.sleep(draw.uniform(0.02, 0.4))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        newest, faults = newest_sound(DIRECTORY)
+        step = step_of(newest) if newest is not None else 0
+        left = [step_of(path) for path in checkpoints(DIRECTORY)]
+        leftover = sorted(path.name.split("step")[0] for path in DIRECTORY.glob(".*"))
+        whole_again = newest is None or loads(0, 1, step)
+        found.append({"step": step, "faults": faults, "loads": whole_again, "left": left, "leftover": leftover})
+    return found
+
+
+def save_for_ever() -> None:
+    """From the newest checkpoint on, each save begun as soon as the one before it has ended."""
+    saver = Saver(DIRECTORY, 2, "seed: 1\n", {"world": 1}, keep_every=7)
+    newest, _ = newest_sound(DIRECTORY)
+    step = step_of(newest) if newest is not None else 0
+    while True:
+        step += 1
+        saver.begin(store(0, 1, step), state(step))

@@ -61,3 +61,19 @@ def test_a_bug_on_one_rank_ends_the_save_on_all(tmp_path: Path, beside: bool) ->
         assert "a save failed on another rank: rank 1" in found[rank]["error"]
         assert "complex64" in found[rank]["error"]
     assert all(rank["left"] == 0 for rank in found)
+
+
+def test_a_kill_at_any_instant_leaves_whole_checkpoints(tmp_path: Path) -> None:
+    """Of writing, of the rename and of retention: each time the newest is sound and holds its step's values."""
+    (rounds,) = run(Task(f"{WORK}:killed", 1, {"times": 60, "seed": 1}), tmp_path)
+    steps = [found["step"] for found in rounds]
+    assert steps == sorted(steps)
+    assert steps[-1] > 7, "it got somewhere between kills"
+    for found in rounds:
+        assert found["faults"] == [], "what has the name of a checkpoint is whole"
+        assert found["loads"]
+        milestones = [step for step in found["left"] if step % 7 == 0]
+        assert milestones == [step for step in range(found["step"], 0, -1) if step % 7 == 0]
+        assert len(set(found["left"]) - set(milestones)) <= 3, "two, and one more where retention was interrupted"
+    interrupted = [name for found in rounds for name in found["leftover"]]
+    assert ".saving-" in interrupted, "some kills fell into a save"
