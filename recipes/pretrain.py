@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from recipes.parts import make_backend, make_evaluator
 from recipes.together import LAUNCH, read_text, refuse_apart, watching
 from trainer.backends.base import Backend
@@ -89,20 +87,25 @@ def train(
         config_yaml=config_yaml(config, directory.path),
         topology=facts.topology(backend.mesh),
         process_group=backend.saving.group,
+        background_group=backend.beside.group,
+        keep_every=config.checkpoint.keep_every,
     )
     sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
+    saves = Saves(config.checkpoint, saver, backend, watchdog, newest=state.step)
     trainer = Trainer(
         config=config,
         derived=derived,
         backend=backend,
         batches=batches,
         evaluator=make_evaluator(config, corpus, dp_rank, derived.dp),
-        saves=Saves(config.checkpoint, saver, backend, watchdog, newest=state.step),
+        saves=saves,
         sinks=sinks,
         state=state,
         watchdog=watchdog,
     )
     try:
+        if not backend.extracting and (line := saves.prepare(world.local_size or 1)) and not world.rank:
+            print(f"  {line}", flush=True)
         code = trainer.run()
     finally:
         batches.close()

@@ -25,7 +25,7 @@ def simulate(seed: int, margin: int, ahead: int) -> dict[int, int]:
     at = [0] * 4
     ended: dict[int, int] = {}
     brakes = [
-        Brake(Peers(store, m.rank, 4), m, AXES, margin, lambda m=m: m.rank == hears and at[hears] >= when)  # type: ignore[misc]
+        Brake(Peers(store, m.rank, 4), m, AXES, margin, lambda m=m: m.rank == hears and at[hears] >= when, int)  # type: ignore[misc]
         for m in meshes
     ]
     for brake in brakes:
@@ -55,7 +55,7 @@ def test_fellows_end_before_the_same_microbatch(margin: int, ahead: int) -> None
 
 def test_one_process_ends_at_once() -> None:
     asked = False
-    brake = Brake(Peers(dist.HashStore()), Mesh(), AXES, 1, lambda: asked)
+    brake = Brake(Peers(dist.HashStore()), Mesh(), AXES, 1, lambda: asked, int)
     brake.begin("step 0")
     assert brake(0)
     asked = True

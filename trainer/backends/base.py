@@ -86,6 +86,8 @@ class Backend(Protocol):
     saving: HostExchange
     """Of all ranks, for what saves and loads exchange: a group of its own, which a background thread may use, and whose
     timeout is a save's."""
+    beside: HostExchange
+    """Likewise, of saves that are written beside training, whose collectives may be under way at the same time."""
     fetch_delay: int
     """Steps that the loop lets pass before it fetches a step's metrics: 0 where they are at hand at once."""
     extracting: bool

@@ -71,8 +71,8 @@ def grace(config: Config, world: World) -> Iterator[Problem]:
             "reliability.grace_seconds",
             config.reliability.grace_seconds,
             f"at least what a stop takes: {stop_line(config, world)}",
-            f"reliability.grace_seconds={_round(1.25 * needed)} and as much from the scheduler; or the file system's own"
-            " speed in checkpoint.assumed_bytes_per_second",
+            f"reliability.grace_seconds={_round(1.25 * needed)} and as much from the scheduler; or the file system's"
+            " own speed in checkpoint.assumed_bytes_per_second",
         )
     if config.parallel.pp > 1 and config.backend.timeout_seconds < 2 * step:
         rule = f"twice a step, which nothing interrupts with a pipeline: {step:,.0f} s (estimated)"

@@ -17,12 +17,21 @@ from trainer.parallel.mesh import Mesh
 class Brake:
     """Called before each microbatch with its number, counted from 0; answers whether it is to be trained."""
 
-    def __init__(self, peers: Peers, mesh: Mesh, axes: Sequence[str], margin: int, asked: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        mesh: Mesh,
+        axes: Sequence[str],
+        margin: int,
+        asked: Callable[[], bool],
+        passed: Callable[[], object],
+    ) -> None:
         """axes: whose ranks meet within a microbatch. margin: microbatches by which a rank may be ahead of another in
         its group, and one more. asked: whether this rank was asked to stop.
+        passed: told at every microbatch.
         """
         self._leader = min(mesh.group(*axes))
-        self._peers, self._margin, self._asked = peers, margin, asked
+        self._peers, self._margin, self._asked, self._passed = peers, margin, asked, passed
         self._told = False
         self._end: int | None = None
         self._work = ""
@@ -32,6 +41,7 @@ class Brake:
         self._work, self._end = work, None
 
     def __call__(self, number: int) -> bool:
+        self._passed()
         if self._asked() and not self._told:
             self._peers.post("stop", str(self._peers.rank))
             self._told = True

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.backends.base import Backend, GoOn, StepMetrics, StepSource
+from trainer.backends.base import Backend, StepMetrics, StepSource
 from trainer.batch import StepBatch
 from trainer.checkpoint.state import TrainState
 from trainer.config.arithmetic import flops_per_token
 from trainer.config.schema import Config
-from trainer.errors import ConfigError, ExitCode, Problem
+from trainer.errors import ConfigError, ExitCode, NonFiniteError, Problem, ReplicasError, RunError
 from trainer.observe.records import EvaluationRecord, Record, StepRecord
 from trainer.observe.sinks import Sink, write_all
 from trainer.observe.stopwatch import StepSeconds, Stopwatch
@@ -21,7 +21,7 @@ from trainer.optim.schedule import learning_rate
 from trainer.rules.derived import Derived
 from trainer.run.signals import StopRequest
 from trainer.training.brake import Brake
-from trainer.training.collective import on_rank_zero
+from trainer.training.collective import on_every_rank
 from trainer.training.evaluation import Evaluator
 from trainer.training.nonfinite import count_nonfinite
 from trainer.training.saving import Saves
@@ -65,8 +65,8 @@ class Trainer:
     in_flight: deque[InFlight] = field(default_factory=deque)
     first_step: int = field(init=False)
     """Steps that were done before this process began."""
-    failure: ConfigError | None = None
-    """Why a record could not be written; all ranks stop for it before the next step, saved."""
+    failure: RunError | None = None
+    """Why a record or a checkpoint could not be written; all ranks stop for it before the next step, saved."""
     stopped: bool = False
     """All ranks have agreed to end here."""
 
@@ -75,6 +75,13 @@ class Trainer:
 
     def run(self) -> ExitCode:
         """Train until the last step, or until asked to stop. Returns DONE or PREEMPTED; either way, saved."""
+        try:
+            return self._run()
+        except (NonFiniteError, ReplicasError):  # of all ranks at once: what is being written is sound, and worth it
+            self.collect_saves(wait=True)
+            raise
+
+    def _run(self) -> ExitCode:
         with StopRequest() as stop, self.watchdog.phase("step"):
             for agreed in self.steps(stop):
                 self.evaluate_when_due(stop)
@@ -83,8 +90,8 @@ class Trainer:
                 # Killed between the last save and the result: the records are there, the result is not.
                 self.evaluate(stop)
             if self.stopped:
-                self.save()
-                on_rank_zero(self.backend.host, self.raise_failure)
+                self.save(wait=True)
+                on_every_rank(self.backend.host, self.raise_failure)
                 return ExitCode.PREEMPTED
         return ExitCode.DONE
 
@@ -101,6 +108,7 @@ class Trainer:
             with self.watchdog.phase("batch"):
                 batch = next(batches)
             watch.lap("data")
+            self.collect_saves()
             wish = Wish(stop.requested, self.failure is not None, self.saves.due_by_clock())
             agreed = agree(self.backend, batch, self.state.step, wish)
             lr = self.learning_rate()
@@ -125,9 +133,8 @@ class Trainer:
         brake.begin(f"step {self.state.step}")
         with self.watchdog.phase("step", more=self.backend.compile_seconds if begun < COMPILED_STEPS else 0.0):
             if not begun:
-                family = self.config.model.family
-                return watched_step(self.backend, batch, targets, lr, family, self.going_on(brake))
-            return train_step(self.backend, batch, targets, lr, self.going_on(brake))
+                return watched_step(self.backend, batch, targets, lr, self.config.model.family, brake)
+            return train_step(self.backend, batch, targets, lr, brake)
 
     def brake(self, stop: StopRequest, *axes: str) -> Brake:
         """Ends work between microbatches. axes: that meet within one besides those that always do."""
@@ -137,16 +144,8 @@ class Trainer:
             ("tp", "cp", *(("dp",) if self.config.parallel.zero >= 2 else ()), *axes),
             self.backend.ahead_by,
             lambda: stop.requested,
+            self.watchdog.passed,
         )
-
-    def going_on(self, brake: Brake) -> GoOn:
-        """Asks the brake, and tells the watchdog that another microbatch has been reached."""
-
-        def go_on(number: int) -> bool:
-            self.watchdog.passed()
-            return brake(number)
-
-        return go_on
 
     @property
     def last_step(self) -> int:
@@ -240,7 +239,7 @@ class Trainer:
         brake = self.brake(stop, "pp")
         brake.begin(f"evaluation {self.state.step}")
         with self.watchdog.phase("evaluation", more=self.backend.compile_seconds if first else 0.0):
-            found = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens, self.going_on(brake))
+            found = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens, brake)
         if found is None:
             self.stopped = True
             return
@@ -250,19 +249,28 @@ class Trainer:
     def save_when_due(self, by_clock: bool) -> None:
         """Every so many steps or minutes, and after the last step; in between, the copies are compared."""
         step, audit = self.state.step, self.config.reliability.audit_steps
-        if by_clock or self.stopped or self.saves.due(step) or step == self.last_step:
-            self.save()
+        last = self.stopped or step == self.last_step
+        if by_clock or last or self.saves.due(step):
+            self.save(wait=last)
         elif audit and step % audit == 0 and not self.backend.extracting:
             self.saves.audit(step)
 
-    def save(self) -> None:
-        """Commit a checkpoint of where training stands; none where steps compute nothing."""
+    def save(self, wait: bool = False) -> None:
+        """Save where training stands; not where steps compute nothing. wait: until it, and any before, is written."""
         self.settle()
         if self.backend.extracting:
             return
-        if (record := self.saves.save(self.state)) is not None:
+        self.collect_saves(wait)
+        if (record := self.saves.save(self.state, wait)) is not None:
             self.write(record)
-            on_rank_zero(self.backend.host, self.raise_failure)
+
+    def collect_saves(self, wait: bool = False) -> None:
+        """Record the saves beside training that have ended; one that failed stops all ranks before the next step."""
+        for ended in self.saves.ended(wait):
+            if isinstance(ended, RunError):
+                self.failure = ended
+            else:
+                self.write(ended)
 
     def write(self, record: Record) -> None:
         """To every sink; ranks other than 0 have none.

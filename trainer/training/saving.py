@@ -1,21 +1,26 @@
-"""When to save, what is looked at before, and the saves that are still being written."""
+"""When to save, what is looked at before, and the saves that are written beside training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from trainer.backends.base import Backend
+from trainer.checkpoint.room import available_memory, needs, refuse_too_little_room, why_synchronous
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.config.groups.checkpoint import CheckpointConfig
+from trainer.errors import RunError
 from trainer.observe.records import SaveRecord
+from trainer.training.collective import on_rank_zero
 from trainer.training.replicas import compare_replicas
 from trainer.training.watchdog import Watchdog
 
+NONE = -1
+
 
 class Saves:
-    """Of one launch. newest: step of the newest checkpoint that this launch has begun from or written."""
+    """Of one launch. newest: step of the newest checkpoint that this launch has begun from or saved."""
 
     def __init__(
         self,
@@ -29,7 +34,29 @@ class Saves:
         """clock: seconds; only rank 0's counts."""
         self._config, self._saver, self._backend, self._watchdog = config, saver, backend, watchdog
         self._clock, self._last = clock, clock()
+        self._beside = False
         self.newest = newest
+
+    def prepare(self, ranks_here: int) -> str | None:
+        """Before the first step: see to room for saves. Collective; a line to print where saves will hold up training.
+
+        ranks_here: of this host. Raises ConfigError on every rank where the disk is too small.
+        """
+        host, store = self._backend.host, self._backend.store()
+        mine = needs(store)
+        (written,) = host.sum([mine.written])
+        place = self._saver.place.directory
+        on_rank_zero(host, lambda: refuse_too_little_room(place, written, self._config.keep))
+        available = available_memory()
+        why = None if available is None else why_synchronous(mine.buffer * ranks_here, available)
+        if self._config.mode == "sync":
+            return None
+        (short,) = host.sum([int(why is not None)])
+        self._beside = not short or self._config.mode == "async"
+        if self._beside:
+            self._saver.reserve(store)
+            return None
+        return why or f"saves hold up training: {short} ranks have too little memory for a copy"
 
     def due_by_clock(self) -> bool:
         """Whether so many minutes have passed since the last save began."""
@@ -41,10 +68,11 @@ class Saves:
         every = self._config.every_steps
         return bool(every) and step % every == 0
 
-    def save(self, state: TrainState) -> SaveRecord | None:
-        """Commit a checkpoint of where training stands; None where there is one already. Collective.
+    def save(self, state: TrainState, wait: bool) -> SaveRecord | None:
+        """Commit a checkpoint of where training stands, or begin to; None where there is one, or it is not yet written.
 
-        Raises ReplicasError before anything is written where copies differ, and ConfigError on a disk error.
+        Collective. wait: until it is written. Raises ReplicasError before anything is written where copies differ, and
+        ConfigError on a disk error.
         """
         if self.newest == state.step:
             return None
@@ -54,9 +82,26 @@ class Saves:
             state.rng = self._backend.rng_state()
             store = self._backend.store()
             compare_replicas(self._backend, state.step)
+            self.newest = state.step
+            if self._beside and not wait:
+                self._saver.begin(store, state)
+                return None
             path = self._saver.save(store, state)
-        self.newest = state.step
         return SaveRecord(state.step, str(path), time.perf_counter() - start)
+
+    def ended(self, wait: bool = False) -> Iterator[SaveRecord | RunError]:
+        """Saves beside training that have ended since the last call: their records, or what kept them from it.
+
+        Local. wait: for the one in flight, too.
+        """
+        done = self._saver.wait() if wait else self._saver.finished()
+        while done is not None:
+            if done.error is not None:
+                self.newest = NONE
+                yield done.error
+            else:
+                yield SaveRecord(done.step, str(done.path), done.seconds)
+            done = self._saver.finished()
 
     def audit(self, step: int) -> None:
         """Compare the copies between saves, too. Collective."""

@@ -36,9 +36,9 @@ from trainer.parallel.plan import Plan
 class NativeBackend:
     """Implements trainer.backends.base.Backend.
 
-    With one process there is no process group, no wrapper and no collective. Gradients and the loss are summed over
-    the data axes once a step, after the last microbatch (ZeRO 2 and 3: every microbatch); tensor-parallel ranks meet in
-    every layer and agree on everything that is not cut; pipeline ranks hand activations on.
+    With one process there is no process group, no wrapper and no collective. Gradients and loss are summed over the
+    data axes once a step (ZeRO 2 and 3: every microbatch); tensor-parallel ranks meet in every layer and agree on
+    everything that is not cut; pipeline ranks hand activations on.
     """
 
     fetch_delay = 0
@@ -62,9 +62,8 @@ class NativeBackend:
         device: Device = CPU,
         save_seconds: float = 3600.0,
     ) -> None:
-        """stages: the layers of each pipeline stage, first to last; empty without pipeline.
-
-        timeout_seconds: of a collective in training; save_seconds: of one in a save.
+        """stages: the layers of each pipeline stage, first to last; empty without pipeline. timeout_seconds,
+        save_seconds: of a collective in training, and in a save.
         """
         self.device = device
         self._make_optimizer = make_optimizer
@@ -76,7 +75,7 @@ class NativeBackend:
         self._groups: dict[str, dist.ProcessGroup] = {}
         self._share = Share.of_rank(mesh, self.parallel.sp)
         self._loss = torch.zeros((), dtype=torch.float32, device=device.kind)
-        self.host = self.saving = HostExchange()
+        self.host = self.saving = self.beside = HostExchange()
         self._facts: Facts | None = None
 
     @property
@@ -89,7 +88,8 @@ class NativeBackend:
         if self.distributed:
             self._groups = join(self.mesh, peers, self._new_group, self._timeout, self.device.collectives)
             self.host = HostExchange(dist.group.WORLD)
-            self.saving = HostExchange(new_group(range(self.mesh.world), self._save_timeout))
+            groups = [new_group(range(self.mesh.world), self._save_timeout) for _ in range(2)]
+            self.saving, self.beside = map(HostExchange, groups)
         if self.parallel.zero and "data" in self._groups:
             self._data_mesh = data_mesh(self._groups["data"], self.device.kind)
 
@@ -262,7 +262,7 @@ class NativeBackend:
 
     def fetch(self, metrics: StepMetrics) -> tuple[float, float, bool]:
         """Read the scalars: on CPU they are here already."""
-        return metrics.loss_sum.item(), metrics.grad_norm.item(), bool(metrics.finite.item())
+        return metrics.loss_sum.item(), metrics.grad_norm.item(), bool(metrics.finite)
 
     def store(self) -> Store:
         """By the plan's boxes: masters, and the frozen parameters themselves, in the model's order."""
@@ -281,11 +281,11 @@ class NativeBackend:
         self._optimizer.updates = updates
 
     def rng_state(self) -> str:
-        """The device's generator, as text."""
+        """Of the device's generator."""
         return self.device.rng_state()
 
     def set_rng_state(self, state: str) -> None:
-        """Inverse of rng_state."""
+        """Inverse."""
         self.device.set_rng_state(state)
 
     def facts(self) -> Facts:

@@ -83,7 +83,7 @@ class NeuronBackend:
         self._optim, self._stages, self._microbatches = optim, stages, microbatches
         self.compile_seconds = patience_seconds(timeout_seconds)
         self._timeout, self._save_timeout = timedelta(seconds=self.compile_seconds), timedelta(seconds=save_seconds)
-        self.host = self.saving = HostExchange()
+        self.host = self.saving = self.beside = HostExchange()
         self._share = Share.of_rank(mesh, parallel.sp)
         self._flash_wanted = flash
         self._pipeline: Pipeline | None = None
@@ -95,7 +95,7 @@ class NeuronBackend:
         """Join the world, and NxD's groups in it."""
         groups.join(self.mesh, peers, self._timeout)
         self.host = HostExchange(groups.host_group(self._timeout))
-        self.saving = HostExchange(groups.host_group(self._save_timeout))
+        self.saving, self.beside = (HostExchange(groups.host_group(self._save_timeout)) for _ in range(2))
         self.device = device.device()
         if self.device.type == "xla":
             self.guard = CompileGuard(on_graph=agreement.comparing(self.mesh, self._timeout.total_seconds()))
