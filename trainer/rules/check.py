@@ -15,6 +15,7 @@ from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
 from trainer.rules.neuron import neuron, neuron_machine
 from trainer.rules.processes import batch, layout, rehearsal, tensor_parallel
+from trainer.rules.tasks import tasks
 from trainer.rules.text import sources, tokenizer
 from trainer.rules.values import choices, length, model, ranges
 from trainer.run.world import World
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     layout,
     tensor_parallel,
     layouts,
+    tasks,
     neuron,
     neuron_machine,
     grace,
@@ -41,7 +43,7 @@ RULES: tuple[Rule, ...] = (
     sources,
     tokenizer,
 )
-ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, neuron_machine, grace, rehearsal)
+ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, tasks, neuron_machine, grace, rehearsal)
 """Rules about the processes and the machine at hand, rather than the configuration alone."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from trainer.errors import ConfigError, Problem
+from trainer.run.tasks import Tasks
 from trainer.trainium.host import Host, detect
 from trainer.trainium.topology import CORES_OF_A_NODE
 
@@ -51,6 +52,9 @@ class World:
     neuron_on_cpu: bool = False
     """The user set PJRT_DEVICE=CPU and neuronx-distributed is installed: backend=neuron runs without a device."""
 
+    tasks: Tasks | None = None
+    """A scheduler started this process as one of several that do not know of each other."""
+
     @property
     def leads_node(self) -> bool:
         """Whether this is the first process of its node."""
@@ -85,6 +89,7 @@ class World:
             neuron_on_cpu=not trainium and os.environ.get("PJRT_DEVICE") == "CPU" and has_module("neuronx_distributed"),
             cpu_bf16=cpu_has_bf16(),
             wandb_account=has_wandb_account(),
+            tasks=Tasks.from_environment(),
         )
 
 
