@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,6 +50,12 @@ def marked(mark: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The variables that a process was started with."""
+    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
 def wait_until_listening(launcher: subprocess.Popen[str]) -> None:
@@ -147,6 +154,31 @@ def test_a_configuration_error_is_not_restarted_but_a_killed_worker_is(corpus: P
     assert harness.last_step(run / "metrics.jsonl") == 400
     assert [step["step"] for step in harness.records(run)] == list(range(1, 401))
     assert not marked("again")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_is_named_whichever_it_is(corpus: Path, rank: int) -> None:
+    """It cannot write exit.json, and the other one writes what it has seen: gloo's "Connection reset by peer"."""
+    run = corpus / "runs" / "tiny"
+    launcher = start(corpus, [*FOREVER, "checkpoint.every_steps=3"])
+    wait_for_step(run, 8)
+    (victim,) = (pid for pid in harness.children(launcher.pid) if environment_of(pid)["RANK"] == str(rank))
+    os.kill(victim, signal.SIGKILL)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 137, output
+    said = f"rank {rank} was killed by SIGKILL (out of memory?)"
+    assert output.splitlines()[-1] == f"launch: {said}; exit 137 (KILLED)"
+    record = exit_record(run)
+    assert (record["code"], record["name"], record["title"]) == (137, "KILLED", said)
+    assert (record["rank"], record["host"]) == (rank, socket.gethostname())
+    (consequence,) = record["consequences"]
+    assert (consequence["rank"], consequence["host"]) == (1 - rank, socket.gethostname())
+    assert consequence["code"] in (1, 12)
+    assert record["newest_checkpoint_step"] >= 6
+    again = start(corpus, [*FOREVER, f"train.stop_after_steps={record['newest_checkpoint_step'] + 2}"])
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output
+    assert exit_record(run)["code"] == 0
 
 
 def test_nobody_is_left_behind_in_twenty_trials(corpus: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,10 +37,18 @@ def guess_directory(overrides: Sequence[str]) -> Path | None:
     return Path(given.get("run.root") or RunConfig.root) / name if is_directory_name(name) else None
 
 
-def write_exit(directory: Path | None, code: int, rank: int, title: str, error: RunError | None = None) -> None:
+def write_exit(
+    directory: Path | None,
+    code: int,
+    rank: int,
+    title: str,
+    error: RunError | None = None,
+    launcher: Mapping[str, Any] | None = None,
+) -> None:
     """Write how this launch ended. Not being able to is no second error: the exit code says it all the same.
 
     Where another live launch holds the run, exit.json is that one's, and this one writes exit.refused.json.
+    launcher: what scripts/launch.py adds, when its workers have ended without the one that was the cause saying why.
     """
     if directory is None:
         return
@@ -49,7 +57,7 @@ def write_exit(directory: Path | None, code: int, rank: int, title: str, error: 
         names = {int(known): known.name for known in ExitCode} | {CRASH: "CRASH"}
         record: dict[str, Any] = {
             "code": code,
-            "name": names.get(code, "UNKNOWN"),
+            "name": names.get(code, "KILLED" if code > 128 else "UNKNOWN"),
             "title": title,
             "problems": [
                 {"key": p.key, "value": _plain(p.value), "rule": p.rule, "remedy": p.remedy}
@@ -60,8 +68,9 @@ def write_exit(directory: Path | None, code: int, rank: int, title: str, error: 
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         directory.mkdir(parents=True, exist_ok=True)
-        # A rank other than 0 is in the middle of a launch that holds the lock.
-        target = REFUSED if rank == 0 and _held(directory) else EXIT
+        record |= launcher or {}
+        # A rank other than 0 is in the middle of a launch that holds the lock. The launcher's ranks have ended.
+        target = REFUSED if (rank == 0 or launcher is not None) and _held(directory) else EXIT
         write_json(directory / target, redact(record))
 
 
@@ -69,6 +78,15 @@ def write_crash(directory: Path | None, rank: int, error: BaseException) -> None
     """Write an exception of ours, unless a rank before this one has written why: the others' crashes follow from it."""
     if directory is not None and not (directory / EXIT).exists():
         write_exit(directory, CRASH, rank, f"{type(error).__name__}: {error}")
+
+
+def read_exit(directory: Path, since: float) -> dict[str, Any]:
+    """What a worker has left of a launch that began at ``since`` (seconds since 1970); empty if nothing."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record: dict[str, Any] = json.loads((directory / EXIT).read_text())
+        if datetime.fromisoformat(record["time"]).timestamp() >= int(since):
+            return record
+    return {}
 
 
 def forget_exit(directory: Path) -> None:

@@ -4,8 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, cast
+
+CPP_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Import torch in the block, and its C++ side prints errors only, unless the user has chosen otherwise.
+
+    Else a store that is gone, which we report in a line, is pages of C++ frames. Child processes are not affected:
+    torch reads the variable once.
+    """
+    if CPP_LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[CPP_LOG_LEVEL] = "ERROR"
+    try:
+        yield
+    finally:
+        del os.environ[CPP_LOG_LEVEL]
 
 
 class LossyStream:

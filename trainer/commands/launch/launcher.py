@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import uuid
 from pathlib import Path
 from types import FrameType
 
 import torch.distributed.elastic.rendezvous.registry as rendezvous
-from hydra import compose, initialize_config_dir
+from torch.distributed import DistError
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
-from torch.distributed.elastic.rendezvous import RendezvousParameters
+from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
 from torch.distributed.launcher.api import LaunchConfig, _get_addr_and_port
 from torch.distributed.run import config_from_args, parse_args
 
-from trainer.commands.entry import register_schema, split
-from trainer.commands.launch.agent import PatientAgent
-from trainer.config.diagnose import CONF
-from trainer.config.groups.reliability import ReliabilityConfig
+from trainer.commands.launch.agent import PatientAgent, say
+from trainer.commands.launch.asked import read
+from trainer.commands.launch.conclude import conclude, conclude_without_workers
+from trainer.commands.launch.meeting import Meeting
 from trainer.errors import ExitCode
 from trainer.run.orphans import LAUNCHER
 from trainer.run.output import outlive_readers
@@ -45,32 +44,35 @@ def launch(arguments: list[str]) -> int:
         config, command, command_arguments = config_from_args(args)
     except (ValueError, AssertionError) as error:
         return complain(f"the launch's arguments do not fit together: {error}")
+    if config.rdzv_backend == "c10d" and config.max_nodes > 1 and not config.rdzv_endpoint:
+        return complain("several nodes meet at the first one's address: add --rdzv_endpoint HOST:29500")
     assert config.logs_specs is not None  # config_from_args made it
     os.environ[LAUNCHER] = str(os.getpid())
-    grace = grace_seconds(args.training_script_args)
-    return run(PatientAgent(specify(config, str(command), command_arguments), config.logs_specs, grace))
+    asked = read(args.training_script, args.training_script_args)
+    try:
+        meeting = meet(config)
+        spec = specify(config, meeting, str(command), command_arguments)
+    except ValueError as error:
+        return complain(f"the launch's arguments do not fit together: {error}")
+    except (RendezvousError, DistError) as error:
+        return conclude_without_workers(error, config.rdzv_endpoint)
+    agent = PatientAgent(spec, config.logs_specs, meeting, asked.grace_seconds)
+    return conclude(agent, run(agent), asked.directory)
 
 
 def complain(text: str) -> int:
     """Say why the launch cannot start."""
-    print(f"launch: {text}", file=sys.stderr, flush=True)
+    say(text)
     return int(ExitCode.CONFIG)
 
 
-def grace_seconds(script_arguments: list[str]) -> float:
-    """reliability.grace_seconds of the run that is to be launched; a mistake in it is the run's to report."""
-    try:
-        register_schema()
-        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            composed = compose("train", overrides=split(script_arguments)[0])
-        return float(composed.reliability.grace_seconds)
-    except Exception:
-        return ReliabilityConfig.grace_seconds
+def meet(config: LaunchConfig) -> Meeting:
+    """The rendezvous. Raises RendezvousError when its store cannot be reached, ValueError for impossible arguments."""
+    return Meeting(rendezvous.get_rendezvous_handler(_parameters(config)), config.rdzv_endpoint)
 
 
-def specify(config: LaunchConfig, command: str, arguments: list[str]) -> WorkerSpec:
-    """torch's description of the workers."""
-    parameters = RendezvousParameters(
+def _parameters(config: LaunchConfig) -> RendezvousParameters:
+    return RendezvousParameters(
         backend=config.rdzv_backend,
         endpoint=config.rdzv_endpoint,
         run_id=config.run_id,
@@ -79,13 +81,17 @@ def specify(config: LaunchConfig, command: str, arguments: list[str]) -> WorkerS
         local_addr=config.local_addr,
         **config.rdzv_configs,
     )
-    address, port = _get_addr_and_port(parameters)
+
+
+def specify(config: LaunchConfig, meeting: Meeting, command: str, arguments: list[str]) -> WorkerSpec:
+    """torch's description of the workers. Raises ValueError for impossible arguments."""
+    address, port = _get_addr_and_port(_parameters(config))
     return WorkerSpec(
         role=config.role,
         local_world_size=config.nproc_per_node,
         entrypoint=command,
         args=tuple(arguments),
-        rdzv_handler=rendezvous.get_rendezvous_handler(parameters),
+        rdzv_handler=meeting,
         max_restarts=config.max_restarts,
         monitor_interval=config.monitor_interval,
         master_addr=address,
@@ -94,9 +100,9 @@ def specify(config: LaunchConfig, command: str, arguments: list[str]) -> WorkerS
     )
 
 
-def run(agent: PatientAgent) -> int:
-    """Run the agent in a thread; this one hands signals on."""
-    outcome: list[RunResult | Exception] = []
+def run(agent: PatientAgent) -> RunResult | Exception | None:
+    """Run the agent in a thread; this one hands signals on. None where this node was not needed."""
+    outcome: list[RunResult | Exception | None] = []
 
     def work() -> None:
         try:
@@ -104,7 +110,7 @@ def run(agent: PatientAgent) -> int:
         except Exception as error:
             outcome.append(error)
         finally:
-            agent.get_worker_group().spec.rdzv_handler.shutdown()
+            agent.meeting.shutdown()
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         agent.stop(number)
@@ -119,19 +125,4 @@ def run(agent: PatientAgent) -> int:
     while thread.is_alive():
         thread.join(0.2)
     ignore_signals()
-    return conclude(agent, outcome[0])
-
-
-def conclude(agent: PatientAgent, outcome: RunResult | Exception) -> int:
-    """The exit code, and one line on what made it."""
-    if isinstance(outcome, Exception):
-        print(f"launch: the workers could not be run: {type(outcome).__name__}: {outcome}", file=sys.stderr, flush=True)
-        return 1
-    if not outcome.is_failed():
-        return int(ExitCode.DONE)
-    code = agent.code(outcome)
-    first = min(outcome.failures.items(), key=lambda item: item[1].timestamp)[0]
-    known = {int(member): member.name for member in ExitCode}
-    name = known.get(code) or (f"killed by {signal.Signals(code - 128).name}" if code > 128 else "crashed")
-    print(f"launch: rank {first} ended first; exit {code} ({name})", file=sys.stderr, flush=True)
-    return code
+    return outcome[0]
