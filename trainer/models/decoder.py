@@ -13,6 +13,7 @@ from trainer.config.arithmetic import head_dim
 from trainer.config.groups.model import ModelConfig
 from trainer.models.attention import Attention, Context, document_mask
 from trainer.models.dropout import Dropout, locate
+from trainer.models.embedding import Embedding
 from trainer.models.feedforward import FeedForward
 from trainer.models.loss import HeadLoss
 from trainer.models.norm import RMSNorm
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig, parts: Parts = PARTS) -> None:
         super().__init__()
-        self.embed_tokens: nn.Embedding | None = nn.Embedding(config.vocab, config.hidden)
+        self.embed_tokens: nn.Embedding | None = Embedding(config.vocab, config.hidden)
         self.embed_dropout = Dropout(config.dropout, config.hidden)
         # A ModuleDict, not a list: layer "17" is still called that on the stage that holds it.
         self.layers = nn.ModuleDict({str(i): DecoderLayer(config, parts) for i in range(config.layers)})

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 
+from trainer.backends.common.vocabulary import rows_here
 from trainer.batch import IGNORED_LABEL
 
 
@@ -22,10 +22,7 @@ class VocabularyEmbedding(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """int64 [batch, seq] -> [batch, seq, hidden], or this rank's part of the sequence."""
-        local = tokens - self.first
-        here = (local >= 0) & (local < self.weight.shape[0])
-        rows = F.embedding(local.where(here, 0), self.weight)
-        return self.leave(rows * here.unsqueeze(-1).to(rows.dtype))
+        return self.leave(rows_here(tokens, self.weight, self.first))
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,32 @@ from dataclasses import dataclass
 
 import torch
 from neuronx_distributed.parallel_layers import ColumnParallelLinear, ParallelEmbedding, RowParallelLinear
-from neuronx_distributed.parallel_layers.mappings import reduce_scatter_to_sequence_parallel_region
+from neuronx_distributed.parallel_layers.mappings import (
+    reduce_from_tensor_model_parallel_region,
+    reduce_scatter_to_sequence_parallel_region,
+)
+
+from trainer.backends.common.vocabulary import rows_here
+from trainer.models.embedding import lookup
 
 SEQUENCE_DIM = 1
 """Of activations [batch, seq, hidden]. With one sample a microbatch, as on trn1, the bytes are those of NxD's [seq,
 batch, hidden]."""
 
 
-class SequenceParallelEmbedding(ParallelEmbedding):
-    """NxD's embedding leaves the sum over the ranks to the caller when the sequence is not its first dim."""
+class Embedding(ParallelEmbedding):
+    """NxD's embedding with a gradient whose rows are summed in FP32 (trainer/models/embedding.py). NxD leaves the sum
+    over the ranks to the caller when the sequence is not its first dim.
+    """
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """[batch, seq] -> [batch, seq / tp, hidden]."""
-        partial = super().forward(tokens)
-        return reduce_scatter_to_sequence_parallel_region(partial, SEQUENCE_DIM)
+        """[batch, seq] -> [batch, seq, hidden], or this rank's part of the sequence."""
+        if self.tensor_model_parallel_size == 1:
+            return lookup(tokens, self.weight)
+        partial = rows_here(tokens, self.weight, self.start_index)
+        if self.sequence_parallel_enabled:
+            return reduce_scatter_to_sequence_parallel_region(partial, SEQUENCE_DIM)
+        return reduce_from_tensor_model_parallel_region(partial)
 
 
 @dataclass(frozen=True)
@@ -62,11 +74,10 @@ class Layers:
             reduce_dtype=self.dtype,
         )
 
-    def embedding(self, vocab: int, hidden: int) -> ParallelEmbedding:
+    def embedding(self, vocab: int, hidden: int) -> Embedding:
         """Tokens [batch, seq] -> activations between blocks."""
-        kind = SequenceParallelEmbedding if self._sequence else ParallelEmbedding
         with torch.device("meta"):
-            return kind(
+            return Embedding(
                 vocab,
                 hidden,
                 dtype=self.dtype,
