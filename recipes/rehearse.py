@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from trainer.models.family import family_of
 from trainer.parallel.mesh import Mesh
 from trainer.rehearsal.rehearse import Piece, rank_classes, rehearse
 from trainer.rehearsal.report import describe
+from trainer.rehearsal.scores import Scores, plain_scores
 from trainer.rules.derived import Derived
 from trainer.rules.quantities import model_parallel_size, why_plain_attention
 from trainer.rules.trn1 import refusals
@@ -24,8 +25,6 @@ def rehearse_run(config: Config, derived: Derived) -> ExitCode:
     """Take a step as rehearsal.rank, or as one rank of each class, and print what it takes. Writes nothing."""
     for report in rehearse(piece_of(config, derived), ranks_of(config, derived)):
         print("\n".join(describe(report)), flush=True)
-    if (why := why_plain_attention(config, config.precision.mode)) is not None:
-        print(f"not in the activations: scores of plain attention on trn1, heads x seq^2 a sample and layer ({why})")
     print(whole_logits(config), flush=True)
     if problems := refusals(config, derived.dp * model_parallel_size(config)):
         print(f"trn1: refuses this configuration: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
@@ -59,7 +58,19 @@ def piece_of(config: Config, derived: Derived) -> Piece:
         virtual_stages=config.parallel.pipeline.virtual_stages,
         recomputing=recomputing,
         make_unsharded=partial(make, without_zero(config), derived) if config.parallel.zero else None,
+        scores=scores_of(config, derived),
     )
+
+
+def scores_of(config: Config, derived: Derived) -> Callable[[Mesh], Scores] | None:
+    """What a rank keeps of attention's scores on trn1; None where attention is the flash kernel."""
+    mode = config.precision.mode
+    if (why := why_plain_attention(config, mode)) is None:
+        return None
+    heads = family_of(config.model).plan.heads
+    shape = (config.train.microbatch, config.data.seq_len, derived.accumulation)
+    stages = derived.stages or (range(config.model.layers),)
+    return partial(plain_scores, why, heads, mode, config.parallel, *shape, stages)
 
 
 def without_zero(config: Config) -> Config:

@@ -17,7 +17,6 @@ from tests.ranks import PLAIN, Outcomes, Task, attempt
 pytestmark = pytest.mark.slow
 
 Case = tuple[str, str, str]
-EXACT: Case = ("one-micro4", "fp32", "native")
 NATIVE = [
     "one-micro4",
     "dp2-micro4",
@@ -40,6 +39,11 @@ CASES: list[Case] = [
 ]
 
 
+def exact(layout: str) -> Case:
+    """What a layout is compared with."""
+    return f"{parse(layout).reference}-micro4", "fp32", "native"
+
+
 def task(case: Case) -> Task:
     arguments = dict(zip(("layout", "precision", "name"), case, strict=True))
     return Task("tests.distributed.embedding_worker:row", parse(case[0]).processes, arguments)
@@ -48,8 +52,7 @@ def task(case: Case) -> Task:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
     directory = tmp_path_factory.mktemp("embedding")
-    exact = [(f"{parse(name).reference}-micro4", *EXACT[1:]) for name in NATIVE]
-    native = [*exact, *(case for case in CASES if case[2] == "native")]
+    native = [*(exact(name) for name in NATIVE), *(case for case in CASES if case[2] == "native")]
     neuron = [case for case in CASES if case[2] == "neuron"]
     return {
         "native": attempt({case: task(case) for case in native}, directory, PLAIN),
@@ -65,8 +68,8 @@ def rows(ranks: list[Any]) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("layout", "precision", "backend"), CASES)
 def test_equal_tokens_add_up(outcomes: dict[str, Outcomes], layout: str, precision: str, backend: str) -> None:
     """Against FP32 in one process; what BF16 activations are off is within the bound."""
-    [exact] = rows(outcomes["native"][f"{parse(layout).reference}-micro4", *EXACT[1:]])
+    [expected] = rows(outcomes["native"][exact(layout)])
     found = rows(outcomes[backend][layout, precision, backend])
     assert found
     for row in found:
-        assert float((row - exact).norm() / exact.norm()) < 0.02
+        assert float((row - expected).norm() / expected.norm()) < 0.02

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.backends.neuron.lowering.attention import plain_attend
 from trainer.models.attention import Context, attend, document_mask
+from trainer.rehearsal.memory import LiveBytes
 
 
 def differences() -> dict[str, float]:
@@ -40,3 +42,31 @@ def _run(
     result = function(*inputs, context)
     result.backward(gradient)
     return [result.detach(), *(tensor.grad for tensor in inputs if tensor.grad is not None)]
+
+
+def kept() -> dict[str, list[float]]:
+    """Bytes that one layer keeps for its backward pass and at most holds while that runs, a score of its one head."""
+    return {str(dtype): _kept(dtype) for dtype in (torch.float32, torch.bfloat16)}
+
+
+def _kept(dtype: torch.dtype, seq: int = 512) -> list[float]:
+    ids, blank = torch.zeros(1, seq, dtype=torch.int64), torch.zeros(())
+    context = Context(blank, blank, document_mask(ids), torch.arange(seq).unsqueeze(0), ids)
+    q, k, v = (torch.randn(1, 1, seq, 1, dtype=dtype).requires_grad_() for _ in range(3))
+    with _Counting() as counting:
+        counting.memory.ignore([q, k, v, context.mask])
+        result = plain_attend(q, k, v, context)
+        resting = counting.memory.restart()
+        result.sum().backward()
+    return [resting / seq**2, counting.memory.peak / seq**2]
+
+
+class _Counting(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = LiveBytes()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.memory.see(result)
+        return result

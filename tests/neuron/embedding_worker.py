@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch_xla
 
 from tests.neuron import alone
 
@@ -16,7 +15,7 @@ COUNT, VOCAB, HIDDEN, TOKEN = 1000, 16, 8, 3
 
 def ones(dtype: str) -> dict[str, Any]:
     """One token a thousand times, and ones as the gradient of its rows. As the first of two tensor-parallel ranks."""
-    import torch_xla.distributed.xla_backend  # noqa: F401  registers the backend "xla"
+    import torch_xla.distributed.xla_backend  # registers the backend "xla"
     from neuronx_distributed.parallel_layers import parallel_state
     from torch.testing._internal.distributed.fake_pg import FakeStore
 

@@ -248,7 +248,7 @@ def test_a_rehearsal_prints_and_leaves_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, *overrides)
     assert done.code == 0, done.output
     assert "rank 0 of 2 (tp 0 of 2): one step, 16 microbatches, scaled from 2 and 3" in done.output
-    for words in ("peak activations", "all_reduce", "FLOPs a step", "fits (estimated)"):
+    for words in ("peak activations", "all_reduce", "FLOPs a step", "fits (estimated)", "+ scores 0.0"):
         assert words in done.output
     assert "trn1: refuses" not in done.output
     warned = run(tmp_path, *overrides, "parallel.zero=0", "rehearsal.world=4", "parallel.tp=4")

@@ -34,6 +34,8 @@ def describe(report: RankReport) -> Iterator[str]:
     yield f"    model, causal    {totals.flops.model_causal:>22.6e}   half of it, as MFU counts it"
     yield f"    recomputed       {totals.flops.recomputed:>22.6e}   attention's scores in its backward pass included"
     yield f"  trn1: {report.verdict}"
+    if report.verdict.scores is not None:
+        yield f"        {report.verdict.scores}"
     yield f"  took {report.seconds:.1f} s on one core"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.rehearsal.scores import Scores
 from trainer.trainium.environment import BUCKET_MB
 
 GIB = 2**30
@@ -20,12 +21,15 @@ BUCKET_BYTES = BUCKET_MB * 2**20
 BYTES = {"bf16_mixed": (2, 4, 12), "fp32": (4, 4, 8), "bf16": (2, 2, 4)}
 """By precision mode: weight, gradient accumulator, and what ZeRO-1 cuts: moments, and masters in bf16_mixed."""
 
+ANSWERS = {True: "fits", False: "DOES NOT FIT", None: "CANNOT BE TOLD"}
+
 
 @dataclass(frozen=True)
 class Verdict:
     """Estimated bytes of a rank on trn1. parameters: held by its tensor and pipeline cut, before ZeRO. data: ranks that
     hold the same ones. activations: peak above the static state, of the native lowering. frozen: of the parameters,
-    those that are not trained: they are a weight and nothing else.
+    those that are not trained: they are a weight and nothing else. scores: of plain attention; None where it is the
+    flash kernel, which keeps none.
     """
 
     precision: str
@@ -33,6 +37,7 @@ class Verdict:
     data: int
     activations: int
     frozen: int = 0
+    scores: Scores | None = None
 
     @property
     def static(self) -> int:
@@ -43,13 +48,20 @@ class Verdict:
 
     @property
     def total(self) -> int:
-        """All of it, in bytes. Without data parallelism nothing is gathered, and there is no bucket."""
+        """All of it but scores, in bytes. Without data parallelism nothing is gathered, and there is no bucket."""
         return self.static + self.activations + (BUCKET_BYTES if self.data > 1 else 0)
 
     @property
-    def fits(self) -> bool:
-        """Within what a core leaves."""
-        return self.total <= USABLE_BYTES
+    def ends(self) -> tuple[int, int]:
+        """All of it at least and at most, in bytes."""
+        least, most = (0, 0) if self.scores is None else (self.scores.least, self.scores.most)
+        return self.total + least, self.total + most
+
+    @property
+    def fits(self) -> bool | None:
+        """Within what a core leaves; None where that depends on what the compiler keeps of the scores."""
+        least, most = self.ends
+        return None if least <= USABLE_BYTES < most else most <= USABLE_BYTES
 
     def __str__(self) -> str:
         weight, gradient, optimizer = BYTES[self.precision]
@@ -57,8 +69,12 @@ class Verdict:
         each = f"{weight} + {gradient} + {optimizer}/{self.data}"
         frozen = f" and {self.frozen:,} frozen x {weight}" if self.frozen else ""
         trained = f"{self.parameters - self.frozen:,} parameters x ({each})"
+        in_all = dict.fromkeys(f"{end / GIB:.2f}" for end in self.ends)
+        scores = (
+            "" if self.scores is None else f" + scores {self.scores.least / GIB:.2f} to {self.scores.most / GIB:.2f}"
+        )
         return (
-            f"{'fits' if self.fits else 'DOES NOT FIT'} (estimated): {trained}{frozen} bytes"
-            f" = {self.static / GIB:.2f} + activations {self.activations / GIB:.2f}{bucket}"
-            f" = {self.total / GIB:.2f} GiB, of {USABLE_BYTES / GIB:.1f} usable of {CORE_BYTES // GIB} GiB a core"
+            f"{ANSWERS[self.fits]} (estimated): {trained}{frozen} bytes"
+            f" = {self.static / GIB:.2f} + activations {self.activations / GIB:.2f}{bucket}{scores}"
+            f" = {' to '.join(in_all)} GiB, of {USABLE_BYTES / GIB:.1f} usable of {CORE_BYTES // GIB} GiB a core"
         )

@@ -1,0 +1,105 @@
+"""What plain attention on trn1 keeps of its scores for the backward pass: heads x seq^2 of them, layer by layer.
+
+plain_attend of trainer/backends/neuron/lowering/attention.py has scores in the model's dtype, FP32 from there to the
+softmax, and the softmax's shares in the model's dtype again. The rehearsal measures the native lowering, whose kernel
+keeps none of them. How many bytes a score costs is the compiler's choice, so it is a range, never measured on a device:
+
+at least    the scores as the first product gives them: from them all is made again without a product
+at most     what autograd keeps (FP32 shares, their copy in the model's dtype, each layer's mask), and what one layer's
+            backward pass holds besides
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.config.groups.parallel import ParallelConfig
+from trainer.parallel.heads import Heads, lay_out
+from trainer.parallel.mesh import Mesh
+
+GIB = 2**30
+KEPT = {"bf16_mixed": (2, 6), "bf16": (2, 6), "fp32": (4, 4)}
+"""Bytes of a score that a layer keeps, at least and at most, by precision mode."""
+WORKING = {"bf16_mixed": (2, 6), "bf16": (2, 6), "fp32": (4, 8)}
+"""Of one layer besides, while its backward pass runs: at least the gradient of the scores."""
+MASK = 1
+"""Of a pair of positions, at most: heads share a mask, and the compiler may let layers share it too."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """heads: of a rank, padding included. queries, keys: positions of a sample. samples: of a microbatch. layers: that
+    keep their scores at the same time, counted once for each microbatch in flight. why: attention is plain.
+    """
+
+    heads: int
+    queries: int
+    keys: int
+    samples: int
+    layers: int
+    precision: str
+    why: str
+
+    @property
+    def least(self) -> int:
+        """Bytes, if the compiler makes again whatever needs no product."""
+        return self._bytes(0)
+
+    @property
+    def most(self) -> int:
+        """Bytes, if it keeps what autograd keeps."""
+        return self._bytes(1) + self.samples * self.queries * self.keys * self.layers * MASK
+
+    def _bytes(self, end: int) -> int:
+        of_a_score = KEPT[self.precision][end] * self.layers + WORKING[self.precision][end]
+        return self.samples * self.heads * self.queries * self.keys * of_a_score
+
+    def __str__(self) -> str:
+        kept, working = (_span(table[self.precision]) for table in (KEPT, WORKING))
+        return (
+            f"scores of plain attention on trn1 (estimated): {self.least / GIB:.2f} to {self.most / GIB:.2f} GiB ="
+            f" {self.samples} samples x {self.heads} heads x {self.queries:,} x {self.keys:,} x"
+            f" ({kept} kept x {self.layers} layers + {working} of one) bytes,"
+            f" at most with a mask of {MASK} byte in each layer ({self.why})"
+        )
+
+
+def _span(ends: tuple[int, int]) -> str:
+    return " to ".join(dict.fromkeys(map(str, ends)))
+
+
+def plain_scores(
+    why: str,
+    heads: Heads,
+    precision: str,
+    parallel: ParallelConfig,
+    samples: int,
+    seq_len: int,
+    microbatches: int,
+    stages: Sequence[range],
+    mesh: Mesh,
+) -> Scores:
+    """Of a rank. why: attention is plain. stages: layers of every stage, first to last; one without a pipeline."""
+    chunks = stages[mesh.coordinate("pp") :: mesh.pp]
+    kept = max(sum(not _made_again(parallel, number) for number in chunk) for chunk in chunks)
+    again = any(_made_again(parallel, number) for chunk in chunks for number in chunk)
+    layers = in_flight(mesh, len(chunks), microbatches) * kept + again
+    rank_heads = lay_out(heads, mesh.tp).queries_per_rank
+    return Scores(rank_heads, seq_len // mesh.cp, seq_len, samples, layers, precision, why)
+
+
+def _made_again(parallel: ParallelConfig, layer: int) -> bool:
+    """A recomputed layer has its scores only while its own backward pass runs."""
+    return parallel.recompute == "full" and layer % parallel.recompute_every == 0
+
+
+def in_flight(mesh: Mesh, chunks: int, microbatches: int) -> int:
+    """Forward passes of a chunk of layers whose backward pass is still to come, at most, on this rank.
+
+    1F1B runs ahead by as many as there are stages behind it (Narayanan et al. 2019, PipeDream); interleaved, by
+    2 x those + (chunks - 1) x stages (Narayanan et al. 2021, arXiv:2104.04473, section 2.2).
+    """
+    behind = mesh.pp - 1 - mesh.coordinate("pp")
+    ahead = behind if chunks == 1 else 2 * behind + (chunks - 1) * mesh.pp
+    return min(ahead + 1, microbatches * chunks)
