@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from trainer.config.groups.model import ModelConfig
+from trainer.lookup import lookup
 from trainer.models.decoder import CausalLM
-from trainer.models.embedding import Embedding, lookup
+from trainer.models.embedding import Embedding
 
 SEQ, SAMPLES, VOCAB = 512, 32, 512
 SMALL = ModelConfig(hidden=32, layers=1, heads=2, kv_heads=2, mlp=32, vocab=VOCAB)

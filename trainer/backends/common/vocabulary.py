@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer.models.embedding import lookup
+from trainer.lookup import lookup
 
 
 def rows_here(tokens: torch.Tensor, weight: torch.Tensor, first: int) -> torch.Tensor:

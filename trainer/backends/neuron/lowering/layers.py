@@ -16,7 +16,7 @@ from neuronx_distributed.parallel_layers.mappings import (
 )
 
 from trainer.backends.common.vocabulary import rows_here
-from trainer.models.embedding import lookup
+from trainer.lookup import lookup
 
 SEQUENCE_DIM = 1
 """Of activations [batch, seq, hidden]. With one sample a microbatch, as on trn1, the bytes are those of NxD's [seq,
@@ -24,7 +24,7 @@ batch, hidden]."""
 
 
 class Embedding(ParallelEmbedding):
-    """NxD's embedding with a gradient whose rows are summed in FP32 (trainer/models/embedding.py). NxD leaves the sum
+    """NxD's embedding with a gradient whose rows are summed in FP32 (trainer/lookup.py). NxD leaves the sum
     over the ranks to the caller when the sequence is not its first dim.
     """
 
