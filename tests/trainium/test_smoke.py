@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from trainer.commands.entry import register_schema
 from trainer.commands.smoke.jobs import TINY, Job, Outcome, Setting, jobs
 from trainer.commands.smoke.machine import PRETENDED
 from trainer.commands.smoke.run import smoke
+from trainer.commands.smoke.sums import NAME, line, measure
 from trainer.config.arithmetic import parameters
 from trainer.config.compose import to_config
 from trainer.errors import ConfigError
@@ -73,8 +74,15 @@ def nothing(root: Path, job: Job, launch: int) -> None:
     """A healthy run."""
 
 
+HEALTHY = {"embedding": 4096.0, "norm": 4096.0, "bias": 4096.0, "matrix": 4096.0}
+
+
 def page_of(
-    tmp_path: Path, sicken: Sicken = nothing, found: Host = PRETENDED, codes: dict[str, int] | None = None
+    tmp_path: Path,
+    sicken: Sicken = nothing,
+    found: Host = PRETENDED,
+    codes: dict[str, int] | None = None,
+    summed: Mapping[str, float] | str = HEALTHY,
 ) -> tuple[int, dict[str, str], list[str]]:
     """Exit code, verdict by line, and the commands that ran, of a smoke test on a device that is made up."""
     commands: list[str] = []
@@ -87,7 +95,7 @@ def page_of(
         return Outcome(job, setting.root / job.name, code, "" if code == 0 else f"exit {code}: made up")
 
     setting = Setting(tmp_path / "smoke", tmp_path / "smoke" / CACHE, dry=False, timeout_seconds=1)
-    code = smoke(setting, GOLDEN, found, execute)
+    code = smoke(setting, GOLDEN, found, execute, lambda _: summed)
     return code, verdicts((tmp_path / "smoke" / "page.md").read_text()), commands
 
 
@@ -104,7 +112,7 @@ def not_passed(lines: dict[str, str]) -> set[str]:
 def test_a_healthy_device_passes_every_line(tmp_path: Path) -> None:
     code, lines, commands = page_of(tmp_path)
     assert (code, not_passed(lines)) == (0, set())
-    assert len(lines) == 19
+    assert len(lines) == 20
     assert [int(c.split("--nproc_per_node ")[1].split()[0]) for c in commands] == [8, 32, 32, 32, 8, 32]
     assert all(" backend=neuron " in c and " parallel.tp=8 " in c and "--standalone" not in c for c in commands)
     assert ["recipe=deepseek7b" in c for c in commands] == [False] * 4 + [True] * 2
@@ -179,6 +187,30 @@ def times(factor: float) -> Callable[[float], float]:
 def test_a_fault_fails_its_line_and_no_other(tmp_path: Path, sicken: Sicken, failing: set[str]) -> None:
     code, lines, _ = page_of(tmp_path, sicken)
     assert (not_passed(lines), code) == (failing, 14 if failing else 0)
+
+
+@pytest.mark.parametrize("summed", [{**HEALTHY, "embedding": 256.0}, {**HEALTHY, "bias": 4070.0}, {}, "no device"])
+def test_a_sum_that_loses_parts_fails(tmp_path: Path, summed: Mapping[str, float] | str) -> None:
+    code, lines, _ = page_of(tmp_path, summed=summed)
+    assert (code, not_passed(lines)) == (14, {NAME})
+
+
+@pytest.mark.parametrize(
+    ("dry", "variables"),
+    [
+        pytest.param(True, {}, id="cpu"),
+        pytest.param(False, {"PJRT_DEVICE": "CPU"}, id="xla", marks=pytest.mark.slow),
+    ],
+)
+def test_the_sums_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry: bool, variables: dict[str, str]
+) -> None:
+    """As in a dry run, and as on a device with XLA's CPU in its place."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = measure(Setting(tmp_path, tmp_path / CACHE, dry, timeout_seconds=1))
+    assert found == HEALTHY
+    assert line(found).verdict == "pass"
 
 
 def test_an_impossible_mfu_fails(tmp_path: Path) -> None:

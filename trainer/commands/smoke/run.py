@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from trainer.commands.smoke import curve, graphs, machine, saved
+from trainer.commands.smoke import curve, graphs, machine, saved, sums
 from trainer.commands.smoke.jobs import STEPS, Job, Outcome, Setting, jobs, run
 from trainer.commands.smoke.page import FAIL, Line, failed, judged, render
 from trainer.errors import ConfigError, ExitCode, Problem
@@ -14,9 +14,16 @@ from trainer.trainium.host import Host, detect
 
 PAGE = "page.md"
 Run = Callable[[Job, Setting], Outcome]
+Measure = Callable[[Setting], Mapping[str, float] | str]
 
 
-def smoke(setting: Setting, golden: Path = curve.GOLDEN, found: Host | None = None, execute: Run = run) -> int:
+def smoke(
+    setting: Setting,
+    golden: Path = curve.GOLDEN,
+    found: Host | None = None,
+    execute: Run = run,
+    measure: Measure = sums.measure,
+) -> int:
     """Run everything, print the page, save it in the setting's root, and return the exit code.
 
     found: the machine; None detects it, or in a dry run pretends one. Raises ConfigError where there is no device and
@@ -29,6 +36,7 @@ def smoke(setting: Setting, golden: Path = curve.GOLDEN, found: Host | None = No
     title = "Dry run on CPU: nothing below is about Trainium" if setting.dry else "Trainium smoke test"
     lines = machine.lines(found)
     if setting.dry or not failed(lines):
+        lines.append(sums.line(measure(setting)))
         lines += look_at(*execute_all(setting, execute), curves, setting)
     else:
         lines.append(Line("runs", FAIL, "not started", "devices, packages and driver as above"))
