@@ -65,7 +65,7 @@ def piece_of(config: Config, derived: Derived) -> Piece:
 def scores_of(config: Config, derived: Derived) -> Callable[[Mesh], Scores] | None:
     """What a rank keeps of attention's scores on trn1; None where attention is the flash kernel."""
     mode = config.precision.mode
-    if (why := why_plain_attention(config, mode)) is None:
+    if (why := why_plain_attention(config, mode, {})) is None:
         return None
     heads = family_of(config.model).plan.heads
     shape = (config.train.microbatch, config.data.seq_len, derived.accumulation)

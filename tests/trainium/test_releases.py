@@ -7,9 +7,23 @@ import re
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from tests.harness import ROOT
-from trainer.trainium.releases import ALLOWED, ASKED, INDEX, NEXT, PINNED, TORCH, Release, release_of
+from trainer.trainium.installed import INSTALL
+from trainer.trainium.releases import (
+    ALLOWED,
+    ASKED,
+    INDEX,
+    NEXT,
+    PINNED,
+    TORCH,
+    UNVERIFIED,
+    Release,
+    is_torchneuron,
+    release_of,
+)
 
 AWS = json.loads((Path(__file__).parent / "manifest.json").read_text())
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
@@ -61,6 +75,41 @@ def test_torch_is_the_one_of_every_commit() -> None:
     assert all(release.python == ("3.10", "3.11", "3.12") for release in ALLOWED)
 
 
+def requirements(package: str) -> dict[str, SpecifierSet]:
+    """Everything in the repository that asks pip for a package, by where it stands."""
+    files = {path.name: path.read_text() for path in ROOT.glob("constraints*.txt")} | {"pyproject.toml": PYPROJECT}
+    files |= {"doctor": INSTALL}
+    asked = {
+        f"{name}, {number}": match[1]
+        for name, text in files.items()
+        for number, match in enumerate(
+            re.finditer(rf'(?<![\w-]){package}((?:[=<>!~]=?[^\s",;]+,?)*)(?=[\s",;]|$)', text)
+        )
+        if not text[: match.start()].rpartition("\n")[2].lstrip().startswith("#")
+    }
+    return {where: SpecifierSet(specifier) for where, specifier in asked.items()}
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.13", "2.13.3.0", "2.13.3.0+x", "2.14.3.0", "2.99", "3.0.0", "10.0"])
+def test_nothing_here_can_bring_the_other_product(version: str) -> None:
+    """torch-neuronx from 2.13 on is TorchNeuron, which does not run on trn1."""
+    found = requirements("torch-neuronx")
+    assert len(found) == 2 * len(ALLOWED) + 1, "a constraints file and an extra each, and the doctor's remedy"
+    for where, specifiers in found.items():
+        assert not specifiers.contains(version, prereleases=True), where
+    assert is_torchneuron(version) == (Version(version) >= Version("2.13"))
+
+
+@by_sdk
+def test_constraints_and_extra_agree_on_one_wheel(release: Release) -> None:
+    """AWS's wheel with its local label, by the rules of pip."""
+    wheel = f"{release.pip['torch-neuronx']}+0f1dac25"
+    both = SpecifierSet(f"=={pins((ROOT / release.constraints).read_text())['torch-neuronx']}")
+    both &= SpecifierSet(f"=={extra(release.extra)['torch-neuronx']}")
+    assert both.contains(wheel)
+    assert not is_torchneuron(wheel)
+
+
 WHEELS = {
     "neuronx-cc": "2.23.6484.0+3b612583",
     "torch-neuronx": "2.9.0.2.12.22436+0f1dac25",
@@ -80,6 +129,8 @@ WHEELS = {
         ({key: WHEELS[key] for key in ("neuronx-cc", "torch-neuronx")}, None),
         ({"neuronx-cc": "2.24.8799.0", "torch-neuronx": "2.9.0.2.13.26312", "neuronx-distributed": "0.18.27753"}, NEXT),
         ({"neuronx-cc": "2.24.5133.0", "torch-neuronx": "2.9.0.2.13.24727", "neuronx-distributed": "0.18.27753"}, NEXT),
+        ({**UNVERIFIED.pip, "neuronx-distributed": "0.19.28492"}, UNVERIFIED),
+        ({**UNVERIFIED.pip, "neuronx-distributed": "0.19.28492", "neuronx-cc": "2.26.6360.0"}, None),
         ({}, None),
     ],
 )

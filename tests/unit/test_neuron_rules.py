@@ -14,6 +14,7 @@ from trainer.rules.check import RULES, validate
 from trainer.rules.derived import derive
 from trainer.rules.quantities import why_plain_attention
 from trainer.run.world import World, has_module
+from trainer.trainium.host import Host
 
 CPU = World(neuron_on_cpu=True, cpu_bf16=True)
 PIPELINE = {"parallel.pp": 2, "evaluation.sample_prompt": "", "train.microbatch": 1}
@@ -151,9 +152,28 @@ def test_attention_that_the_kernel_would_change_is_plain(changes: dict[str, Any]
     }
     for key, value in {**sized, **changes}.items():
         config = changed(config, key, value)
-    why = why_plain_attention(config, config.precision.mode)
+    why = why_plain_attention(config, config.precision.mode, {})
     assert (why is None) == (words is None)
     assert words is None or words in str(why)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flash"),
+    [("2.23.6484.0+3b612583", True), ("2.24.5133.0", False), ("2.28.7631", False), ("3.0.1", False), (None, True)],
+)
+def test_the_kernel_ends_with_sdk_2_28(compiler: str | None, flash: bool) -> None:
+    """NKI 0.3 came with SDK 2.29, compiler 2.24."""
+    config = VALID
+    for key, value in {"data.seq_len": 2048, "model.max_positions": 2048, "data.document_mask": False}.items():
+        config = changed(config, key, value)
+    packages = {} if compiler is None else {"neuronx-cc": compiler}
+    why = why_plain_attention(config, "bf16_mixed", packages)
+    assert (why is None) == flash
+    assert flash or ("NKI (0.3 on) has no kernels" in str(why) and str(compiler) in str(why))
+    world = World(trainium=True, host=Host("trn1.32xlarge", 16, packages=packages))
+    config = changed(changed(config, "precision.mode", "bf16_mixed"), "backend.name", "neuron")
+    (line,) = [reason for reason in derive(config, world).reasons if reason.startswith("attention")]
+    assert ("NKI flash" in line) == flash
 
 
 def test_a_tied_head_in_a_pipeline_takes_no_random_rounding() -> None:

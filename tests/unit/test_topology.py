@@ -35,6 +35,7 @@ SDK_229 = {
     "libneuronxla": "2.2.16408.0",
 }
 SDK_231 = {**PINNED, "neuronx-cc": "2.26.6360.0", "torch-neuronx": "2.9.0.2.15.32035", "libneuronxla": "2.2.17544.0"}
+SDK_233 = {**PINNED, "neuronx-cc": "2.28.7631", "torch-neuronx": "2.9.0.2.15.32035", "libneuronxla": "3.0.10135"}
 BIG = Host("trn1.32xlarge", devices=16, efa=8, driver="2.26.10.0", runtime="2.30.51.0-abc", packages=PINNED)
 SMALL = replace(BIG, instance="trn1.2xlarge", devices=1, efa=0)
 NETWORK = replace(BIG, instance="trn1n.32xlarge", efa=16)
@@ -114,6 +115,11 @@ CASES = {
     # packages
     "SDK 2.29": Case(32, host=replace(BIG, packages=SDK_229)),
     "SDK 2.31": Case(32, host=replace(BIG, packages=SDK_231), key="neuronx-cc", rule="SDK 2.31", remedy="2.23.6484.*"),
+    "SDK 2.33, never tried": Case(32, host=replace(BIG, packages=SDK_233)),
+    "TorchNeuron": Case(
+        *(32, 1, replace(BIG, packages={**PINNED, "torch-neuronx": "2.13.3.0"}), {}),
+        *("torch-neuronx", "another product, TorchNeuron, for trn2 and trn3", "torch-neuronx==2.9.0.2.12.22436"),
+    ),
     "two SDKs mixed": Case(
         *(32, 1, replace(BIG, packages={**PINNED, "neuronx-distributed": "0.18.27753"})),
         *({}, "neuronx-distributed", "0.17.26814, of Neuron SDK 2.28.1", "pip.repos.neuron.amazonaws.com"),

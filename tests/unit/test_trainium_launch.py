@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from torch.distributed.run import parse_args
 
 from tests import harness
-from tests.unit.test_topology import BIG, PINNED, SMALL
+from tests.unit.test_topology import BIG, PINNED, SDK_229, SDK_233, SMALL
 from trainer.commands.command import launches
 from trainer.commands.doctor import Limits, examine, reserved_ports
 from trainer.commands.entry import register_schema
@@ -104,6 +104,42 @@ def test_the_doctor_names_what_is_wrong(host: object, here: Limits, nodes: int, 
     wrong = [line for line in examine(host, here, nodes) if not line.fine]  # type: ignore[arg-type]
     assert [line.what for line in wrong] == what
     assert not wrong or remedy in wrong[0].remedy
+
+
+TORCHNEURON = {**PINNED, "torch-neuronx": "2.13.3.0+x", "torch": "2.13.0"}
+
+
+@pytest.mark.parametrize(
+    ("instance", "packages", "rule", "remedy"),
+    [
+        ("trn1.32xlarge", TORCHNEURON, "another product, TorchNeuron", "pip install"),
+        (None, TORCHNEURON, "another product, TorchNeuron", "pip install"),
+        ("trn2.48xlarge", PINNED, "2.9.* is the old product", "torch-neuronx==2.14.3.0 is its own"),
+        ("trn3.48xlarge", PINNED, "2.9.* is the old product", "torch-neuronx==2.14.3.0 is its own"),
+        ("trn2.48xlarge", TORCHNEURON, "is the product of this trn2.48xlarge", "keep it here; on trn1"),
+    ],
+)
+def test_the_doctor_tells_the_two_products_apart(
+    instance: str | None, packages: dict[str, str], rule: str, remedy: str
+) -> None:
+    """torch-neuronx 2.9.* is XLA, for trn1; 2.13 and later is TorchNeuron, for trn2 and trn3."""
+    host = replace(BIG, instance=instance, packages=packages)
+    (line,) = [line for line in examine(host, ROOMY, 1) if line.what == "torch-neuronx"]
+    assert not line.fine
+    assert rule in line.remedy
+    assert remedy in line.remedy
+    assert '"torch-neuronx==2.9.0.2.12.22436"' in line.remedy
+
+
+@pytest.mark.parametrize(
+    ("packages", "sdk", "flash"),
+    [(PINNED, "SDK 2.28.1", "NKI on trn1"), (SDK_229, "SDK 2.29.1", "off"), (SDK_233, "2.33.0 (unverified)", "off")],
+)
+def test_the_doctor_names_the_release_and_its_attention(packages: dict[str, str], sdk: str, flash: str) -> None:
+    lines = {line.what: line for line in examine(replace(BIG, packages=packages), ROOMY, 1)}
+    assert all(line.fine for line in lines.values())
+    assert sdk in lines["Neuron SDK"].found
+    assert flash in lines["flash attention"].found
 
 
 def test_reserved_ports_are_read_as_the_kernel_writes_them() -> None:

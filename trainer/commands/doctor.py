@@ -13,10 +13,11 @@ from trainer.trainium.environment import CACHE, ROOT_PORT, Job, cache_directory
 from trainer.trainium.host import Host
 from trainer.trainium.installed import INSTALL_SYSTEM, PACKAGES, WITH_THEM
 from trainer.trainium.installed import problems as package_problems
-from trainer.trainium.releases import PINNED, begins, release_of
+from trainer.trainium.releases import ALLOWED, PINNED, UNVERIFIED, begins, has_kernels, release_of
 from trainer.trainium.topology import INSTANCES
 
 PORTS = {29500: "torchrun's rendezvous", ROOT_PORT: "the Neuron runtime's first meeting"}
+RUNTIMES = tuple(".".join(release.runtime.split(".")[:2]) for release in (*ALLOWED, UNVERIFIED))
 OPEN_FILES = 65535
 """AWS's own examples raise the limit to it (sdk frameworks/torch/torch-neuronx/api-reference-guide)."""
 DISK_GIB = 100
@@ -90,7 +91,7 @@ def _hardware(host: Host, nodes: int) -> Iterator[Line]:
     yield Line("Neuron devices", f"{host.devices} /dev/neuron*", str(devices), host.devices == devices, remedy)
     fine = host.driver is not None and _major(host.driver) >= _major(PINNED.driver)
     yield Line("driver", host.driver or "not loaded", f"{PINNED.driver} or newer", fine, remedy)
-    known = host.runtime is None or begins(host.runtime, "2.30") or begins(host.runtime, "2.31")
+    known = host.runtime is None or any(begins(host.runtime, start) for start in RUNTIMES)
     wanted = f"{PINNED.runtime} (SDK {PINNED.sdk}), or 2.31 (SDK 2.29)"
     found = host.runtime or "unknown (no dpkg)"
     yield Line("runtime library", found, wanted, known, f"sudo apt-get install {INSTALL_SYSTEM}")
@@ -105,7 +106,7 @@ def _major(version: str) -> tuple[int, ...]:
 
 
 def _packages(host: Host) -> Iterator[Line]:
-    wrong = {problem.key: problem for problem in package_problems(host.packages)}
+    wrong = {problem.key: problem for problem in package_problems(host.packages, host.instance)}
     for name in (*PACKAGES, *WITH_THEM):
         wanted = PINNED.packages.get(name) or f"{WITH_THEM[name]}.*"
         problem = wrong.get(name)
@@ -113,7 +114,12 @@ def _packages(host: Host) -> Iterator[Line]:
         yield Line(name, host.packages.get(name, "not installed"), wanted, problem is None, remedy)
     release = release_of(host.packages)
     found = f"SDK {release.sdk}" if release else "no supported set"
-    yield Line("Neuron SDK", found, f"{PINNED.sdk} (2.29 allowed)", release is not None, "see the packages above")
+    if release is UNVERIFIED:
+        found += " (unverified)"
+    wanted = f"{PINNED.sdk} (2.29 allowed, {UNVERIFIED.sdk} unverified)"
+    yield Line("Neuron SDK", found, wanted, release is not None, "see the packages above")
+    kernels, runs = has_kernels(host.packages), "NKI on trn1" if release else "unknown"
+    yield Line("flash attention", runs if kernels else "off: no NKI on trn1", "on, or off above SDK 2.28", True)
 
 
 def _system(host: Host, here: Limits) -> Iterator[Line]:

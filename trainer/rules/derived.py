@@ -69,7 +69,7 @@ def derive(config: Config, world: World) -> Derived:
         layout = lay_out(Heads(config.model.heads, config.model.kv_heads, head_dim(config.model)), config.parallel.tp)
         reasons = (*reasons, f"heads          {f'tp {config.parallel.tp}':<12} {layout}")
     if backend == "neuron":
-        plain = why_plain_attention(config, precision)
+        plain = why_plain_attention(config, precision, world.host.packages if world.host is not None else {})
         why = plain or "causal, without document masks (data.document_mask), of whole 2,048 positions"
         reasons = (*reasons, f"attention      {'plain' if plain else 'NKI flash':<12} {why}")
         reasons = (*reasons, f"stop           {stop_line(config, world)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from trainer.config.arithmetic import head_dim
@@ -60,10 +61,13 @@ def total_steps(config: Config) -> int:
     return math.ceil(config.train.tokens / config.train.tokens_per_step)
 
 
-def why_plain_attention(config: Config, precision: str) -> str | None:
-    """Why attention on Trainium is not the NKI flash kernel; None where it is. precision: as it will run."""
+def why_plain_attention(config: Config, precision: str, packages: Mapping[str, str]) -> str | None:
+    """Why attention on Trainium is not the NKI flash kernel; None where it is.
+
+    precision: as it will run. packages: versions of the Neuron packages there; empty for the pinned ones.
+    """
     data = config.data
-    return why_plain(data.seq_len, data.document_mask, config.parallel.cp, precision, head_dim(config.model))
+    return why_plain(data.seq_len, data.document_mask, config.parallel.cp, precision, head_dim(config.model), packages)
 
 
 def pipeline_stages(config: Config) -> tuple[range, ...]:

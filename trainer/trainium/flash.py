@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from trainer.trainium.releases import has_kernels
+
 FLASH_TOKENS = 2048
 """The kernel takes sequences of a multiple of this (neuronx-distributed 0.17.0, kernels/flash_attn.py)."""
 
@@ -11,8 +15,21 @@ FLASH_HEAD = 128
 neuronx-distributed's call passes on, all products are BF16)."""
 
 
-def why_plain(seq_len: int, documents: bool, context_parallel: int, precision: str, head_dim: int) -> str | None:
-    """Why the kernel does not compute what the model asks for; None where it does: causal attention, no other mask."""
+def why_plain(
+    seq_len: int,
+    documents: bool,
+    context_parallel: int,
+    precision: str,
+    head_dim: int,
+    packages: Mapping[str, str],
+) -> str | None:
+    """Why the kernel does not compute what the model asks for; None where it does: causal attention, no other mask.
+
+    packages: the installed versions; empty for the pinned ones.
+    """
+    if not has_kernels(packages):
+        sdk = "Neuron SDK 2.29 and later: their NKI (0.3 on) has no kernels for trn1's NeuronCore-v2"
+        return f"neuronx-cc {packages['neuronx-cc']} is of {sdk}"
     if documents:
         return "data.document_mask: the NKI flash kernel has no document masks"
     if seq_len % FLASH_TOKENS:

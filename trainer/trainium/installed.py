@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 
 from trainer.errors import Problem
-from trainer.trainium.releases import ALLOWED, ASKED, INDEX, PINNED, PLACEHOLDERS, TORCH, begins
+from trainer.trainium.releases import (
+    ALLOWED,
+    ASKED,
+    INDEX,
+    PINNED,
+    PLACEHOLDERS,
+    TORCH,
+    TORCHNEURON_PIN,
+    UNVERIFIED,
+    begins,
+    is_torchneuron,
+)
 
 PACKAGES = tuple(PINNED.packages)
 WITH_THEM = {name: ".".join(version.split(".")[:2]) for name, version in TORCH.items()}
@@ -41,10 +52,31 @@ def placeholders(packages: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem(name, empty, rule, INSTALL)
 
 
-def problems(packages: Mapping[str, str]) -> Iterator[Problem]:
-    """Every reason why the installed packages cannot train on Trainium."""
-    empty = {problem.key for problem in placeholders(packages)}
-    yield from placeholders(packages)
+def another_product(packages: Mapping[str, str], instance: str | None = None) -> Iterator[Problem]:
+    """A problem where torch-neuronx, one name for two products, is not XLA's on trn1. instance: the machine's type."""
+    version, newer = packages.get("torch-neuronx"), (instance or "").startswith(("trn2", "trn3"))
+    if version is None or not (newer or is_torchneuron(version)):
+        return
+    if not newer:
+        rule = (
+            f"{PINNED.packages['torch-neuronx']}: from 2.13 on the name is another product, TorchNeuron, for trn2 and"
+            " trn3 only; trn1 trains with XLA, which is torch-neuronx 2.9.*"
+        )
+        yield Problem("torch-neuronx", version, rule, INSTALL)
+    elif is_torchneuron(version):
+        rule = f"2.9.*, on trn1: backend=neuron is XLA. TorchNeuron (2.13 and later) is the product of this {instance}"
+        yield Problem("torch-neuronx", version, rule, f"keep it here; on trn1: {INSTALL}")
+    else:
+        rule = f"on {instance} TorchNeuron, 2.13 and later: 2.9.* is the old product, XLA, which is for trn1"
+        remedy = f"{TORCHNEURON_PIN} is its own; rent trn1 for backend=neuron, and there {INSTALL}"
+        yield Problem("torch-neuronx", version, rule, remedy)
+
+
+def problems(packages: Mapping[str, str], instance: str | None = None) -> Iterator[Problem]:
+    """Every reason why the installed packages cannot train on trn1. instance: the machine's type, where it is known."""
+    other = list(placeholders(packages)) or list(another_product(packages, instance))
+    yield from other
+    told = {problem.key for problem in other}
     for name in PACKAGES:
         if name not in packages:
             yield Problem(name, None, f"installed: SDK {PINNED.sdk} has {PINNED.packages[name]}", INSTALL)
@@ -52,8 +84,8 @@ def problems(packages: Mapping[str, str]) -> Iterator[Problem]:
         if not begins(packages.get(name, ""), start):
             rule = f"{start}: the Neuron packages for training are built for it"
             yield Problem(name, packages.get(name), rule, f'pip install "{name}=={start}.*"')
-    real = {name: packages[name] for name in PACKAGES if name in packages and name not in empty}
-    if real and not any(release.fits(real) for release in ALLOWED):
+    real = {name: packages[name] for name in PACKAGES if name in packages and name not in told}
+    if real and not any(release.fits(real) for release in (*ALLOWED, UNVERIFIED)):
         yield _unfit(real)
 
 

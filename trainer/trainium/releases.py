@@ -129,15 +129,57 @@ NEXT = Release(
 ALLOWED = (PINNED, NEXT)
 """The releases that training runs on."""
 
+UNVERIFIED = Release(
+    sdk="2.33.0",
+    date="2026-10-19",
+    packages={"neuronx-cc": "2.28.7631", "torch-neuronx": "2.9.0.2.15.32035", "libneuronxla": "3.0.10135"},
+    pip={"neuronx-cc": "2.28.7631", "torch-neuronx": "2.9.0.2.15.32035", "libneuronxla": "3.0.10135"},
+    apt={
+        "aws-neuronx-dkms": "2.31.7",
+        "aws-neuronx-collectives": "2.35.43",
+        "aws-neuronx-runtime-lib": "2.35.30",
+    },
+    python=(),
+    extra="",
+    constraints="",
+)
+"""Not refused, and never tried: its list for trn1 has a torch-neuronx of the XLA family again, but no
+neuronx-distributed, so any version of that is taken; no extra installs it."""
+
+TORCHNEURON = (2, 13)
+"""The name torch-neuronx is two products: 2.9.* is XLA, for trn1; from this version on it is TorchNeuron, which is
+PyTorch-native and for trn2 and trn3 only (AWS's pages of SDK 2.33, read in November 2026)."""
+TORCHNEURON_PIN = "torch-neuronx==2.14.3.0"
+"""Its newest in SDK 2.33.0 (setup/pytorch/index.html of that version; 2.13.3.0 beside it)."""
+LAST_KERNELS = (2, 23)
+"""The last compiler (SDK 2.28) whose NKI has kernels for trn1: from 0.3 on, SDK 2.29, NKI does not run on NeuronCore-v2
+(aws-neuron-sdk issue 1322)."""
+
 
 def release_of(installed: Mapping[str, str]) -> Release | None:
-    """The allowed release that is installed; None: none, or parts of several.
+    """The allowed or unverified release that is installed; None: none, or parts of several.
 
     installed: versions by normalised name (PEP 503); all of ASKED have to be there.
     """
     if not all(name in installed for name in ASKED):
         return None
-    return next((release for release in ALLOWED if release.fits(installed)), None)
+    return next((release for release in (*ALLOWED, UNVERIFIED) if release.fits(installed)), None)
+
+
+def is_torchneuron(version: str) -> bool:
+    """Whether a version of torch-neuronx is of the other product."""
+    return minor(version) >= TORCHNEURON
+
+
+def has_kernels(installed: Mapping[str, str]) -> bool:
+    """Whether the installed NKI runs on trn1, by the compiler that it comes with; so where none is installed."""
+    compiler = installed.get("neuronx-cc")
+    return compiler is None or minor(compiler) <= LAST_KERNELS
+
+
+def minor(version: str) -> tuple[int, ...]:
+    """Major and minor number; what is no number is left out."""
+    return tuple(int(part) for part in version.partition("+")[0].split(".")[:2] if part.isdecimal())
 
 
 def begins(version: str, start: str) -> bool:

@@ -9,6 +9,7 @@ from trainer.config.schema import Config
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import Derived
 from trainer.rules.quantities import why_plain_attention
+from trainer.trainium.installed import found
 
 
 def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: Any = None) -> NeuronBackend:
@@ -18,7 +19,7 @@ def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: Any = Non
         config.optim,
         config.parallel,
         timeout_seconds=config.backend.timeout_seconds,
-        flash=why_plain_attention(config, config.precision.mode) is None,
+        flash=why_plain_attention(config, config.precision.mode, found()) is None,
         stages=derived.stages,
         microbatches=derived.accumulation,
         save_seconds=config.reliability.save_seconds,
