@@ -16,6 +16,7 @@ from trainer.config.groups.model import ModelConfig
 from trainer.config.plugins import call_named, told
 from trainer.errors import ConfigError, Problem, RunError
 from trainer.models.dropout import locate, refuse_generators
+from trainer.models.embedding import sum_in_fp32
 from trainer.models.families import FAMILIES
 from trainer.parallel.plan import Plan
 
@@ -64,13 +65,14 @@ def family_of(config: ModelConfig) -> Family:
     plan = made.plan.freezing(config.frozen, names) if config.frozen else made.plan
     if not any(rule.trainable for rule in plan.match(names).values()):
         raise _wrong(config.family, "a rule of its plan leaves a parameter to train")
-    return replace(made, build=partial(_located, made.build), plan=plan)
+    return replace(made, build=partial(_prepared, made.build), plan=plan)
 
 
-def _located(build: Callable[[], nn.Module]) -> nn.Module:
-    """A subclass may have added dropouts of its own after the decoder's were told their places."""
+def _prepared(build: Callable[[], nn.Module]) -> nn.Module:
+    """A subclass may have added dropouts of its own after the decoder's were told their places, and embeddings."""
     model = build()
     locate(model)
+    sum_in_fp32(model)
     return model
 
 
