@@ -133,7 +133,7 @@ def test_the_doctor_tells_the_two_products_apart(
 
 @pytest.mark.parametrize(
     ("packages", "sdk", "flash"),
-    [(PINNED, "SDK 2.28.1", "NKI on trn1"), (SDK_229, "SDK 2.29.1", "off"), (SDK_233, "2.33.0 (unverified)", "off")],
+    [(PINNED, "SDK 2.28.1", "NKI"), (SDK_229, "SDK 2.29.1", "off"), (SDK_233, "2.33.0 (unverified)", "off")],
 )
 def test_the_doctor_names_the_release_and_its_attention(packages: dict[str, str], sdk: str, flash: str) -> None:
     lines = {line.what: line for line in examine(replace(BIG, packages=packages), ROOMY, 1)}

@@ -118,8 +118,9 @@ def _packages(host: Host) -> Iterator[Line]:
         found += " (unverified)"
     wanted = f"{PINNED.sdk} (2.29 allowed, {UNVERIFIED.sdk} unverified)"
     yield Line("Neuron SDK", found, wanted, release is not None, "see the packages above")
-    kernels, runs = has_kernels(host.packages), "NKI on trn1" if release else "unknown"
-    yield Line("flash attention", runs if kernels else "off: no NKI on trn1", "on, or off above SDK 2.28", True)
+    if release is not None:
+        found = "NKI" if has_kernels(host.packages) else "off: this NKI has no kernels for trn1"
+        yield Line("flash attention", found, f"NKI, which ends with SDK {PINNED.sdk}; plain attention does too", True)
 
 
 def _system(host: Host, here: Limits) -> Iterator[Line]:
