@@ -80,7 +80,7 @@ CASES = {
     "unreadable override": Bad(["optim.lr=["], "key=value"),
     "value to be given": Bad(["optim.lr=???"], "still to be given"),
     "several values": Bad(["train.steps=1,2"], "--multirun"),
-    "unknown key in a source": Bad([sources("kid: 3")], "did you mean data.sources[0].kind?"),
+    "unknown key in a source": Bad([sources("kid: 3")], "did you mean data.sources.0.kind?"),
     # ranges
     "negative learning rate": Bad(["optim.lr=-1"], "above 0"),
     "learning rate not a number": Bad(["optim.lr=nan"], "finite"),

@@ -13,7 +13,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from tests import harness
-from trainer.config.compose import schema_node, to_config
+from trainer.config.composable import composable_schema
+from trainer.config.compose import to_config
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.resume import ResumeConfig
 from trainer.config.groups.run import RunConfig
@@ -151,7 +152,9 @@ def test_a_config_saved_under_old_keys_still_resumes(tmp_path: Path) -> None:
     saved["optim"]["_target_"] = None
     file.write_text(yaml.safe_dump(saved))
     assert differences(tmp_path / "a", config(tmp_path)) == []
-    again = to_config(OmegaConf.merge(schema_node(), {key: saved[key] for key in ("backend", "parallel", "model")}))
+    again = to_config(
+        OmegaConf.merge(composable_schema(), {key: saved[key] for key in ("backend", "parallel", "model")})
+    )
     assert (again.parallel.cores, again.rehearsal.rank, again.rehearsal.world) == (512, None, None)
 
 
@@ -168,4 +171,4 @@ def test_an_optimizer_saved_under_its_old_key_is_the_same_optimizer(tmp_path: Pa
 def test_a_key_that_no_version_had_is_refused_in_an_open_group() -> None:
     """backend is open to old keys when Hydra composes; a misspelling there is found all the same."""
     with pytest.raises(ConfigError, match=r"did you mean backend.name"):
-        to_config(OmegaConf.merge(schema_node(), {"backend": {"nmae": "native"}}))
+        to_config(OmegaConf.merge(composable_schema(), {"backend": {"nmae": "native"}}))

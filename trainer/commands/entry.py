@@ -19,7 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.config.compose import schema_node, to_config
+from trainer.config.composable import composable_schema
+from trainer.config.compose import to_config
 from trainer.config.diagnose import CONF, diagnose
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, ExitCode, Problem, RunError
@@ -65,7 +66,7 @@ class SweepStopped(BaseException):
 
 def register_schema() -> None:
     """Make the schema known to Hydra under the name that conf/train.yaml and saved configurations use."""
-    ConfigStore.instance().store(name="schema", node=schema_node())
+    ConfigStore.instance().store(name="schema", node=composable_schema())
 
 
 def enter(main: Callable[[], None], launch: bool = True) -> int:

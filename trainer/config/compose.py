@@ -19,15 +19,12 @@ RENAMED = {"backend.world": "parallel.cores", "backend.rank": "rehearsal.rank"}
 
 
 def schema_node() -> DictConfig:
-    """The schema as an OmegaConf node that YAML may be merged into.
+    """The schema as an OmegaConf node that a whole tree of values may be merged into, for a frozen Config.
 
     OmegaConf makes a frozen dataclass read-only already as a node; only the finished object has to be.
     """
     node: DictConfig = OmegaConf.structured(Config)
     _thaw(node)
-    # Hydra closes everything else. backend and optim are open for old keys (RENAMED): problems_in reports any other.
-    for group in (node.optim, node.optim.options, node.model.options, node.backend, node.backend.options):
-        OmegaConf.set_struct(group, False)
     return node
 
 

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
+from trainer.config import elements, grammar
 from trainer.config.compose import COMPOSITION_KEYS
+from trainer.config.elements import CONF
 from trainer.config.keys import all_keys
 from trainer.config.mistakes import problems_in, unknown_key
+from trainer.config.numbers import whole
 from trainer.errors import ConfigError, Problem
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def diagnose(overrides: Sequence[str], error: Exception, search_path: Sequence[Path] = ()) -> ConfigError:
@@ -28,19 +27,14 @@ def diagnose(overrides: Sequence[str], error: Exception, search_path: Sequence[P
     problems: list[Problem] = []
     parsed: list[Override] = []
     for text in overrides:
-        try:
-            parsed.append(OverridesParser.create().parse_override(text))
-        except (HydraException, ValueError):  # ValueError: a number of thousands of digits
-            problems.append(
-                Problem(
-                    text,
-                    "(unreadable)",
-                    "an override reads key=value",
-                    "quote what holds [ ] { } , = or letters beyond ASCII: 'key=\"value\"'",
-                )
-            )
+        if (override := grammar.parsed(text)) is not None:
+            parsed.append(override)
+        else:
+            remedy = grammar.remedy(text, lambda again: not list(_override_problems(again, roots, sweeping)))
+            problems.append(Problem(text, "(unreadable)", "an override reads key=value", remedy))
     for override in parsed:
         problems += _override_problems(override, roots, sweeping)
+    problems += elements.out_of_range(parsed, search_path)
     for path in _selected_files(parsed, roots):
         problems += _file_problems(path, roots)
     if not problems:
@@ -73,10 +67,12 @@ def _override_problems(override: Override, roots: Sequence[Path], sweeping: bool
         return
     if not override.is_sweep_override():
         yield from problems_in(_tree(key, override.value()))
-    elif key not in all_keys():
+    elif key not in all_keys() and not elements.is_known(key):
         yield unknown_key(key, "(swept)")
     elif not sweeping:
-        yield Problem(key, "(several values)", "one value", "add --multirun to sweep, or quote a value with commas")
+        number = whole((override.input_line or "").partition("=")[2])
+        without = f"write {key}={number}" if number is not None else "quote a value with commas"
+        yield Problem(key, "(several values)", "one value", f"add --multirun to sweep, or {without}")
 
 
 def _tree(key: str, value: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,19 @@ def element_dataclass(kind: Any) -> type | None:
         if isinstance(argument, type) and dataclasses.is_dataclass(argument):
             return argument
     return None
+
+
+def element_of(key: str) -> type | None:
+    """The dataclass that a key such as data.sources.0 names an element of; None for any other key."""
+    parent, _, index = key.rpartition(".")
+    if not re.fullmatch(r"\d+", index):
+        return None
+    schema: Any = Config
+    for part in parent.split("."):
+        schema = typing.get_type_hints(schema).get(part) if dataclasses.is_dataclass(schema) else None
+        if schema is None:
+            return None
+    return element_dataclass(schema)
 
 
 def all_keys(schema: type = Config, prefix: str = "") -> list[str]:

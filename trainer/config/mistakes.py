@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.config.keys import all_keys, element_dataclass, fields
+from trainer.config.keys import all_keys, element_dataclass, element_of, fields
+from trainer.config.numbers import whole
 from trainer.config.schema import Config
 from trainer.errors import Problem
 
@@ -33,14 +36,35 @@ def problems_in(values: Mapping[str, Any], schema: type = Config, prefix: str = 
                 yield from problems_in(value, kind, f"{key}.")
             else:
                 yield Problem(key, value, "a group of values", f"set its fields: {key}.{fields(kind)[0]}=...")
-        elif (element := element_dataclass(kind)) is not None and isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, Mapping):
-                    yield from problems_in(item, element, f"{key}[{index}].")
-                else:
-                    yield Problem(f"{key}[{index}]", item, "a mapping", f"with {', '.join(fields(element))}")
+        elif (items := _items(kind, value)) is not None:
+            yield from _element_problems(schema, name, key, kind, items)
         else:
             yield from _leaf_problem(schema, name, key, value, kind)
+
+
+def _items(kind: Any, value: object) -> dict[str, Any] | None:
+    """What a value says about single elements of a list, by index; None where it does not.
+
+    A mapping from indices is what overrides of single elements come to: data.sources.0.weight=2.
+    """
+    if typing.get_origin(kind) is not list:
+        return None
+    if isinstance(value, Mapping) and value and all(re.fullmatch(r"\d+", str(index)) for index in value):
+        return {str(index): item for index, item in value.items()}
+    if isinstance(value, list) and element_dataclass(kind) is not None:
+        return {str(index): item for index, item in enumerate(value)}
+    return None
+
+
+def _element_problems(schema: type, name: str, key: str, kind: Any, items: Mapping[str, Any]) -> Iterator[Problem]:
+    element = element_dataclass(kind)
+    for index, item in items.items():
+        if element is None:
+            yield from _leaf_problem(schema, name, f"{key}.{index}", [item], kind)
+        elif isinstance(item, Mapping):
+            yield from problems_in(item, element, f"{key}.{index}.")
+        else:
+            yield Problem(f"{key}.{index}", item, "a mapping", f"with {', '.join(fields(element))}")
 
 
 def _leaf_problem(schema: type, name: str, key: str, value: Any, kind: Any) -> Iterator[Problem]:
@@ -53,9 +77,35 @@ def _leaf_problem(schema: type, name: str, key: str, value: Any, kind: Any) -> I
         node[name] = value
     except OmegaConfBaseException:
         written = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-        is_list = typing.get_origin(kind) is list and not isinstance(value, list)
-        remedy = f"write {key}=[{value}]" if is_list else f"see {key} in trainer/config/schema.py"
-        yield Problem(key, value, f"of type {written}", remedy)
+        yield Problem(key, value, f"of type {written}", _in_its_type(key, value, kind))
+
+
+def _in_its_type(key: str, value: Any, kind: Any) -> str:
+    """The remedy for a value of another type than its key's: how to write it, where that can be told."""
+    kinds = {kind, *typing.get_args(kind)}
+    if typing.get_origin(kind) is list:
+        return _in_its_list(key, value, kinds)
+    if bool in kinds:
+        return f"write {key}=true or {key}=false"
+    if float in kinds:
+        number = whole(value)
+        return f"write {key}={number}" if number is not None else f"write a number: {key}=0.5, say"
+    if int not in kinds:
+        return f"see {key} in trainer/config/schema.py"
+    if (number := whole(value)) is not None:
+        return f"write {key}={number}"
+    if isinstance(value, float) and math.isfinite(value) and abs(value) < 1e15:
+        return f"write a whole number: {key}={math.floor(value)} or {key}={math.ceil(value)}"
+    return f"write a whole number in digits: {key}=1000, say"
+
+
+def _in_its_list(key: str, value: Any, kinds: set[Any]) -> str:
+    if not isinstance(value, list):
+        return f"write {key}=[{value}]"
+    numbers = [whole(item) for item in value]
+    if int in kinds and numbers and None not in numbers:
+        return f"write {key}=[{','.join(map(str, numbers))}]"
+    return f"see {key} in trainer/config/schema.py"
 
 
 def unknown_key(key: str, value: object) -> Problem:
@@ -68,11 +118,10 @@ def unknown_key(key: str, value: object) -> Problem:
 def nearest_key(key: str) -> str | None:
     """The valid key that was probably meant: alike as a whole, or alike in its last part."""
     keys = all_keys()
-    tail = key.rpartition(".")[2]
-    if "[" in key:
-        sources = [f"{key.rpartition('.')[0]}.{name}" for name in _element_names(key)]
-        close = difflib.get_close_matches(key, sources, n=1, cutoff=0.6)
-        return close[0] if close else None
+    parent, _, tail = key.rpartition(".")
+    if (element := element_of(parent)) is not None:
+        close = difflib.get_close_matches(tail, fields(element), n=1, cutoff=0.6)
+        return f"{parent}.{close[0]}" if close else None
     siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]
     for pool in (siblings, keys):
         if close := difflib.get_close_matches(key, pool, n=1, cutoff=0.75):
@@ -83,12 +132,3 @@ def nearest_key(key: str) -> str | None:
     tails = {k.rpartition(".")[2]: k for k in keys}
     close = difflib.get_close_matches(tail, list(tails), n=1, cutoff=0.75)
     return tails[close[0]] if close else None
-
-
-def _element_names(key: str) -> list[str]:
-    parent = key.partition("[")[0]
-    schema: Any = Config
-    for part in parent.split("."):
-        schema = typing.get_type_hints(schema)[part]
-    element = element_dataclass(schema)
-    return fields(element) if element is not None else []
