@@ -58,3 +58,30 @@ def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Eva
         seq_len=config.data.seq_len,
         seed=config.seed,
     )
+
+
+def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, state: TrainState) -> TrainLoader:
+    """This rank's batches, from where the state stands."""
+    return TrainLoader(
+        corpus=corpus,
+        seq_len=config.data.seq_len,
+        document_mask=config.data.document_mask,
+        seed=config.seed,
+        samples_per_step=derived.samples_per_step,
+        microbatch=config.train.microbatch,
+        dp_rank=dp_rank,
+        dp_size=derived.dp,
+        cursor=Cursor.from_json(state.cursor) if state.cursor else None,
+        prefetch=config.data.prefetch,
+    )
+
+
+def make_sinks(
+    config: Config, derived: Derived, world: World, directory: RunDirectory, state: TrainState, quiet: bool
+) -> list[Sink]:
+    """Where records go; nowhere on a quiet rank."""
+    if quiet:
+        return []
+    sinks = list(open_sinks(directory.path / METRICS, config.logging, derived.steps, state.step))
+    tracker = open_wandb(config, directory.path, world.wandb_account)
+    return sinks if tracker is None else [*sinks, tracker]

@@ -23,7 +23,7 @@ from trainer.run.directory import METRICS, RunDirectory, config_yaml, environmen
 from trainer.run.world import World
 from trainer.training.collective import on_rank_zero
 from trainer.training.loop import Trainer
-from trainer.training.resume import resume_or_initialise
+from trainer.training.resume import begin, resume_or_initialise
 from trainer.training.saving import Saves
 from trainer.training.trust import agree_on, launch_facts
 from trainer.training.watchdog import Watchdog
@@ -57,9 +57,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             state = resume_or_initialise(
                 directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here
             )
-            if not backend.extracting:
-                on_rank_zero(backend.host, lambda: directory.begin(config, overrides))
-            return train(config, derived, world, directory, corpus, backend, state, watchdog)
+            return train(config, derived, world, directory, corpus, backend, state, watchdog, overrides)
         finally:
             backend.close()
             directory.close()
@@ -74,13 +72,14 @@ def train(
     backend: Backend,
     state: TrainState,
     watchdog: Watchdog,
+    overrides: list[str],
 ) -> ExitCode:
     """Wire data, evaluation, saving and sinks to the loop, and run it."""
     dp_rank, facts = backend.mesh.coordinate("dp"), backend.facts()
     if world.rank == 0:
         print("\n".join([*describe(corpus), *facts.describe()]), flush=True)
     loader = make_loader(config, derived, corpus, dp_rank, state)
-    batches = backend.ahead(loader)
+    evaluator = make_evaluator(config, corpus, dp_rank, derived.dp)
     saver = Saver(
         directory=directory.checkpoints,
         keep=config.checkpoint.keep,
@@ -90,22 +89,26 @@ def train(
         background_group=backend.beside.group,
         keep_every=config.checkpoint.keep_every,
     )
-    sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
     saves = Saves(config.checkpoint, saver, backend, watchdog, newest=state.step)
+    if not backend.extracting:
+        if (line := saves.prepare(world.local_size or 1)) and not world.rank:
+            print(f"  {line}", flush=True)
+        # Whatever can refuse has done so: from here on files change.
+        on_rank_zero(backend.host, lambda: begin(directory, config, overrides, state))
+    batches = backend.ahead(loader)
+    sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
     trainer = Trainer(
         config=config,
         derived=derived,
         backend=backend,
         batches=batches,
-        evaluator=make_evaluator(config, corpus, dp_rank, derived.dp),
+        evaluator=evaluator,
         saves=saves,
         sinks=sinks,
         state=state,
         watchdog=watchdog,
     )
     try:
-        if not backend.extracting and (line := saves.prepare(world.local_size or 1)) and not world.rank:
-            print(f"  {line}", flush=True)
         code = trainer.run()
     finally:
         batches.close()
@@ -123,30 +126,3 @@ def train(
             flush=True,
         )
     return code
-
-
-def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, state: TrainState) -> TrainLoader:
-    """This rank's batches, from where the state stands."""
-    return TrainLoader(
-        corpus=corpus,
-        seq_len=config.data.seq_len,
-        document_mask=config.data.document_mask,
-        seed=config.seed,
-        samples_per_step=derived.samples_per_step,
-        microbatch=config.train.microbatch,
-        dp_rank=dp_rank,
-        dp_size=derived.dp,
-        cursor=Cursor.from_json(state.cursor) if state.cursor else None,
-        prefetch=config.data.prefetch,
-    )
-
-
-def make_sinks(
-    config: Config, derived: Derived, world: World, directory: RunDirectory, state: TrainState, quiet: bool
-) -> list[Sink]:
-    """Where records go; nowhere on a quiet rank."""
-    if quiet:
-        return []
-    sinks = list(open_sinks(directory.path / METRICS, config.logging, derived.steps, state.step))
-    tracker = open_wandb(config, directory.path, world.wandb_account)
-    return sinks if tracker is None else [*sinks, tracker]

@@ -125,7 +125,7 @@ def test_what_alters_the_tokens_is_built_anew(tmp_path: Path, change: str) -> No
         config = replace(config, tokenizer=TokenizerConfig(vocab=270))
     else:
         config = replace(config, sources=[replace(config.sources[0], text_field="missing")])
-        assert problems_of(config)[0].key == "data.sources[a].text_field"
+        assert problems_of(config)[0].key == "data.sources.0.text_field"
         return
     after = prepare_corpus(config, 300)
     assert after.figures != before.figures
@@ -175,9 +175,9 @@ def test_indexed_source(tmp_path: Path) -> None:
     assert corpus.heldout_part.bytes == sum(len(text.encode()) for text in held)
     write_documents(tmp_path / "megatron", [[1, 2, 299]] * 9, 300)
     (problem,) = problems_of(config)
-    assert (problem.key, "299" in problem.rule) == ("data.sources[m].paths", True)
+    assert (problem.key, "299" in problem.rule) == ("data.sources.0.paths", True)
     (tmp_path / "megatron.bin").write_bytes(b"abc")
-    assert problems_of(config)[0].key == "data.sources[m].paths"
+    assert problems_of(config)[0].key == "data.sources.0.paths"
 
 
 def test_bad_configurations(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def test_bad_configurations(tmp_path: Path) -> None:
 
     assert keys(vocab=279) == ["model.vocab"]
     assert "model.vocab=280" in problems_of(config, 279)[0].remedy
-    assert keys(seq_len=100_000) == ["data.sources[a].paths"]
+    assert keys(seq_len=100_000) == ["data.sources.0.paths"]
     assert keys(heldout_fraction=1e-9) == ["data.heldout_fraction"]
-    assert keys(heldout_fraction=1 - 1e-9) == ["data.sources[a].paths"]
+    assert keys(heldout_fraction=1 - 1e-9) == ["data.sources.0.paths"]
     assert keys(tokenizer=TokenizerConfig(vocab=100)) == ["data.tokenizer.vocab"]
     assert keys(cache_dir=str(tmp_path / "x.jsonl")) == ["data.cache_dir"]
     assert prepare_corpus(replace(config, heldout_fraction=0.0), 300).heldout.total == 0

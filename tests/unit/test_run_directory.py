@@ -20,7 +20,8 @@ from trainer.config.groups.resume import ResumeConfig
 from trainer.config.groups.run import RunConfig
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
-from trainer.run.directory import RunDirectory, differences, open_run, trim_metrics
+from trainer.run.directory import RunDirectory, open_run, trim_metrics
+from trainer.run.trajectory import differences
 
 
 def config(root: Path, **changes: object) -> Config:
@@ -42,7 +43,7 @@ def start(config: Config, overrides: list[str]) -> RunDirectory:
     """Open a run and begin it, as the recipe does once the weights are in place."""
     run = open_run(config)
     if run.result is None:
-        run.begin(config, overrides)
+        run.begin(config, overrides, step=0)
     return run
 
 

@@ -21,13 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config.composable import composable_schema
 from trainer.config.compose import to_config
-from trainer.config.diagnose import CONF, diagnose
+from trainer.config.diagnose import diagnose
+from trainer.config.elements import CONF
+from trainer.config.homes import at_home
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, ExitCode, Problem, RunError
 from trainer.files import is_directory_name
 from trainer.rules.check import ABOUT_THIS_LAUNCH, RULES, validate
 from trainer.rules.derived import Derived, derive, effective
 from trainer.rules.neuron import job as job_of
+from trainer.rules.places import run_root
 from trainer.rules.quantities import pretended
 from trainer.run.directory import run_path
 from trainer.run.ending import Ending
@@ -145,8 +148,10 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
         world = pretended(config, world)
         if world.launched is not None:
             _ending.directory = None  # a rehearsal is no launch of the run, and leaves nothing
-        elif is_directory_name(config.run.name or ""):
+        elif is_directory_name(config.run.name or "") and not list(run_root(config, world)):
             _ending.directory = run_path(config)
+        else:
+            _ending.directory = None
         validate(config, world)
         code = train(config, world, load)
         if not _sweeping():
@@ -185,7 +190,7 @@ def take_option(name: str) -> int | None:
 
 def configure(composed: DictConfig, world: World) -> Config:
     """The frozen configuration, with the recipe and the run called by their names."""
-    config = to_config(composed)
+    config = at_home(to_config(composed))
     if config.recipe is None and (chosen := HydraConfig.get().runtime.choices.get("recipe")) is not None:
         config = replace(config, recipe=chosen)
     if config.recipe is None:

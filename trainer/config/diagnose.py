@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from trainer.config import elements, grammar
 from trainer.config.compose import COMPOSITION_KEYS
 from trainer.config.elements import CONF
-from trainer.config.keys import all_keys
+from trainer.config.keys import all_keys, is_element_key
 from trainer.config.mistakes import problems_in, unknown_key
 from trainer.config.numbers import whole
 from trainer.errors import ConfigError, Problem
@@ -67,7 +67,7 @@ def _override_problems(override: Override, roots: Sequence[Path], sweeping: bool
         return
     if not override.is_sweep_override():
         yield from problems_in(_tree(key, override.value()))
-    elif key not in all_keys() and not elements.is_known(key):
+    elif key not in all_keys() and not is_element_key(key):
         yield unknown_key(key, "(swept)")
     elif not sweeping:
         number = whole((override.input_line or "").partition("=")[2])

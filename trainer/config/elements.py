@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,24 +18,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config.grammar import spelt
-from trainer.config.keys import element_of, fields
+from trainer.config.keys import INDEXED, element_of, is_element_key
 from trainer.errors import Problem
 
 CONF = Path(__file__).parents[2] / "conf"
-_INDEXED = re.compile(r"(?P<list>[\w.]+)\.(?P<index>\d+)(\.(?P<field>.+))?")
-
-
-def is_known(key: str) -> bool:
-    """Whether a key names a field of an element of a list, whatever the list's length: data.sources.7.weight."""
-    match = _INDEXED.fullmatch(key)
-    element = element_of(f"{match['list']}.{match['index']}") if match else None
-    return match is not None and element is not None and (match["field"] or "").split(".")[0] in ("", *fields(element))
 
 
 def out_of_range(overrides: Sequence[Override], search_path: Sequence[Path]) -> Iterator[Problem]:
     """A problem for each override of an element that its list does not have, with the list as it is without them."""
     keys = {override.key_or_group or "": override for override in overrides}
-    indexed = {key: match for key in keys if is_known(key) and (match := _INDEXED.fullmatch(key))}
+    indexed = {key: match for key in keys if is_element_key(key) and (match := INDEXED.fullmatch(key))}
     if not indexed:
         return
     others = [override for key, override in keys.items() if key not in indexed and not override.is_sweep_override()]

@@ -10,6 +10,9 @@ from typing import Any
 
 from trainer.config.schema import Config
 
+INDEXED = re.compile(r"(?P<list>[\w.]+)\.(?P<index>\d+)(\.(?P<field>.+))?")
+"""A key of one element of a list: data.sources.0.weight."""
+
 
 def fields(schema: type) -> list[str]:
     return [field.name for field in dataclasses.fields(schema)]
@@ -33,6 +36,13 @@ def element_of(key: str) -> type | None:
         if schema is None:
             return None
     return element_dataclass(schema)
+
+
+def is_element_key(key: str) -> bool:
+    """Whether a key names an element of a list of the schema, or a field of one, whatever the list's length."""
+    match = INDEXED.fullmatch(key)
+    element = element_of(f"{match['list']}.{match['index']}") if match else None
+    return match is not None and element is not None and (match["field"] or "").split(".")[0] in ("", *fields(element))
 
 
 def all_keys(schema: type = Config, prefix: str = "") -> list[str]:

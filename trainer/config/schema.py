@@ -41,8 +41,12 @@ OUTSIDE_TRAJECTORY = (
     "model.published_parameters",
     "data.cache_dir",
     "data.prefetch",
+    "data.tokenizer.path",
 )
-"""Keys (or their parents) that do not alter the loss curve: layout, saving, watching."""
+"""Keys (or their parents) that do not alter the loss curve: layout, saving, watching, and where the data lies.
+
+The paths of data.sources are another one: text and tokenizer are compared by content (trainer/training/resume.py).
+"""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from trainer.data import tokenizer as tokenizers
 from trainer.data.cache import build_once
 from trainer.data.documents import fingerprint, size_in_bytes
 from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.paths import typed_keys
 from trainer.data.progress import Report, track
 from trainer.data.tokenizer import Tokenizer
 from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
@@ -73,6 +74,11 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
     vocab: rows of the model's embedding. report: where lines about the progress go; None is silent (other ranks).
     Raises DataError for anything that the sources, the tokenizer or the cache get wrong.
     """
+    with typed_keys(config.sources):
+        return _prepare(config, vocab, report)
+
+
+def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
     cache = Path(config.cache_dir).expanduser()
     prints = [fingerprint(source) for source in config.sources]
     tokenizer = _tokenizer(config, prints, cache, report)

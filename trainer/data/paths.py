@@ -5,6 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from trainer.config.groups.data import SourceConfig
@@ -14,8 +17,29 @@ KINDS = ("files", "python_stdlib", "huggingface", "indexed")
 NOT_STANDARD_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 
 
+@contextmanager
+def typed_keys(sources: Sequence[SourceConfig]) -> Iterator[None]:
+    """Files a DataError of a source, which this room knows by its name, under the key that an override would have.
+
+    data.sources[NAME].paths becomes data.sources.0.paths, and the rule says the name.
+    """
+    try:
+        yield
+    except DataError as error:
+        problems = error.problems
+        for index, source in enumerate(sources):
+            named, typed = f"data.sources[{source.name}].", f"data.sources.{index}."
+            problems = tuple(
+                replace(p, key=p.key.replace(named, typed, 1), rule=f"{p.rule} (source {source.name})")
+                if p.key.startswith(named)
+                else p
+                for p in problems
+            )
+        raise DataError(problems) from error
+
+
 def source_error(source: SourceConfig, field: str, value: object, rule: str, remedy: str) -> DataError:
-    """The error for one field of a source, under the key that the user would override."""
+    """The error for one field of a source, under its name: ``typed_keys`` makes it the key that a user can override."""
     return DataError(Problem(f"data.sources[{source.name}].{field}", value, rule, remedy))
 
 
@@ -32,7 +56,7 @@ def source_files(source: SourceConfig) -> list[Path]:
     if source.kind not in KINDS:
         raise source_error(source, "kind", source.kind, "unknown kind of source", f"use one of {', '.join(KINDS)}")
     if not source.paths:
-        remedy = f"give at least one: data.sources.N.paths=[PATH], or another kind than {source.kind}"
+        remedy = f"give at least one: data.sources.0.paths=[PATH], or another kind than {source.kind}"
         raise source_error(source, "paths", source.paths, "a source needs paths", remedy)
     if source.kind == "indexed":
         return [file for path in source.paths for file in _indexed_pair(source, path)]

@@ -14,6 +14,7 @@ from trainer.rules.grace import grace
 from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
 from trainer.rules.neuron import neuron, neuron_machine
+from trainer.rules.places import data_places, run_root
 from trainer.rules.processes import batch, layout, rehearsal, tensor_parallel
 from trainer.rules.tasks import tasks
 from trainer.rules.text import sources, tokenizer
@@ -36,6 +37,8 @@ RULES: tuple[Rule, ...] = (
     grace,
     rehearsal,
     recipe,
+    run_root,
+    data_places,
     plugins,
     doors,
     tracker,

@@ -1,4 +1,4 @@
-"""Names: the run's and its directories', plug-ins, trackers; and that no value is a secret."""
+"""Names: the run's, plug-ins, trackers; and that no value is a secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from trainer.backends import BACKENDS
-from trainer.config.keys import all_keys, flatten
+from trainer.config.keys import all_keys, flatten, is_element_key
 from trainer.config.mistakes import nearest_key
 from trainer.config.plugins import problem_of, problem_of_named
 from trainer.config.schema import Config
@@ -16,7 +16,6 @@ from trainer.files import is_directory_name
 from trainer.models.families import FAMILIES
 from trainer.optim import OPTIMIZERS
 from trainer.redact import HIDDEN, redact
-from trainer.rules.values import lookup
 from trainer.run.world import World
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -33,19 +32,16 @@ def recipe(config: Config, world: World) -> Iterator[Problem]:
         yield Problem("run.name", name, "a plain directory name of at most 200 bytes", "set a short run.name")
     if not 0 <= config.seed < 2**63:
         yield Problem("seed", config.seed, "0 <= seed < 2**63", "use a smaller number")
-    for key in ("run.root", "data.cache_dir"):
-        if not str(lookup(config, key)).strip():
-            yield Problem(key, lookup(config, key), "names a directory", f"set {key}, or leave it out")
     for key in config.resume.allow:
-        if key not in ("data", *all_keys()):
+        if key not in ("data", *all_keys()) and not is_element_key(key):
             yield Problem("resume.allow", key, "keys of the configuration", f"did you mean {nearest_key(key)}?")
 
 
 def plugins(config: Config, world: World) -> Iterator[Problem]:
     """A user's own code is named completely and can be found; importing it comes later."""
     targets: dict[str, str | None] = {}
-    for source in config.data.sources:
-        key = f"data.sources[{source.name}]"
+    for index, source in enumerate(config.data.sources):
+        key = f"data.sources.{index}"
         targets[f"{key}._target_"] = source._target_
         if (source.kind == "plugin") != (source._target_ is not None):
             rule = f"plugin if and only if _target_ is set (now {source._target_})"

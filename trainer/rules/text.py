@@ -22,8 +22,8 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
     names = [source.name for source in config.data.sources]
     if len(set(names)) != len(names):
         yield Problem("data.sources", names, "names are unique", "give each source a name of its own")
-    for source in config.data.sources:
-        key = f"data.sources[{source.name}]"
+    for index, source in enumerate(config.data.sources):
+        key = f"data.sources.{index}"
         if source.kind not in SOURCE_KINDS:
             yield Problem(f"{key}.kind", source.kind, f"one of: {', '.join(SOURCE_KINDS)}", "set it to one of them")
         elif source.kind not in ("python_stdlib", "plugin") and not source.paths:
@@ -41,9 +41,9 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
 def tokenizer(config: Config, world: World) -> Iterator[Problem]:
     """The tokenizer is said completely and fits the model and the sources."""
     tokenizer = config.data.tokenizer
-    for source in config.data.sources:
+    for index, source in enumerate(config.data.sources):
         if source.kind == "indexed" and tokenizer.kind != "file":
-            rule = f"file, because data.sources[{source.name}] holds token ids already"
+            rule = f"file, because data.sources.{index} ({source.name}) holds token ids already"
             remedy = "set data.tokenizer.path to the tokenizer that made the files"
             yield Problem("data.tokenizer.kind", tokenizer.kind, rule, remedy)
     if tokenizer.kind != "file" and tokenizer.path:

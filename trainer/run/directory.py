@@ -29,19 +29,16 @@ from typing import IO, Any
 
 import yaml
 
-from trainer.config.compose import to_config
-from trainer.config.keys import flatten
-from trainer.config.schema import OUTSIDE_TRAJECTORY, Config
+from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
 from trainer.files import read_json, write_atomically, write_json
 from trainer.redact import redact
 from trainer.run.exit_json import LOCK, forget_exit, this_process
+from trainer.run.trajectory import CONFIG, differences, refuse_changes
 from trainer.trainium.environment import recorded
 from trainer.trainium.installed import PACKAGES, WITH_THEM
 
-CONFIG, RESULT, METRICS = "config.yaml", "result.json", "metrics.jsonl"
-UNCHANGEABLE = ("data.seq_len",)
-"""Trajectory keys that resume.allow cannot free."""
+RESULT, METRICS, LAUNCHES = "result.json", "metrics.jsonl", "launches.jsonl"
 
 _HEADER = """\
 # Written by the run. Runs again as it is:
@@ -72,15 +69,27 @@ class RunDirectory:
         """Where this run's checkpoints are."""
         return self.path / "checkpoints"
 
-    def begin(self, config: Config, overrides: list[str]) -> None:
-        """Record what the run goes on with, once its weights are in place. For rank 0 alone."""
+    def begin(self, config: Config, overrides: list[str], step: int) -> list[str]:
+        """Record what the run goes on with from ``step``; its first change on the disk. For rank 0 alone.
+
+        Everything that can refuse comes before: a refused launch leaves the run as it was. Returns a line for each
+        value of the trajectory that resume.allow let change. Raises ConfigError when the records cannot be written.
+        """
+        changes = [str(change) for change in differences(self.path, config)] if step else []
         launch = environment()
-        write_atomically(self.path / CONFIG, config_yaml(config, self.path))
-        write_json(self.path / "overrides.json", redact(overrides))
-        write_json(self.path / "environment.json", launch)
-        with open(self.path / "launches.jsonl", "a", encoding="utf-8") as launches:
-            launches.write(json.dumps({"overrides": redact(overrides), **launch}) + "\n")
-        (self.path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
+        try:
+            trim_metrics(self.path, step)
+            write_atomically(self.path / CONFIG, config_yaml(config, self.path))
+            write_json(self.path / "overrides.json", redact(overrides))
+            write_json(self.path / "environment.json", launch)
+            with open(self.path / LAUNCHES, "a", encoding="utf-8") as launches:
+                launches.write(json.dumps({"overrides": redact(overrides), **launch}) + "\n")
+            (self.path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
+        except OSError as error:
+            rule = f"takes the run's records ({error.strerror}: {error.filename}); the checkpoints are untouched"
+            remedy = "make room or restore access, then give the same command again"
+            raise ConfigError(Problem("run.root", str(self.path), rule, remedy)) from error
+        return changes
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record that training is complete."""
@@ -123,6 +132,7 @@ def open_run(config: Config) -> RunDirectory:
             run.close()
             return done
         refuse_changes(path, config)
+        _refuse_broken_records(path)
         forget_exit(path)
     except OSError as error:
         run.close()
@@ -154,54 +164,13 @@ def config_yaml(config: Config, path: Path) -> str:
     return _HEADER.format(directory=f"$PWD/{path}" if not path.is_absolute() else path) + values
 
 
-def refuse_changes(path: Path, config: Config) -> None:
-    """Raise ConfigError listing every trajectory key that differs from the saved run and was not allowed to.
-
-    A run without a checkpoint has no trajectory to protect: a first start that failed may be mended freely.
-    """
-    if not any((path / "checkpoints").glob("step-*")):
-        return
-    changed = [change for change in differences(path, config) if not _covered(change[0], config.resume.allow)]
-    every = ",".join([*config.resume.allow, *(key for key, _, _ in changed)])
-    fixed = [change for change in differences(path, config) if change[0] in UNCHANGEABLE]
-    if fixed:
-        rule = "as the run was started with: the data's position is counted in samples of that length"
-        raise ConfigError(
-            [Problem(key, now, f"{before!r}, {rule}", "run.name=<another> for a new run") for key, before, now in fixed]
-        )
-    problems = [
-        Problem(
-            key,
-            now,
-            f"the run {config.run.name} was started with {before!r}, and this alters its loss curve",
-            f"run.name=<another> for a new run, or 'resume.allow=[{every}]' to go on with the change",
-        )
-        for key, before, now in changed
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def differences(path: Path, config: Config) -> list[tuple[str, Any, Any]]:
-    """Trajectory keys whose value differs from the saved configuration: (key, saved, now).
-
-    A key that the saved file does not have, because it is older than the key, holds the schema's default.
-    """
-    try:
-        saved = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-        before = flatten(dataclasses.asdict(to_config(saved)))
-    except FileNotFoundError:
-        return []
-    except (yaml.YAMLError, OSError, TypeError, ValueError, ConfigError) as error:
-        rule = f"its {CONFIG} can be read ({' '.join(str(error).split())})"
-        raise ConfigError(Problem("run.name", path.name, rule, "restore it, or use another run.name")) from error
-    now = flatten(dataclasses.asdict(config))
-    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    return [(key, before.get(key), now.get(key)) for key in changed if not _covered(key, OUTSIDE_TRAJECTORY)]
-
-
-def _covered(key: str, parents: Any) -> bool:
-    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+def _refuse_broken_records(path: Path) -> None:
+    """Raise ConfigError where a file that the launch would add lines to is none, or cannot be read and written."""
+    for name in (METRICS, LAUNCHES):
+        file = path / name
+        if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
+            rule = f"its {name} is a file that can be read and written"
+            raise ConfigError(Problem("run.name", path.name, rule, "restore it, or use another run.name"))
 
 
 def _lock(path: Path) -> IO[str]:

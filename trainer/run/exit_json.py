@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.run import RunConfig
+from trainer.config.homes import expanded
 from trainer.errors import ExitCode, RunError
 from trainer.files import is_directory_name, write_json
 from trainer.redact import redact
@@ -25,16 +26,18 @@ CRASH = 1
 
 
 def guess_directory(overrides: Sequence[str]) -> Path | None:
-    """The run's directory as far as the command line tells, for a configuration that does not compose.
+    """The directory of an existing run as far as the command line tells, where the configuration does not compose.
 
-    None for a rehearsal (backend=fake): it is no launch of the run.
+    None where there is no such directory: a command line that was refused makes none. None for a rehearsal
+    (backend=fake), too: it is no launch of the run.
     """
     if {"backend=fake", "backend.name=fake"} & set(overrides):
         return None
     given = dict(re.findall(r"^\+{0,2}(run\.root|run\.name|recipe)=(.*)$", "\n".join(overrides), re.MULTILINE))
     given = {key: value.strip("'\"") for key, value in given.items()}
     name = given.get("run.name") or given.get("recipe") or ""
-    return Path(given.get("run.root") or RunConfig.root) / name if is_directory_name(name) else None
+    directory = Path(expanded(given.get("run.root") or RunConfig.root), name)
+    return directory if is_directory_name(name) and directory.is_dir() else None
 
 
 def write_exit(

@@ -1,0 +1,55 @@
+"""Where runs, the cache and data lie: on this machine or what is mounted on it. Whether it can be read comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainer.config.schema import Config
+from trainer.errors import Problem
+from trainer.run.world import World
+
+REMOTE = "://"
+
+
+def run_root(config: Config, world: World) -> Iterator[Problem]:
+    """run.root is a directory. A run whose root or name is refused leaves nothing on the disk."""
+    yield from _directory("run.root", config.run.root, "checkpoints and metrics are written there")
+
+
+def data_places(config: Config, world: World) -> Iterator[Problem]:
+    """The cache is a directory; sources and tokenizer are files that can be opened."""
+    yield from _directory("data.cache_dir", config.data.cache_dir, "tokens are read from there as from memory")
+    path = config.data.tokenizer.path
+    if path is not None:
+        yield from _readable("data.tokenizer.path", path)
+    for index, source in enumerate(config.data.sources):
+        for path in source.paths:
+            yield from _readable(f"data.sources.{index}.paths", path)
+
+
+def _directory(key: str, value: str, use: str) -> Iterator[Problem]:
+    if not value.strip():
+        yield Problem(key, value, "names a directory", f"set {key}, or leave it out")
+    elif REMOTE in value:
+        remedy = f"mount the storage and name the mount ({key}=/mnt/...), or use a local disk and copy afterwards"
+        yield Problem(key, value, f"a local or mounted directory: {use}", remedy)
+    else:
+        yield from _home(key, value)
+
+
+def _readable(key: str, value: str) -> Iterator[Problem]:
+    if REMOTE in value:
+        yield Problem(
+            key, value, "remote paths are not read", "copy the files here, or mount the storage and name that"
+        )
+    else:
+        yield from _home(key, value)
+
+
+def _home(key: str, value: str) -> Iterator[Problem]:
+    """What is left of ~ once homes are spelt out (trainer.config.homes)."""
+    if value.startswith("~"):
+        name = value.partition("/")[0]
+        yield Problem(
+            key, value, f"{name} is the home of a user of this machine", f"write ./{value} for a directory here"
+        )
