@@ -1,4 +1,4 @@
-"""A refused resume changes no byte of the run, finished or not, and the first command goes on as if nothing had been."""
+"""A refused resume changes no byte of the run, finished or not, and the first command goes on undisturbed."""
 
 from __future__ import annotations
 

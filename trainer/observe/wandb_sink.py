@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,40 @@ _QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_DISABLE_GIT": "
 
 
 class WandbSink:
-    """Hands records to a W&B run, with ``step`` as the x axis."""
+    """Hands records to a W&B run under their own step: as the x axis, and as the step that W&B counts by.
+
+    Without it every launch of a run would count its records from 0, and the parts of a resumed run would not join.
+    W&B keeps what it has: rows of a step that it knows from before are not sent again.
+    """
 
     def __init__(self, run: Any) -> None:
         self._run: Any = run
+        self._first = int(run.starting_step)
+        """The first step that W&B takes: 0, or where the part before this one ended (online)."""
+        self._told = False
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
 
     def write(self, record: Record) -> None:
-        """Log a record's numbers; evaluations and saves under their own prefix."""
+        """Log a record's numbers, into one row a step; evaluations and saves under their own prefix."""
+        if record.step < self._first:
+            if not self._told:
+                print(f"  W&B has steps before {self._first} already, and keeps those", flush=True)
+            self._told = True
+            return
         values = {key: value for key, value in to_json(record).items() if key != "kind"}
         prefix = "" if isinstance(record, StepRecord) else f"{record.kind}/"
         numbers = {key if key == "step" else f"{prefix}{key}": value for key, value in values.items()}
         try:
-            self._run.log(redact(numbers))
+            self._run.log(redact(numbers), step=record.step)
         except Exception as error:
             warn(error)
             self._run = _Nobody()
 
     def close(self) -> None:
-        """Let W&B write what it holds."""
+        """Let W&B write what it holds. The run has failed where an exception is on its way through the caller."""
         try:
-            self._run.finish(quiet=True)
+            self._run.finish(exit_code=int(sys.exc_info()[0] is not None))
         except Exception as error:
             warn(error)
 
@@ -48,10 +61,10 @@ class WandbSink:
 class _Nobody:
     """Replaces a run that failed."""
 
-    def log(self, values: dict[str, Any]) -> None:
+    def log(self, values: dict[str, Any], step: int) -> None:
         """Nothing."""
 
-    def finish(self, quiet: bool) -> None:
+    def finish(self, exit_code: int) -> None:
         """Nothing."""
 
 
@@ -77,6 +90,8 @@ def open_wandb(config: Config, directory: Path, account: bool) -> Sink | None:
             name=config.run.name,
             id=_id_of(directory),
             resume="allow",
+            # A sweep's job after one whose run was not closed would log into that one's.
+            reinit="finish_previous",
             dir=str(directory),
             config=redact(dataclasses.asdict(config)),
             # Command line and machine are not sent: both may hold secrets.
@@ -94,6 +109,11 @@ def _id_of(directory: Path) -> str:
     if not path.exists():
         write_json(path, {"id": secrets.token_hex(8)})
     return str(read_json(path)["id"])
+
+
+def forget_wandb(directory: Path) -> None:
+    """Let the next launch be another W&B run: it begins anew, maybe with other settings, and shares no row."""
+    (directory / ID).unlink(missing_ok=True)
 
 
 def warn(error: Exception) -> None:

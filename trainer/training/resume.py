@@ -14,6 +14,7 @@ from trainer.checkpoint.load import load_checkpoint, refuse_other_tensors, topol
 from trainer.checkpoint.state import TrainState
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.observe.wandb_sink import forget_wandb
 from trainer.run.directory import RunDirectory
 from trainer.training.collective import on_every_rank
 
@@ -77,7 +78,9 @@ def begin(directory: RunDirectory, config: Config, overrides: list[str], state: 
     """
     for change in directory.begin(config, overrides, state.step):
         print(f"  going on with {change}", flush=True)
-    if state.step:
+    if not state.step:
+        forget_wandb(directory.path)
+    else:
         set_aside(directory.checkpoints, newer_than=directory.checkpoints / name_of(state.step))
 
 

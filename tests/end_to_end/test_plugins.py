@@ -1,13 +1,10 @@
-"""A user's own source and optimizer, and W&B, through the real entry point."""
+"""A user's own source and optimizer, through the real entry point."""
 
 from __future__ import annotations
 
 import json
 import os
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -152,66 +149,3 @@ def test_mistakes_of_a_plug_in_are_explained(mine: Path, overrides: list[str], c
     assert done.code == code, done.output
     assert words in done.output
     assert "Traceback" not in done.output
-
-
-def payloads(file: Path) -> Iterator[bytes]:
-    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB; crc, length, type) after 7 bytes."""
-    data, place, record = file.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
-        record += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last piece
-            yield record
-            record = b""
-
-
-def history(run: Path) -> list[dict[str, Any]]:
-    """What a run logged, out of W&B's offline files, oldest first."""
-    from wandb.proto import wandb_internal_pb2
-
-    rows = []
-    for file in sorted((run / "wandb").rglob("*.wandb")):
-        for payload in payloads(file):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(payload)
-            if record.WhichOneof("record_type") == "history":
-                items = {(item.key or "/".join(item.nested_key)): item.value_json for item in record.history.item}
-                rows.append({key: value for key, value in items.items() if not key.startswith("_")})
-    return rows
-
-
-def test_wandb_offline_goes_on_as_one_run_and_keeps_no_secret(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = {"WANDB_API_KEY": "wk" * 20, "HF_TOKEN": "hf_secretsecret", "AWS_SECRET_ACCESS_KEY": "awssecretkey123"}
-    for name, value in secrets.items():
-        monkeypatch.setenv(name, value)
-    common = [*harness.SMALL, SOURCE, "precision=fp32", "logging=wandb", "logging.wandb.mode=offline"]
-    common += ["evaluation.every_steps=10"]
-    run = mine / "runs" / "tiny"
-    ids = []
-    for stop in (8, 20):
-        done = harness.train(mine, [*common, f"train.stop_after_steps={stop}"])
-        assert done.code == 0, done.output
-        ids.append((run / "wandb.json").read_text())
-    assert ids[0] == ids[1]
-    logged = [row for row in history(run) if "loss" in row]
-    expected = harness.records(run)
-    assert [(int(row["step"]), float(row["loss"])) for row in logged] == [(s["step"], s["loss"]) for s in expected]
-    assert [int(row["step"]) for row in history(run) if "evaluation/heldout_loss" in row] == [10, 20]
-    files = [path for path in (mine / "runs").rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in files)
-    for path in files:
-        content = path.read_bytes()
-        assert not any(value.encode() in content for value in secrets.values()), path
-
-
-def test_without_wandb_training_is_the_same(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W&B that cannot be imported costs one line."""
-    (mine / "wandb.py").write_text("raise RuntimeError('no network, no nothing')\n")
-    done = harness.train(mine, [*harness.SMALL, SOURCE, "precision=fp32", "logging.wandb.mode=offline"])
-    assert done.code == 0, done.output
-    assert done.output.count("W&B is left out") == 1
-    assert "is complete" in done.output
