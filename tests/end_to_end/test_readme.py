@@ -77,10 +77,17 @@ def test_readme_command(clone: Path, command: str) -> None:
 
 def test_saved_configuration_of_docs(clone: Path) -> None:
     """docs/runs.md: a run is changed on purpose, and its saved configuration runs again."""
-    resume, again, _ = commands("docs/runs.md")
+    _, resume, again, _ = commands("docs/runs.md")
     run(clone, "python scripts/train.py recipe=tiny", *SHORT)
     assert "step      2/" in run(clone, resume, *SHORT[1:], "train.stop_after_steps=2")
     assert "step      1/" in run(clone, again, *SHORT)
+
+
+def test_a_root_at_home(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/runs.md: the quotes around ~ are those that Hydra and the shell want."""
+    monkeypatch.setenv("HOME", str(clone / "home"))
+    assert "step      1/" in run(clone, commands("docs/runs.md")[0], *SHORT)
+    assert (clone / "home" / "runs" / "tiny" / "config.yaml").is_file()
 
 
 EXTENDING = (harness.ROOT / "docs" / "extending.md").read_text()
@@ -97,7 +104,12 @@ def extended(clone: Path) -> Path:
     return clone
 
 
-PAGES = [*commands("docs/extending.md"), commands("docs/runs.md")[-1], *commands("docs/parallel.md")]
+PAGES = [
+    *commands("docs/extending.md"),
+    commands("docs/runs.md")[-1],
+    *commands("docs/data.md"),
+    *commands("docs/parallel.md"),
+]
 
 
 @pytest.mark.long

@@ -17,14 +17,25 @@ from trainer.run.exit_json import forget_exit, guess_directory, this_process, wr
     [
         (["recipe=tiny", "optim.lrr=3"], "runs/tiny"),
         (["recipe=tiny", "run.name=a:b c"], "runs/a:b c"),
-        (["+run.name='n'", "run.root=/data/x"], "/data/x/n"),
+        (["+run.name='n'", "run.root=x"], "x/n"),
+        (["run.name=n", "run.root='~/x'"], "home/x/n"),
         (["recipe=tiny", "run.name=../../etc"], None),
         (["recipe=tiny", "run.name=a/b"], None),
         (["optim.lr=1"], None),
+        (["recipe=tiny", "backend=fake"], None),
     ],
 )
-def test_the_directory_is_guessed_and_never_escapes(overrides: list[str], directory: str | None) -> None:
-    assert guess_directory(overrides) == (None if directory is None else Path(directory))
+def test_the_directory_is_guessed_and_never_escapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], directory: str | None
+) -> None:
+    """Of a run that there is: a command line that was refused makes no directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert guess_directory(overrides) is None
+    for name in ("runs/tiny", "runs/a:b c", "x/n", "home/x/n", "runs/a/b", "etc"):
+        (tmp_path / name).mkdir(parents=True)
+    found = guess_directory(overrides)
+    assert (None if found is None else found.absolute()) == (None if directory is None else tmp_path / directory)
 
 
 def test_it_says_code_cause_and_remedy(tmp_path: Path) -> None:

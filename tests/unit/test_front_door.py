@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from tests import harness
 from trainer.commands import entry
 from trainer.config.compose import to_config
+from trainer.config.homes import at_home
 from trainer.errors import ConfigError
 from trainer.rules.check import validate
 from trainer.rules.derived import derive
@@ -80,6 +81,46 @@ def test_mistakes_are_answered_with_their_remedy(tmp_path: Path, overrides: list
     assert "rule:" in done.output
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(path.name == "exit.json" for path in written), "nothing else may be written"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["run.root=~/runs"], """'run.root="~/runs"'"""),
+        (["run.root=s3://bucket/runs"], "a local or mounted directory"),
+        (["run.root='~nobody-of-this-name/runs'"], "the home of a user"),
+        (["run.name=a=b"], """'run.name="a=b"'"""),
+        (["run.name=a/b"], "plain directory name"),
+        (["run.name=c10", "optim.lrr=1"], "did you mean optim.lr?"),
+        (["run.name=c10", "--nope"], "usage:"),
+    ],
+)
+def test_a_refused_root_or_command_line_leaves_nothing(tmp_path: Path, overrides: list[str], words: str) -> None:
+    done = run(tmp_path, "recipe=tiny", *overrides)
+    assert done.code == 3
+    assert words in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_command_line_is_on_record_where_the_run_is(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "c10").mkdir(parents=True)
+    assert run(tmp_path, "recipe=tiny", "run.name=c10", "optim.lrr=1").code == 3
+    assert [path.name for path in (tmp_path / "runs" / "c10").iterdir()] == ["exit.json"]
+
+
+def test_a_tilde_is_the_home_wherever_a_path_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's root, the cache, sources and the tokenizer; the run's directory is there."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    given = ["run.root='~/runs'", "data.cache_dir='~/cache'", "data.sources=[{paths: ['~/text/*.txt']}]"]
+    entry.register_schema()
+    with initialize_config_dir(str(harness.ROOT / "conf"), version_base="1.3"):
+        config = at_home(to_config(compose("train", [*given, "data.tokenizer={kind: file, path: '~/t'}"])))
+    home = str(tmp_path / "home")
+    assert (config.run.root, config.data.cache_dir) == (f"{home}/runs", f"{home}/cache")
+    assert (config.data.sources[0].paths, config.data.tokenizer.path) == ([f"{home}/text/*.txt"], f"{home}/t")
+    refused = run(tmp_path, "recipe=tiny", "run.root='~/runs'", "optim.lr=-1")
+    assert refused.code == 3
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("exit.json")] == ["home/runs/tiny/exit.json"]
 
 
 def test_a_swept_key_is_checked_too(tmp_path: Path) -> None:
