@@ -7,14 +7,20 @@ from functools import partial
 from trainer.backends import BACKENDS
 from trainer.backends.base import Backend
 from trainer.backends.native.update.optimizer import MakeOptimizer
+from trainer.checkpoint.state import TrainState
 from trainer.config.plugins import call_named
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
+from trainer.data.loader import TrainLoader
+from trainer.data.order import Cursor
 from trainer.errors import ConfigError, Problem
+from trainer.observe.sinks import Sink, open_sinks
+from trainer.observe.wandb_sink import open_wandb
 from trainer.optim.making import make_optimizer
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import Derived
+from trainer.run.directory import METRICS, RunDirectory
 from trainer.run.world import World
 from trainer.training.evaluation import Evaluator
 

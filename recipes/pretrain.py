@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipes.parts import make_backend, make_evaluator
+from recipes.parts import make_backend, make_evaluator, make_loader, make_sinks
 from recipes.together import LAUNCH, read_text, refuse_apart, watching
 from trainer.backends.base import Backend
 from trainer.backends.common.peers import Peers
@@ -11,15 +11,11 @@ from trainer.checkpoint.state import TrainState
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.describe import compressor_references, describe
-from trainer.data.loader import TrainLoader
-from trainer.data.order import Cursor
 from trainer.errors import ExitCode
 from trainer.models.family import family_of
 from trainer.models.initialise import Initialiser
-from trainer.observe.sinks import Sink, open_sinks
-from trainer.observe.wandb_sink import open_wandb
 from trainer.rules.derived import Derived
-from trainer.run.directory import METRICS, RunDirectory, config_yaml, environment, open_run, run_path
+from trainer.run.directory import RunDirectory, config_yaml, environment, open_run, run_path
 from trainer.run.world import World
 from trainer.training.collective import on_rank_zero
 from trainer.training.loop import Trainer
