@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import harness
 from tests.programs import rest, started
@@ -27,6 +28,18 @@ def test_a_sweep_is_a_run_each(tmp_path: Path) -> None:
     assert len(made) == 2
     assert made[0].endswith("optim.lr=0.001")
     assert made[1].endswith("optim.lr=0.002")
+
+
+def test_one_element_of_a_list_is_swept(tmp_path: Path) -> None:
+    harness.write_corpus(tmp_path / "corpus")
+    more = ["run.name=mix", "train.stop_after_steps=1", "--multirun", "data.sources.0.weight=1,2"]
+    done = harness.train(tmp_path, [*SWEPT, *more])
+    assert done.code == 0, done.output
+    for weight in (1, 2):
+        run = tmp_path / "runs" / f"mix-data.sources.0.weight={weight}"
+        assert f"data.sources.0.weight={weight}" in json.loads((run / "overrides.json").read_text())
+        (source,) = yaml.safe_load((run / "config.yaml").read_text())["data"]["sources"]
+        assert (source["weight"], source["paths"]) == (weight, ["corpus"])
 
 
 def test_a_stopped_sweep_begins_no_other_run(tmp_path: Path) -> None:

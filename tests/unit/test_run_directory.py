@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,17 @@ from omegaconf import OmegaConf
 from tests import harness
 from trainer.config.composable import composable_schema
 from trainer.config.compose import to_config
+from trainer.config.groups.data import SourceConfig, TokenizerConfig
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.resume import ResumeConfig
 from trainer.config.groups.run import RunConfig
 from trainer.config.schema import Config
+from trainer.data.order import GlobalOrder
 from trainer.errors import ConfigError
+from trainer.rules.names import recipe
 from trainer.run.directory import RunDirectory, open_run, trim_metrics
 from trainer.run.trajectory import differences
+from trainer.run.world import World
 
 
 def config(root: Path, **changes: object) -> Config:
@@ -173,3 +178,64 @@ def test_a_key_that_no_version_had_is_refused_in_an_open_group() -> None:
     """backend is open to old keys when Hydra composes; a misspelling there is found all the same."""
     with pytest.raises(ConfigError, match=r"did you mean backend.name"):
         to_config(OmegaConf.merge(composable_schema(), {"backend": {"nmae": "native"}}))
+
+
+def with_sources(config: Config, *sources: SourceConfig, allow: Sequence[str] = ()) -> Config:
+    return replace(config, data=replace(config.data, sources=list(sources)), resume=ResumeConfig(allow=list(allow)))
+
+
+def test_sources_are_compared_by_name_and_where_they_lie_is_nobodys_business(tmp_path: Path) -> None:
+    a, b = SourceConfig(name="a", paths=["x"]), SourceConfig(name="b", paths=["y"], options={"count": 3})
+    base = config(tmp_path)
+    start(with_sources(base, a, b), []).close()
+    trained(tmp_path)
+    start(with_sources(base, replace(a, paths=["elsewhere", "x"]), b), []).close()
+    moved = replace(base.data, tokenizer=TokenizerConfig(path="elsewhere"), sources=[a, b])
+    start(replace(base, data=moved), []).close()
+    changed = (replace(a, weight=2.0), replace(b, options={"count": 4}))
+    with pytest.raises(ConfigError) as raised:
+        start(with_sources(base, *changed), [])
+    keys = ["data.sources.0.weight", "data.sources.1.options.count"]
+    assert [problem.key for problem in raised.value.problems] == keys
+    assert "was started with 3 (source b)" in raised.value.problems[1].rule
+    assert f"'resume.allow=[{','.join(keys)}]'" in raised.value.problems[0].remedy
+    assert differences(tmp_path / "a", with_sources(base, *changed))[0].before == 1.0, "a refusal writes nothing"
+    for allow in (keys, ["data.sources"], ["data"]):
+        allowed = with_sources(base, *changed, allow=allow)
+        assert not list(recipe(replace(allowed, task="pretrain"), World())), "what the remedy says can be said"
+        open_run(allowed).close()
+    lines = open_run(with_sources(base, *changed, allow=keys))
+    assert lines.begin(with_sources(base, *changed), [], step=1) == [
+        "data.sources.0.weight: 1.0 -> 2.0 (source a)",
+        "data.sources.1.options.count: 3 -> 4 (source b)",
+    ]
+    lines.close()
+
+
+def test_the_order_of_sources_is_the_datas_and_their_names_are_fixed(tmp_path: Path) -> None:
+    """The order decides which samples come next (so it is compared); the names are what the cursor counts by."""
+    there, back = (
+        [(names[draw.source], order.sample(draw)) for draw in order.take(order.start(), 40)[0]]
+        for names in (["a", "b"], ["b", "a"])
+        for order in [GlobalOrder(names, [1.0, 1.0], [100, 100], seed=1)]
+    )
+    assert there != back
+    a, b = SourceConfig(name="a", paths=["x"]), SourceConfig(name="b", paths=["y"])
+    base = config(tmp_path)
+    start(with_sources(base, a, b), []).close()
+    trained(tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        open_run(with_sources(base, b, a))
+    assert [(problem.key, problem.value) for problem in raised.value.problems] == [("data.sources", ["b", "a"])]
+    open_run(with_sources(base, b, a, allow=["data.sources"])).close()
+    for names in ([a], [a, b, replace(a, name="c")], [a, replace(b, name="c")]):
+        with pytest.raises(ConfigError, match="counted in samples of each source"):
+            open_run(with_sources(base, *names, allow=["data", "data.sources"]))
+
+
+def test_records_that_cannot_be_written_are_refused_before_anything_changes(tmp_path: Path) -> None:
+    start(config(tmp_path), []).close()
+    (tmp_path / "a" / "launches.jsonl").unlink()
+    (tmp_path / "a" / "launches.jsonl").mkdir()
+    with pytest.raises(ConfigError, match=r"launches\.jsonl is a file"):
+        open_run(config(tmp_path))
