@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import harness
@@ -22,6 +23,12 @@ from trainer.config.schema import Config
 from trainer.errors import Problem
 
 TWO = "data.sources=[{name: c, paths: [in/plain.jsonl]}, {name: e, paths: [more], weight: 3}]"
+
+
+@pytest.fixture(autouse=True)
+def no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest's own -m is not Hydra's."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
 
 
 def composed(*overrides: str) -> Config:
@@ -135,7 +142,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values)
 def test_a_value_spelt_out_is_read_back_by_hydra(value: Any) -> None:
     override = grammar.parsed(f"key={grammar.spelt(value)}")
