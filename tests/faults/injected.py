@@ -173,8 +173,8 @@ def _elsewhere() -> None:
     os.chdir("elsewhere")
 
 
-def _flip(kind: str, name: str, step: int = 3) -> Callable[[], None]:
-    """One bit of what this rank holds, after a step."""
+def _flip(kind: str, name: str, step: int = 4) -> Callable[[], None]:
+    """One bit of what this rank holds, after the step before a save: an update may round it away."""
 
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         calls = 0

@@ -119,7 +119,7 @@ def _unlike(listed: np.ndarray, ranks: np.ndarray) -> dict[int, dict[int, list[i
 
 def _grouped(found: Mapping[int, list[int]]) -> str:
     """Which ranks hold what, the fewest first."""
-    groups = sorted(found.values(), key=len)
+    groups = sorted(found.values(), key=lambda ranks: (len(ranks), ranks))
     return " against ".join(
         f"rank {', '.join(map(str, group[:8]))}{' ...' if len(group) > 8 else ''}" for group in groups
     )
