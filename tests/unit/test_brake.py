@@ -61,3 +61,15 @@ def test_one_process_ends_at_once() -> None:
     asked = True
     assert not brake(1)
     assert not brake(2)
+
+
+def test_without_a_store_a_step_is_trained_to_its_end() -> None:
+    """The launcher that hosts it may be gone: its workers are asked to stop, and cannot tell each other."""
+
+    class Gone(Peers):
+        def post(self, key: str, text: str) -> None:
+            raise dist.DistNetworkError("Connection reset by peer")
+
+    brake = Brake(Gone(dist.HashStore(), 0, 2), Mesh(0, tp=2), AXES, 1, lambda: True, int)
+    brake.begin("step 0")
+    assert all(brake(number) for number in range(5))

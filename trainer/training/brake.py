@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch.distributed as dist
+
 from trainer.backends.common.peers import Peers
 from trainer.parallel.mesh import Mesh
 
@@ -32,7 +34,7 @@ class Brake:
         """
         self._leader = min(mesh.group(*axes))
         self._peers, self._margin, self._asked, self._passed = peers, margin, asked, passed
-        self._told = False
+        self._told = self._lost = False
         self._end: int | None = None
         self._work = ""
 
@@ -42,12 +44,18 @@ class Brake:
 
     def __call__(self, number: int) -> bool:
         self._passed()
+        if self._end is None and not self._lost:
+            try:
+                self._tell()
+                self._end = self._read(number)
+            except dist.DistError:  # the launcher that had the store is gone; a step is then trained to its end
+                self._lost = True
+        return self._end is None or number < self._end
+
+    def _tell(self) -> None:
         if self._asked() and not self._told:
             self._peers.post("stop", str(self._peers.rank))
             self._told = True
-        if self._end is None:
-            self._end = self._read(number)
-        return self._end is None or number < self._end
 
     def _read(self, number: int) -> int | None:
         if self._peers.size == 1:
