@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests import harness
-from trainer.observe.records import SaveRecord, StepRecord
+from trainer.observe.records import EvaluationRecord, SaveRecord, StepRecord
 from trainer.observe.sinks import JsonLines, Lines, duration
 from trainer.observe.stopwatch import Stopwatch
+from trainer.observe.wandb_sink import WandbSink
 
 
 def step(number: int, loss: float = 2.0) -> StepRecord:
@@ -93,3 +94,29 @@ def test_the_clock_has_no_gaps() -> None:
 
 def test_durations_read_as_people_say_them() -> None:
     assert [duration(s) for s in (5, 59.4, 61, 3599, 7320)] == ["5s", "59s", "1m01s", "59m59s", "2h02m"]
+
+
+class Rows:
+    """Takes what a W&B run takes, with W&B's own rule: no row of a step before the last."""
+
+    starting_step = 0
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, object]]] = []
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        pass
+
+    def log(self, values: dict[str, object], step: int) -> None:
+        assert not self.rows or step >= self.rows[-1][0], "W&B would drop it"
+        self.rows.append((step, values))
+
+
+def test_a_save_that_ends_later_is_a_row_of_the_step_at_hand() -> None:
+    rows = Rows()
+    sink = WandbSink(rows)
+    sink.write(EvaluationRecord(6, 60, 1.0, 1.0, 1.0, 0.1, ""))
+    sink.write(SaveRecord(4, "checkpoints/step-00000004", 2.5))
+    assert rows.rows[-1][0] == 6
+    assert rows.rows[-1][1]["save/step"] == 4
+    assert rows.rows[-1][1]["save/seconds"] == 2.5

@@ -31,6 +31,7 @@ class WandbSink:
         self._first = int(run.starting_step)
         """The first step that W&B takes: 0, or where the part before this one ended (online)."""
         self._told = False
+        self._row = 0
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
 
@@ -44,8 +45,11 @@ class WandbSink:
         values = {key: value for key, value in to_json(record).items() if key != "kind"}
         prefix = "" if isinstance(record, StepRecord) else f"{record.kind}/"
         numbers = {key if key == "step" else f"{prefix}{key}": value for key, value in values.items()}
+        self._row = max(self._row, record.step)
+        if record.step < self._row:  # a save beside training ends later: W&B takes no row of an earlier step
+            numbers |= {"step": self._row, f"{prefix}step": record.step}
         try:
-            self._run.log(redact(numbers), step=record.step)
+            self._run.log(redact(numbers), step=self._row)
         except Exception as error:
             warn(error)
             self._run = _Nobody()
