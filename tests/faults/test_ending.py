@@ -152,6 +152,7 @@ def _drain(terminal: int) -> None:
 
 @pytest.mark.parametrize(("override", "code"), [("optim.lr=-1", 3), ("optim.lrr=1", 3)], ids=["a value", "no such key"])
 def test_a_report_that_nobody_reads_has_its_code_and_exit_json(cwd: Path, override: str, code: int) -> None:
+    (cwd / "runs" / "tiny").mkdir(parents=True)  # what Hydra refuses is told in the directory of a run that is there
     reader, writer = os.pipe()
     os.close(reader)
     with subprocess.Popen(

@@ -154,6 +154,7 @@ def test_a_stop_is_reported_where_a_library_raises_an_error_of_its_own(
     """Once, OmegaConf's ``finally`` met a node half copied: a traceback and exit 1 for a run that goes on."""
     (tmp_path / "hides.py").write_text((COMPOSES if composing else HIDES_IT).format(error=error))
     harness.write_corpus(tmp_path / "corpus")
+    (tmp_path / "runs" / "hidden").mkdir(parents=True)
     data = "data.sources=[{paths: [corpus]}]"
     overrides = [*harness.SMALL, data, "run.name=hidden", "optim.name=hides:wait"]
     command = [sys.executable, "hides.py", "recipe=tiny", "run.name=hidden"]

@@ -40,7 +40,9 @@ def test_without_a_pipeline_a_stop_ends_within_the_step() -> None:
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_the_recipes_pass(name: str) -> None:
     config = recipe(name)
-    assert [problem.key for problem in refusals(config, config.parallel.cores or 0)] == []
+    smallest = max(32, config.parallel.tp * config.parallel.pp)
+    for cores in (smallest, config.parallel.cores or 0):
+        assert [problem.key for problem in refusals(config, cores) if "grace" in problem.key] == []
     assert config.checkpoint.every_minutes <= 30
     assert config.checkpoint.every_steps == 0
 
@@ -54,13 +56,6 @@ def test_too_short_a_grace_is_refused_and_the_remedy_passes(name: str) -> None:
     assert "(estimated)" in problem.rule
     mended = float(problem.remedy.partition("=")[2].split()[0])
     assert not list(grace(replace(config, reliability=replace(config.reliability, grace_seconds=mended)), world))
-
-
-def test_a_pipelines_step_fits_into_what_ranks_wait() -> None:
-    config = recipe("deepseek67b", "backend.timeout_seconds=600")
-    (problem,) = grace(config, full_nodes(512))
-    assert problem.key == "backend.timeout_seconds"
-    assert "twice a step" in problem.rule
 
 
 def test_other_machines_are_not_reckoned() -> None:

@@ -60,7 +60,7 @@ def stop_line(config: Config, world: World) -> str:
 
 
 def grace(config: Config, world: World) -> Iterator[Problem]:
-    """On trn1, a stop and a save fit into the grace, and a step into what ranks wait for each other."""
+    """On trn1, a stop and a save fit into the grace."""
     numbers = (config.checkpoint.assumed_bytes_per_second, config.data.seq_len, config.train.microbatch)
     if backend_name(config, world) != "neuron" or min(*numbers, model_parallel_size(config)) <= 0:
         return
@@ -73,14 +73,6 @@ def grace(config: Config, world: World) -> Iterator[Problem]:
             f"at least what a stop takes: {stop_line(config, world)}",
             f"reliability.grace_seconds={_round(1.25 * needed)} and as much from the scheduler; or the file system's"
             " own speed in checkpoint.assumed_bytes_per_second",
-        )
-    if config.parallel.pp > 1 and config.backend.timeout_seconds < 2 * step:
-        rule = f"twice a step, which nothing interrupts with a pipeline: {step:,.0f} s (estimated)"
-        yield Problem(
-            "backend.timeout_seconds",
-            config.backend.timeout_seconds,
-            rule,
-            f"backend.timeout_seconds={_round(3 * step)}",
         )
 
 

@@ -25,19 +25,23 @@ CRASH = 1
 """Exit code of a Python process that ends in an exception of ours: a traceback, and no remedy."""
 
 
-def guess_directory(overrides: Sequence[str]) -> Path | None:
-    """The directory of an existing run as far as the command line tells, where the configuration does not compose.
+def named_directory(overrides: Sequence[str]) -> Path | None:
+    """The run's directory as far as the command line tells, whether it is there or not.
 
-    None where there is no such directory: a command line that was refused makes none. None for a rehearsal
-    (backend=fake), too: it is no launch of the run.
+    None for a rehearsal (backend=fake): it is no launch of the run.
     """
     if {"backend=fake", "backend.name=fake"} & set(overrides):
         return None
     given = dict(re.findall(r"^\+{0,2}(run\.root|run\.name|recipe)=(.*)$", "\n".join(overrides), re.MULTILINE))
     given = {key: value.strip("'\"") for key, value in given.items()}
     name = given.get("run.name") or given.get("recipe") or ""
-    directory = Path(expanded(given.get("run.root") or RunConfig.root), name)
-    return directory if is_directory_name(name) and directory.is_dir() else None
+    return Path(expanded(given.get("run.root") or RunConfig.root), name) if is_directory_name(name) else None
+
+
+def guess_directory(overrides: Sequence[str]) -> Path | None:
+    """The directory of an existing run, where the configuration does not compose: what was refused makes none."""
+    directory = named_directory(overrides)
+    return directory if directory is not None and directory.is_dir() else None
 
 
 def write_exit(

@@ -131,7 +131,9 @@ class Trainer:
     def _take(self, batch: StepBatch, targets: int, lr: float, brake: Brake) -> StepMetrics | None:
         begun = self.state.step - self.first_step
         brake.begin(f"step {self.state.step}")
-        with self.watchdog.phase("step", more=self.backend.compile_seconds if begun < COMPILED_STEPS else 0.0):
+        # A pipeline may say nothing within a step: what one takes is no sign of a rank that hangs.
+        more = self.backend.compile_seconds if begun < COMPILED_STEPS else 2 * self.pace
+        with self.watchdog.phase("step", more):
             if not begun:
                 return watched_step(self.backend, batch, targets, lr, self.config.model.family, brake)
             return train_step(self.backend, batch, targets, lr, brake)

@@ -15,7 +15,7 @@ from trainer.config.groups.reliability import ReliabilityConfig
 from trainer.config.schema import Config
 from trainer.files import is_directory_name
 from trainer.run.directory import run_path
-from trainer.run.exit_json import guess_directory
+from trainer.run.exit_json import named_directory
 
 TRAIN = CONF.parent / "scripts" / "train.py"
 
@@ -32,7 +32,7 @@ def read(script: str, arguments: list[str]) -> Asked:
     """What a command line asks for. A mistake in it is the run's to report: here it means the defaults."""
     overrides = split(arguments)[0]
     is_run = Path(script).resolve() == TRAIN.resolve()
-    asked = Asked(directory=guess_directory(overrides) if is_run else None)
+    asked = Asked(directory=named_directory(overrides) if is_run else None)
     try:
         config = _compose(overrides)
         asked = replace(asked, grace_seconds=config.reliability.grace_seconds)
