@@ -27,6 +27,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -143,7 +144,6 @@ class Bench:
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.memory: dict[str, list[float]] = defaultdict(list)
         self.steps = Steps()
-        self.beside: Saver | None = None
 
     def timed(self, what: str, action: Callable[[], object]) -> None:
         with Memory() as memory:
@@ -190,7 +190,7 @@ class Bench:
         self.memory["ours: begin()"][-1] = memory.above / self.bytes
         for with_steps in (False, True):
             with rested(self.scratch) as there:
-                saver.place = type(saver.place)(there, 0, 0, "", {})
+                saver.place = replace(saver.place, directory=there)
                 start = time.perf_counter()
                 saver.begin(self.store, TrainState(step=2))
                 if not with_steps:
@@ -198,8 +198,7 @@ class Bench:
                     saver.wait()
                     self.seconds["ours: begin() to commit"].append(time.perf_counter() - start)
                     continue
-                during = self.steps.while_(lambda: saver._flight is not None and not saver._flight.ended)
-                saver.wait()
+                during = self.steps.while_(lambda: saver.finished() is None)
             self.seconds["a step during a save"].append(during)
             self.seconds["a step alone"].append(self.steps.alone())
 

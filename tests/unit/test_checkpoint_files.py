@@ -16,6 +16,7 @@ from trainer.checkpoint.hashed_file import BLOCK, write_hashed
 from trainer.checkpoint.index import Stored, read_index, write_index
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.pieces import file_header, live_bytes, pieces
+from trainer.checkpoint.places import Places
 from trainer.checkpoint.report import Chunk, Reports, encode
 from trainer.checkpoint.strict_json import Unsound, parse
 from trainer.checkpoint.tensorfile import CODES, read_header
@@ -154,7 +155,32 @@ def test_chunks_that_are_no_grid_are_listed_and_read_again(tmp_path: Path) -> No
     read = read_index(tmp_path)["w"]
     assert (read.chunks()[0] == offsets).all()
     assert (read.chunks()[1] == sizes).all()
-    assert list(read.places("w"))[1] == (1, "w@0,2", (2, 1))
+    assert [read.chunk(number) for number in range(5)] == [
+        (o, tuple(n)) for o, n in zip(offsets.tolist(), sizes.tolist(), strict=True)
+    ]
+
+
+def test_places_find_what_each_file_holds() -> None:
+    """Of a grid, a list and a scalar; ranks that hold several chunks, and one that holds none."""
+    cells = np.array([[r, c] for r in (0, 3, 4) for c in (0, 2)])
+    extents = np.array([[n, m] for n in (3, 1, 2) for m in (2, 5)])
+    one = np.zeros((1, 0), dtype=np.int64)
+    places = Places(
+        {
+            "grid": Stored.of("float32", (6, 7), np.array([0, 2, 0, 2, 2, 0], dtype=np.int32), cells, extents),
+            "none": Stored.of("float32", (0, 7), np.zeros(0, dtype=np.int32), cells[:0], extents[:0]),
+            "scalar": Stored.of("int64", (), np.array([2], dtype=np.int32), one, one),
+        }
+    )
+    assert places.files() == {"rank-00000.safetensors", "rank-00002.safetensors"}
+    assert places.held(0) == {
+        "grid@0,0": ("float32", (3, 2)),
+        "grid@3,0": ("float32", (1, 2)),
+        "grid@4,2": ("float32", (2, 5)),
+    }
+    assert places.held(1) == {}
+    assert places.held(2)["scalar"] == ("int64", ())
+    assert set(places.held(2)) == {"grid@0,2", "grid@3,2", "grid@4,0", "scalar"}
 
 
 def test_reports_of_unlike_ranks_come_together() -> None:

@@ -85,10 +85,18 @@ class Stored:
         sizes = [np.diff(np.append(cut, extent)) for cut, extent in extents]
         return _cells(self.cuts, dims), _cells(sizes, dims)
 
-    def places(self, name: str) -> Iterator[tuple[int, str, tuple[int, ...]]]:
-        """(rank, key, sizes) of every chunk."""
-        for rank, offsets, sizes in zip(self.ranks.tolist(), *(part.tolist() for part in self.chunks()), strict=True):
-            yield rank, key_of(name, self.shape, offsets, sizes), tuple(sizes)
+    def chunk(self, number: int) -> tuple[list[int], tuple[int, ...]]:
+        """Offsets and sizes of one chunk."""
+        if self.offsets is not None and self.sizes is not None:
+            return self.offsets[number].tolist(), tuple(self.sizes[number].tolist())
+        assert self.cuts is not None
+        offsets, sizes = [0] * len(self.shape), list(self.shape)
+        for dim in reversed(range(len(self.shape))):
+            cut = self.cuts[dim]
+            number, cell = divmod(number, len(cut))
+            end = cut[cell + 1] if cell + 1 < len(cut) else self.shape[dim]
+            offsets[dim], sizes[dim] = int(cut[cell]), int(end - cut[cell])
+        return offsets, tuple(sizes)
 
     def to_json(self, name: str) -> dict[str, Any]:
         """Its entry of format 2."""

@@ -6,13 +6,13 @@ checkpoint unusable for every run is found here; what only does not fit the pres
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from trainer.checkpoint.index import INDEX, Stored, file_of, rank_of, read_index
+from trainer.checkpoint.index import INDEX, rank_of, read_index
 from trainer.checkpoint.manifest import LONGEST, Manifest, read_manifest
 from trainer.checkpoint.names import DATA, MANIFEST, STATE
+from trainer.checkpoint.places import Held, Places
 from trainer.checkpoint.state import TrainState, data_of, progress_of
 from trainer.checkpoint.strict_json import Unsound, mapping, read, regular
 from trainer.checkpoint.tensorfile import read_header
@@ -47,7 +47,7 @@ class _Contents:
 
     def __init__(self, checkpoint: Path, manifest: Manifest) -> None:
         self._checkpoint, self._manifest = checkpoint, manifest
-        self._places: dict[str, Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]] = {}
+        self._places: dict[str, Places] = {}
 
     def verify(self, name: str, hashes: bool) -> None:
         """Raises Unsound or OSError. Damage is named as damage: what a file says is read after its bytes are right."""
@@ -75,7 +75,7 @@ class _Contents:
     def _index(self, part: str) -> None:
         """It names the files that the manifest lists, and no others."""
         listed = {name.rpartition("/")[2] for name in self._manifest.files if name.startswith(f"{part}/")} - {INDEX}
-        named = set(self._chunks(part))
+        named = self._of(part).files()
         if missing := sorted(named - listed):
             raise Unsound(f"names {missing[0]}, which the manifest does not list")
         if extra := sorted(listed - named):
@@ -84,10 +84,9 @@ class _Contents:
     def _shard(self, part: str, file: str) -> None:
         """It holds the chunks that the index says, and no others, with their dtypes and shapes."""
         try:
-            wanted = self._chunks(part).get(file, {})
+            wanted = self._of(part).held(rank_of(file))
         except (Unsound, OSError) as error:
             raise Unsound(f"cannot be told from {part}/{INDEX}: {error}") from None
-        rank_of(file)
         found = {key: (entry.dtype, entry.shape) for key, entry in read_header(self._checkpoint / part / file).items()}
         for key in sorted(wanted.keys() | found.keys()):
             if key not in found:
@@ -97,10 +96,9 @@ class _Contents:
             if found[key] != wanted[key]:
                 raise Unsound(f"{key} is {_text(found[key])}, the index says {_text(wanted[key])}")
 
-    def _chunks(self, part: str) -> Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]:
-        """(dtype, shape) of every chunk of a part by key, by file."""
+    def _of(self, part: str) -> Places:
         if part not in self._places:
-            self._places[part] = chunks_by_file(read_index(self._checkpoint / part))
+            self._places[part] = Places(read_index(self._checkpoint / part))
         return self._places[part]
 
     def _state(self) -> None:
@@ -115,17 +113,5 @@ def read_state(checkpoint: Path) -> TrainState:
     return TrainState.from_json(*parts)
 
 
-def chunks_by_file(index: Mapping[str, Stored]) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
-    """(dtype, shape) of every chunk by key, by file."""
-    found: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
-    for name, tensor in index.items():
-        for rank, key, sizes in tensor.places(name):
-            held = found.setdefault(file_of(rank), {})
-            if key in held:
-                raise Unsound(f"two tensors have the key {key} in {file_of(rank)}")
-            held[key] = (tensor.dtype, sizes)
-    return found
-
-
-def _text(chunk: tuple[str, tuple[int, ...]]) -> str:
+def _text(chunk: Held) -> str:
     return f"{chunk[0]} [{', '.join(map(str, chunk[1]))}]"
