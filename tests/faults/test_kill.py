@@ -103,7 +103,7 @@ def test_a_disk_that_fails_on_rank_zero_stops_every_rank_at_once(tmp_path: Path)
     assert time.monotonic() - start < 200, "long before a collective's timeout of 600 s"
     assert "takes a checkpoint (" in done.output
     assert done.output.count("exitcode  : 3") + done.output.count("exitcode: 3") >= 1, done.output
-    assert "stopping with rank 0 (exit 3)" in done.output
+    assert "the configuration cannot run (exit 3): run.root; see rank 0" in done.output
     assert "recipes/pretrain.py" not in done.output, "no traceback of ours"
 
 

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from trainer.checkpoint.names import (
-    REMOVING,
-    SAVING,
-    checkpoints,
-    name_of,
-    step_of,
-)
+from trainer.checkpoint.names import REMOVING, SAVING, checkpoints, name_of, step_of
 from trainer.checkpoint.verify import fault
 from trainer.errors import CheckpointError, Problem
 from trainer.files import sync
@@ -79,15 +73,22 @@ def surplus(directory: Path, step: int, keep: int, keep_every: int) -> list[Path
 def remove(checkpoint: Path) -> None:
     """Rename first: what still has the name of a checkpoint is whole, wherever a removal is interrupted."""
     going = checkpoint.with_name(f"{REMOVING}{checkpoint.name}")
-    if going.exists():
-        shutil.rmtree(going)
+    _clear(going)
     checkpoint.rename(going)
     sync(checkpoint.parent)
-    shutil.rmtree(going)
+    _clear(going)
 
 
 def clear_leftovers(directory: Path) -> None:
     """Remove what interrupted saves and removals left."""
     for pattern in (SAVING, REMOVING):
         for leftover in directory.glob(f"{pattern}*"):
-            shutil.rmtree(leftover)
+            _clear(leftover)
+
+
+def _clear(path: Path) -> None:
+    """Of a link, which a user may have put in a checkpoint's place, only the link."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

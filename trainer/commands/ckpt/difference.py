@@ -13,9 +13,9 @@ from trainer.checkpoint.index import Stored, read_index
 from trainer.checkpoint.names import PARTS
 from trainer.checkpoint.slices import fill
 from trainer.checkpoint.strict_json import Unsound
-from trainer.commands.ckpt.places import checkpoint_of
+from trainer.commands.ckpt.places import CommandError, checkpoint_of
 from trainer.commands.ckpt.table import table, times
-from trainer.errors import ConfigError, Problem
+from trainer.errors import Problem
 from trainer.parallel.boxes import Box, Placed
 
 BLOCK = 1 << 24
@@ -38,7 +38,7 @@ class Apart:
 
 
 def diff(one: str, other: str) -> Iterator[str]:
-    """A row for each tensor that differs, the farthest first; then how many are equal. Raises ConfigError."""
+    """A row for each tensor that differs, the farthest first; then how many are equal. Raises CommandError."""
     paths = [checkpoint_of(one), checkpoint_of(other)]
     yield f"A {paths[0]}"
     yield f"B {paths[1]}"
@@ -72,9 +72,9 @@ def _read(path: Path, part: str) -> Mapping[str, Stored]:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
+def _unreadable(path: Path, error: Exception) -> CommandError:
     remedy = "scripts/ckpt.py verify says what is wrong with each checkpoint of the run"
-    return ConfigError(Problem("CHECKPOINT", str(path), f"can be read ({error})", remedy))
+    return CommandError(Problem("CHECKPOINT", str(path), f"can be read ({error})", remedy))
 
 
 def _unlike(a: Stored | None, b: Stored | None) -> str:

@@ -11,20 +11,20 @@ from trainer.checkpoint.names import PARTS
 from trainer.checkpoint.strict_json import Unsound
 from trainer.checkpoint.verify import read_state
 from trainer.commands.ckpt.listing import layout
-from trainer.commands.ckpt.places import checkpoint_of
+from trainer.commands.ckpt.places import CommandError, checkpoint_of
 from trainer.commands.ckpt.table import table, times
-from trainer.errors import ConfigError, Problem
+from trainer.errors import Problem
 
 
 def inspect(given: str, pattern: str) -> Iterator[str]:
-    """Lines about a checkpoint. pattern: of the tensors' names. Raises ConfigError where it cannot be read."""
+    """Lines about a checkpoint. pattern: of the tensors' names. Raises CommandError where it cannot be read."""
     path = checkpoint_of(given)
     try:
         manifest, state = read_manifest(path), read_state(path)
         parts = {part: read_index(path / part) for part in PARTS}
     except (OSError, Unsound) as error:
         remedy = "scripts/ckpt.py verify says what is wrong with each checkpoint of the run"
-        raise ConfigError(Problem("CHECKPOINT", str(path), f"can be read ({error})", remedy)) from None
+        raise CommandError(Problem("CHECKPOINT", str(path), f"can be read ({error})", remedy)) from None
     yield f"{path}: saved by {layout(manifest.topology)}"
     yield f"  step {state.step:,}, tokens {state.tokens:,}, updates {state.updates:,}; cursor {state.cursor}"
     rows = [("part", "tensor", "shape", "dtype", "chunks", "files")]
@@ -35,7 +35,7 @@ def inspect(given: str, pattern: str) -> Iterator[str]:
                 rows.append((part, name, times(tensor.shape), tensor.dtype, chunks, _files(tensor)))
     if len(rows) == 1:
         rule = f"the name of one of the {sum(map(len, parts.values()))} tensors, or a pattern as '*.norm.weight'"
-        raise ConfigError(Problem("PATTERN", pattern, rule, "leave it out to see them all"))
+        raise CommandError(Problem("PATTERN", pattern, rule, "leave it out to see them all"))
     yield from table(rows, right=(4,))
 
 

@@ -20,7 +20,7 @@ AXES = ("tp", "cp", "dp", "pp")
 
 
 def ls(run: str) -> Iterator[str]:
-    """A table of a run's checkpoints, oldest first, and what else lies there. Raises ConfigError where there are none.
+    """A table of a run's checkpoints, oldest first, and what else lies there. Raises CommandError where there are none.
 
     Files are looked at, not read through: ``verify`` reads every byte.
     """

@@ -11,8 +11,8 @@ from trainer.checkpoint.directory import remove
 from trainer.checkpoint.names import checkpoints, step_of
 from trainer.checkpoint.sizes import in_bytes, size_of
 from trainer.checkpoint.verify import fault
-from trainer.commands.ckpt.places import INSIDE, directory_of
-from trainer.errors import ConfigError, Problem
+from trainer.commands.ckpt.places import INSIDE, CommandError, directory_of
+from trainer.errors import Problem
 from trainer.run.directory import LOCK
 
 
@@ -20,11 +20,11 @@ def prune(run: str, keep: int, keep_every: int, yes: bool) -> Iterator[str]:
     """Say what goes, and remove it if ``yes``.
 
     keep: how many of the newest that look sound stay. keep_every: steps that it divides stay too; 0: none. What does
-    not look sound is left to its owner. Raises ConfigError for a live run, whose own retention is at work.
+    not look sound is left to its owner. Raises CommandError for a live run, whose own retention is at work.
     """
     if keep < 1 or keep_every < 0:
         key, value = ("--keep", keep) if keep < 1 else ("--keep-every", keep_every)
-        raise ConfigError(Problem(key, value, "1 or more" if keep < 1 else "0 or more", f"give {key} N"))
+        raise CommandError(Problem(key, value, "1 or more" if keep < 1 else "0 or more", f"give {key} N"))
     directory = directory_of(run)
     with _alone(directory):
         found = checkpoints(directory)
@@ -48,7 +48,7 @@ def _remove(path: Path) -> None:
         remove(path)
     except OSError as error:
         rule = f"can be removed ({error.strerror})"
-        raise ConfigError(Problem("RUN", str(path), rule, "restore access, and give the command again")) from None
+        raise CommandError(Problem("RUN", str(path), rule, "restore access, and give the command again")) from None
 
 
 @contextmanager
@@ -63,5 +63,5 @@ def _alone(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             rule = "no process trains it; a live run removes its own by checkpoint.keep"
-            raise ConfigError(Problem("RUN", str(directory.parent), rule, "wait for it, or stop it")) from None
+            raise CommandError(Problem("RUN", str(directory.parent), rule, "wait for it, or stop it")) from None
         yield
