@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer.checkpoint.background import HostBuffer
 from trainer.checkpoint.directory import newest_sound, remove, surplus
 from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.names import checkpoints, name_of
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
+from trainer.checkpoint.write import Parts
 from trainer.errors import ConfigError
 from trainer.parallel.boxes import Placed, Store, whole_box
 
@@ -79,6 +81,25 @@ def test_one_is_in_flight_and_each_is_reported(tmp_path: Path, held: threading.E
     reports = [saver.wait(), saver.wait(), saver.wait()]
     assert [report and report.step for report in reports] == [1, 2, None]
     assert [value_in(tmp_path / name_of(step)) for step in (1, 2)] == [1.0, 2.0]
+
+
+def test_the_copy_too_may_be_made_beside_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """begin() returns while nothing is copied yet; copied() holds up the update until all is."""
+    gate, real = threading.Event(), HostBuffer.take
+
+    def take(self: HostBuffer, parts: Parts) -> Parts:
+        assert gate.wait(30)
+        return real(self, parts)
+
+    monkeypatch.setattr(HostBuffer, "take", take)
+    saver, live = Saver(tmp_path, 0, "", {}), store(1.0)
+    saver.copied()
+    saver.begin(live, TrainState(step=1), wait_for_copy=False)
+    threading.Timer(0.2, gate.set).start()
+    saver.copied()
+    live.model["w"].tensor.fill_(5.0)
+    assert saver.wait() is not None
+    assert value_in(tmp_path / "step-00000001") == 1.0
 
 
 def test_the_memory_of_the_copy_is_used_again(tmp_path: Path) -> None:

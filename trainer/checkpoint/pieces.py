@@ -60,8 +60,9 @@ def live_bytes(piece: Piece) -> Iterator[memoryview]:
     if piece.values.is_contiguous() and piece.values.device.type == "cpu":
         yield as_bytes(piece.values)
         return
-    rows = max(1, BLOCK * piece.box.sizes[0] // piece.bytes)
-    for part in piece.values.split(rows):
+    values = piece.values if piece.box.sizes else piece.values.reshape(1)
+    rows = max(1, BLOCK * len(values) // piece.bytes)
+    for part in values.split(rows):
         yield as_bytes(part.cpu().contiguous())
 
 

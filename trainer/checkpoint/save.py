@@ -5,6 +5,7 @@ A kill at any moment leaves the older checkpoints untouched and at most one ``.s
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ class Saver:
         self._buffer = HostBuffer()
         self._flight: Flight | None = None
         self._ended: deque[Finished] = deque()
+        self._copied = threading.Event()
+        self._copied.set()
 
     def save(self, store: Store, state: TrainState) -> Path:
         """Commit a checkpoint of the step. Raises ConfigError on a disk error; older checkpoints stay. Collective."""
@@ -60,15 +63,24 @@ class Saver:
         """Allocate the memory of begin() now: the first copy is then as fast as the others. Local."""
         self._buffer.reserve(buffer_bytes(parts_of(store)))
 
-    def begin(self, store: Store, state: TrainState) -> None:
-        """Copy what this rank writes, and write it beside training. Collective; waits for a save in flight first."""
+    def begin(self, store: Store, state: TrainState, wait_for_copy: bool = True) -> None:
+        """Copy what this rank writes, and write it beside training. Collective; waits for a save in flight first.
+
+        wait_for_copy: without, the copy too is made beside what comes next, and the caller calls ``copied`` before the
+        store's tensors change: weights and moments are only read until the next update.
+        """
         self._land()
-        since, kept = time.perf_counter(), deepcopy(state)
-        copied = self._copy(store)
-        exchange = Exchange(self._background)
+        since, exchange = time.perf_counter(), Exchange(self._background)
         assert exchange.size == 1 or self._background is not None, "a save beside training wants its own group"
-        work = partial(self._write_beside, exchange, copied, kept)
+        self._copied.clear()
+        work = partial(self._beside, exchange, store, deepcopy(state))
         self._flight = Flight(state.step, self.place.final(state.step), work, since)
+        if wait_for_copy:
+            self.copied()
+
+    def copied(self) -> None:
+        """Wait until the tensors that begin() was given may change. Local; at once when no copy is being made."""
+        self._copied.wait()
 
     def _copy(self, store: Store) -> Callable[[], Parts]:
         """The copy; or, where it fails, its failure, to be raised where the other ranks hear of it."""
@@ -106,10 +118,14 @@ class Saver:
             remedy = "make room or restore access, then give the same command again"
             raise ConfigError(Problem("run.root", str(self.place.directory), rule, remedy)) from error
 
-    def _write_beside(self, exchange: Exchange, find: Callable[[], Parts], state: TrainState) -> int:
+    def _beside(self, exchange: Exchange, store: Store, state: TrainState) -> int:
         """In the background thread: a rank that does not answer is an error to report, as a full disk is."""
         try:
-            return self._write(exchange, find, state)
+            copied = self._copy(store)
+        finally:
+            self._copied.set()
+        try:
+            return self._write(exchange, copied, state)
         except LostRank as error:
             rule = f"all ranks end it within the process group's timeout ({error}); the older ones are untouched"
             remedy = "look at the ranks that ended or hang; the same command goes on from the newest checkpoint"
