@@ -136,7 +136,7 @@ class Trainer:
         with self.watchdog.phase("step", more):
             if not begun:
                 return watched_step(self.backend, batch, targets, lr, self.config.model.family, brake)
-            return train_step(self.backend, batch, targets, lr, brake)
+            return train_step(self.backend, batch, targets, lr, brake, self.saves.copied)
 
     def brake(self, stop: StopRequest, *axes: str) -> Brake:
         """Ends work between microbatches. axes: that meet within one besides those that always do."""

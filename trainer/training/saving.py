@@ -84,10 +84,14 @@ class Saves:
             compare_replicas(self._backend, state.step)
             self.newest = state.step
             if self._beside and not wait:
-                self._saver.begin(store, state)
+                self._saver.begin(store, state, wait_for_copy=False)
                 return None
             path = self._saver.save(store, state)
         return SaveRecord(state.step, str(path), time.perf_counter() - start)
+
+    def copied(self) -> None:
+        """Wait until what is being saved may change. Local; at once where nothing is being copied."""
+        self._saver.copied()
 
     def ended(self, wait: bool = False) -> Iterator[SaveRecord | RunError]:
         """Saves beside training that have ended since the last call: their records, or what kept them from it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,16 +63,23 @@ def apart(backend: Backend, step: int) -> Problem:
 
 
 def train_step(
-    backend: Backend, batch: StepBatch, target_tokens: int, lr: float, go_on: GoOn = always
+    backend: Backend,
+    batch: StepBatch,
+    target_tokens: int,
+    lr: float,
+    go_on: GoOn = always,
+    before_update: Callable[[], object] = lambda: None,
 ) -> StepMetrics | None:
     """Forward, backward and update on one global batch. None where a rank has ended it: the weights are as before.
 
     The loss is the sum over target tokens divided by the *global* number of them in the step, so that padding,
-    document borders and the number of ranks never weigh on it.
+    document borders and the number of ranks never weigh on it. before_update: called once nothing reads the weights any
+    more as they are.
     """
     complete = backend.forward_backward(batch.microbatches, 1.0 / max(1, target_tokens), go_on)
     if any(backend.host.sum([int(not complete)])):
         return None
+    before_update()
     return backend.clip_and_apply(lr)
 
 
