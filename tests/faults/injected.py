@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,17 @@ def _skip_a_step() -> None:
     TrainLoader.__iter__ = skipping  # type: ignore[method-assign]
 
 
+def _slow_text() -> None:
+    """This rank's cache is cold, and takes longer to fill than ranks wait for each other in training."""
+    _at(TOGETHER, "prepare_corpus", 1, lambda: time.sleep(12))()
+
+
+def _another_clock() -> None:
+    """An hour ahead, and every look at it another hour."""
+    hours = count(1)
+    Saves.__init__.__defaults__ = (lambda: time.monotonic() + 3600 * next(hours),)  # type: ignore[misc]
+
+
 def _never() -> None:
     time.sleep(3600)
 
@@ -257,5 +269,7 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     "signal in data": _signal_in(TOGETHER, "prepare_corpus", 1, 0.05),
     "signal in evaluation": _signal_in(NativeBackend, "evaluate", 1, 0.3),
     "signal in a save": _signal_in(Saves, "save", 1, 0.0),
+    "slow text": _slow_text,
+    "another clock": _another_clock,
     "killed": _killed_in(NativeBackend, "clip_and_apply", 3),
 }

@@ -11,7 +11,7 @@ from trainer.commands import entry
 from trainer.config.compose import to_config
 from trainer.config.diagnose import CONF
 from trainer.config.schema import Config
-from trainer.rules.grace import grace, save_seconds, step_seconds, stop_line, stop_share
+from trainer.rules.grace import grace, save_seconds, step_seconds, stop_line, stop_share, too_short
 from trainer.rules.trn1 import full_nodes, refusals
 
 FULL_SIZE = ("deepseek7b", "deepseek67b", "llama65b", "llama3_8b", "llama3_70b")
@@ -60,3 +60,12 @@ def test_too_short_a_grace_is_refused_and_the_remedy_passes(name: str) -> None:
 
 def test_other_machines_are_not_reckoned() -> None:
     assert not list(grace(recipe("deepseek67b", "backend=native", "reliability.grace_seconds=1"), full_nodes(512)))
+
+
+def test_what_a_run_has_measured_is_said_where_the_grace_is_shorter() -> None:
+    """A step of 400 s of which a ninth is still trained, and a save of 280 s: 324.4 s, and a quarter more is 7 min."""
+    assert too_short(300, 400, 1 / 9, 250) is None
+    line = too_short(300, 400, 1 / 9, 280)
+    assert line is not None
+    assert "324 s, measured" in line
+    assert line.endswith("reliability.grace_seconds=420")

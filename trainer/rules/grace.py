@@ -46,6 +46,21 @@ def stop_share(config: Config, world: World) -> float:
     return min(1.0, AHEAD / max(1, accumulation))
 
 
+def too_short(grace_seconds: float, step: float, share: float, save: float) -> str | None:
+    """A line for people where a stop takes longer than the grace, by seconds that a run has measured; None where not.
+
+    share: of a step that is still trained.
+    """
+    needed = share * step + save
+    if needed <= grace_seconds:
+        return None
+    part = "a step" if share == 1 else f"{share:.0%} of a step"
+    return (
+        f"reliability.grace_seconds={grace_seconds:g} is shorter than a stop: {needed:,.0f} s, measured"
+        f" ({part} of {step:,.1f} s, a save of {save:,.1f} s); reliability.grace_seconds={_round(1.25 * needed)}"
+    )
+
+
 def stop_line(config: Config, world: World) -> str:
     """For people: what a stop takes, with its terms."""
     step, save, share = step_seconds(config, world.size), save_seconds(config), stop_share(config, world)

@@ -14,7 +14,7 @@ from trainer.checkpoint.state import TrainState
 from trainer.config.arithmetic import flops_per_token
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, ExitCode, NonFiniteError, Problem, ReplicasError, RunError
-from trainer.observe.records import EvaluationRecord, Record, StepRecord
+from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord
 from trainer.observe.sinks import Sink, write_all
 from trainer.observe.stopwatch import StepSeconds, Stopwatch
 from trainer.optim.schedule import learning_rate
@@ -24,7 +24,7 @@ from trainer.training.brake import Brake
 from trainer.training.collective import on_every_rank
 from trainer.training.evaluation import Evaluator
 from trainer.training.nonfinite import count_nonfinite
-from trainer.training.saving import Saves
+from trainer.training.saving import Saves, short_grace
 from trainer.training.step import Agreement, Wish, agree, train_step, watched_step
 from trainer.training.watchdog import Watchdog
 
@@ -67,6 +67,7 @@ class Trainer:
     """Steps that were done before this process began."""
     failure: RunError | None = None
     """Why a record or a checkpoint could not be written; all ranks stop for it before the next step, saved."""
+    told_grace: bool = False
     stopped: bool = False
     """All ranks have agreed to end here."""
 
@@ -223,14 +224,10 @@ class Trainer:
 
     def evaluate_when_due(self, stop: StopRequest) -> None:
         """Every so many steps, and after the last."""
-        every = self.config.evaluation.every_steps
+        every, step = self.config.evaluation.every_steps, self.state.step
         if self.evaluator is None or not every:
             return
-        if (
-            self.state.step % every == 0
-            or self.complete
-            or (self.backend.extracting and self.state.step == self.last_step)
-        ):
+        if step % every == 0 or self.complete or (self.backend.extracting and step == self.last_step):
             self.settle()
             self.evaluate(stop)
 
@@ -264,7 +261,7 @@ class Trainer:
             return
         self.collect_saves(wait)
         if (record := self.saves.save(self.state, wait)) is not None:
-            self.write(record)
+            self.write_save(record)
 
     def collect_saves(self, wait: bool = False) -> None:
         """Record the saves beside training that have ended; one that failed stops all ranks before the next step."""
@@ -272,7 +269,15 @@ class Trainer:
             if isinstance(ended, RunError):
                 self.failure = ended
             else:
-                self.write(ended)
+                self.write_save(ended)
+
+    def write_save(self, record: SaveRecord) -> None:
+        """Record a save; the first one shows whether the grace is as long as a stop takes here."""
+        self.write(record)
+        if self.sinks and self.pace and not self.told_grace:
+            self.told_grace = True
+            if line := short_grace(self.config, self.derived.accumulation, self.backend, self.pace, record.seconds):
+                print(f"  {line}", flush=True)
 
     def write(self, record: Record) -> None:
         """To every sink; ranks other than 0 have none.

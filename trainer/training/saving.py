@@ -10,8 +10,10 @@ from trainer.checkpoint.room import available_memory, needs, refuse_too_little_r
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.config.groups.checkpoint import CheckpointConfig
+from trainer.config.schema import Config
 from trainer.errors import RunError
 from trainer.observe.records import SaveRecord
+from trainer.rules.grace import too_short
 from trainer.training.collective import on_rank_zero
 from trainer.training.replicas import compare_replicas
 from trainer.training.watchdog import Watchdog
@@ -111,3 +113,9 @@ class Saves:
         """Compare the copies between saves, too. Collective."""
         with self._watchdog.phase("save"):
             compare_replicas(self._backend, step)
+
+
+def short_grace(config: Config, accumulation: int, backend: Backend, step: float, save: float) -> str | None:
+    """A line where the grace is shorter than a stop takes here, by measured seconds of a step and a save."""
+    share = 1.0 if config.parallel.pp > 1 else min(1.0, backend.ahead_by / accumulation)
+    return too_short(config.reliability.grace_seconds, step, share, save)
