@@ -90,7 +90,7 @@ def train(
         if (line := saves.prepare(world.local_size or 1)) and not world.rank:
             print(f"  {line}", flush=True)
         # Whatever can refuse has done so: from here on files change.
-        on_rank_zero(backend.host, lambda: begin(directory, config, overrides, state))
+        on_rank_zero(backend.host, lambda: begin(directory, config, overrides, state, derived.steps))
     batches = backend.ahead(loader)
     sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
     trainer = Trainer(
@@ -113,9 +113,11 @@ def train(
     if backend.extracting:
         if world.rank == 0:
             print("graphs collected, of training, evaluation and samples; nothing was computed or kept", flush=True)
-    elif trainer.complete and not trainer.stopped and world.rank == 0:
-        directory.finish({**trainer.result(), **compressor_references(corpus)})
-        print("\n".join(directory.describe()), flush=True)
+    elif trainer.complete and not trainer.stopped:
+        result = {**trainer.result(), **compressor_references(corpus)}
+        on_rank_zero(backend.host, lambda: directory.finish(result))
+        if world.rank == 0:
+            print("\n".join(directory.describe()), flush=True)
     elif world.rank == 0:
         print(
             f"stopped at step {trainer.state.step:,} of {derived.steps:,}, saved; the same command goes on",

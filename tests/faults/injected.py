@@ -6,6 +6,7 @@ would serve is rank 0's parent's.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ from trainer.config.diagnose import CONF
 from trainer.data import loader
 from trainer.data.loader import TrainLoader
 from trainer.models.decoder import CausalLM
+from trainer.run import directory as run_directory
 from trainer.training import evaluation, trust
 from trainer.training.saving import Saves
 
@@ -75,6 +77,11 @@ def _child(inject: Callable[[], object], overrides: list[str], log: Path) -> int
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    return enter(inject, overrides)
+
+
+def enter(inject: Callable[[], object], overrides: list[str]) -> int:
+    """The trainer's own way in, in this process and with a fault; its exit code."""
     sys.argv = [str(harness.ROOT / "scripts" / "train.py"), *overrides]
     try:
         inject()
@@ -223,6 +230,46 @@ def _another_clock() -> None:
     Saves.__init__.__defaults__ = (lambda: time.monotonic() + 3600 * next(hours),)  # type: ignore[misc]
 
 
+def _no_room(original: Callable[..., Any]) -> Callable[..., Any]:
+    """For the result of the run."""
+
+    def full(path: Path, value: object) -> None:
+        if path.name == run_directory.RESULT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(path, value)
+
+    return full
+
+
+def poisoned(step: int) -> Callable[[], None]:
+    """A batch whose loss is NaN."""
+
+    def inject() -> None:
+        original = CausalLM.forward
+
+        def poison() -> None:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                CausalLM.forward = original  # type: ignore[method-assign]
+                loss, targets = original(*args, **kwargs)
+                return loss * float("nan"), targets
+
+            CausalLM.forward = forward  # type: ignore[method-assign]
+
+        _at(NativeBackend, "forward_backward", step, poison)()
+
+    return inject
+
+
+def slow(seconds: float) -> Callable[[], None]:
+    """Every forward pass takes so much longer."""
+    return _patch(CausalLM, "forward", partial(_delayed, seconds=seconds))
+
+
+def stuck(step: int) -> Callable[[], None]:
+    """Sleeps for ever in a step: alive, and its threads too."""
+    return _stuck_in(NativeBackend, "forward_backward", step)
+
+
 def _never() -> None:
     time.sleep(3600)
 
@@ -271,5 +318,7 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     "signal in a save": _signal_in(Saves, "save", 1, 0.0),
     "slow text": _slow_text,
     "another clock": _another_clock,
+    # What the disk does not take.
+    "no room for the result": _patch(run_directory, "write_json", _no_room),
     "killed": _killed_in(NativeBackend, "clip_and_apply", 3),
 }

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.ranks import Task
+from tests.ranks import run as in_ranks
 from trainer.checkpoint.directory import checkpoints, fault
 
 pytestmark = pytest.mark.slow
@@ -122,3 +124,19 @@ def test_records_that_rank_zero_cannot_write_stop_every_rank_saved(tmp_path: Pat
     assert [fault(path) for path in checkpoints(run / "checkpoints")] == [None]
     record = json.loads((run / "exit.json").read_text())
     assert (record["code"], record["newest_checkpoint_step"]) == (3, 2)
+
+
+def test_a_result_that_rank_zero_cannot_write_ends_every_rank(tmp_path: Path) -> None:
+    """What was trained is saved; with room again, the same command evaluates once more and ends as it would have."""
+    harness.write_corpus(tmp_path / "corpus")
+    overrides = [*harness.SMALL, "precision=fp32", "data.sources=[{paths: [corpus]}]", "run.name=run"]
+    overrides += ["train.steps=4", "schedule.warmup_steps=2", "evaluation.every_steps=2"]
+    for kind, code in (("no room for the result", 3), ("none", 0)):
+        arguments = {"kind": kind, "overrides": overrides, "seconds": 100, "rank": 0}
+        ranks = in_ranks(Task("tests.faults.injected:launch", 2, arguments, seconds=120), tmp_path)
+        output = ranks[0]["output"] + ranks[1]["output"]
+        assert [rank["code"] for rank in ranks] == [code] * 2, output
+        assert "Traceback" not in output
+        assert ("takes the run's records (No space left on device" in output) == bool(code)
+        assert [path.name for path in (tmp_path / "runs/run/checkpoints").glob("step-*")] == ["step-00000004"]
+        assert [line["step"] for line in harness.records(tmp_path / "runs/run", "evaluation")] == [2, 4]

@@ -147,6 +147,24 @@ def test_metrics_after_the_checkpoint_are_trimmed(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:4]
 
 
+def test_an_evaluation_that_is_done_again_is_trimmed(tmp_path: Path) -> None:
+    """The launch before saved the last step, and could not write the result: the next one evaluates again."""
+    lines = [json.dumps({"kind": kind, "step": step}) for step in (2, 4) for kind in ("step", "evaluation")]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    trim_metrics(tmp_path, 4)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines, "a longer training goes on from step 4"
+    trim_metrics(tmp_path, 4, evaluates_first=True)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:3]
+
+
+def test_a_result_that_cannot_be_written_is_a_problem_and_no_crash(tmp_path: Path) -> None:
+    run = start(config(tmp_path), [])
+    (tmp_path / "a" / "result.json").mkdir()
+    with pytest.raises(ConfigError, match="takes the run's records"):
+        run.finish({"step": 5})
+    run.close()
+
+
 def test_a_config_saved_under_old_keys_still_resumes(tmp_path: Path) -> None:
     """Each run before the rename has backend.world and backend.rank in its config.yaml, mostly null."""
     run = start(config(tmp_path), [])

@@ -69,16 +69,17 @@ class RunDirectory:
         """Where this run's checkpoints are."""
         return self.path / "checkpoints"
 
-    def begin(self, config: Config, overrides: list[str], step: int) -> list[str]:
+    def begin(self, config: Config, overrides: list[str], step: int, evaluates_first: bool = False) -> list[str]:
         """Record what the run goes on with from ``step``; its first change on the disk. For rank 0 alone.
 
+        evaluates_first: the evaluation of that step is done again.
         Everything that can refuse comes before: a refused launch leaves the run as it was. Returns a line for each
         value of the trajectory that resume.allow let change. Raises ConfigError when the records cannot be written.
         """
         changes = [str(change) for change in differences(self.path, config)] if step else []
         launch = environment()
         try:
-            trim_metrics(self.path, step)
+            trim_metrics(self.path, step, evaluates_first)
             write_atomically(self.path / CONFIG, config_yaml(config, self.path))
             write_json(self.path / "overrides.json", redact(overrides))
             write_json(self.path / "environment.json", launch)
@@ -86,14 +87,15 @@ class RunDirectory:
                 launches.write(json.dumps({"overrides": redact(overrides), **launch}) + "\n")
             (self.path / RESULT).unlink(missing_ok=True)  # of a shorter trajectory that resume.allow lengthens
         except OSError as error:
-            rule = f"takes the run's records ({error.strerror}: {error.filename}); the checkpoints are untouched"
-            remedy = "make room or restore access, then give the same command again"
-            raise ConfigError(Problem("run.root", str(self.path), rule, remedy)) from error
+            raise self._takes_no_records(f"{error.strerror}: {error.filename}") from error
         return changes
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Record that training is complete."""
-        write_json(self.path / RESULT, result)
+        """Record that training is complete. Raises ConfigError when that cannot be written."""
+        try:
+            write_json(self.path / RESULT, result)
+        except OSError as error:
+            raise self._takes_no_records(f"{error.strerror}") from error
         self.result = result
 
     def describe(self) -> list[str]:
@@ -102,6 +104,12 @@ class RunDirectory:
             f"  {key:<32} {value:,.4f}" if isinstance(value, float) else f"  {key:<32} {value}"
             for key, value in (self.result or {}).items()
         ]
+
+    def _takes_no_records(self, reason: str) -> ConfigError:
+        rule = f"takes the run's records ({reason}); the checkpoints are untouched"
+        return ConfigError(
+            Problem("run.root", str(self.path), rule, "make room or restore access, then give the same command again")
+        )
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -229,15 +237,17 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def trim_metrics(path: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl that a resume from ``step`` will write again."""
+def trim_metrics(path: Path, step: int, evaluates_first: bool = False) -> None:
+    """Drop the lines of metrics.jsonl that a resume from ``step`` will write again. evaluates_first: see begin."""
     file = path / METRICS
     if not file.is_file():
         return
     kept = []
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            again = evaluates_first and record["step"] == step and record["kind"] == "evaluation"
+            if record["step"] <= step and not again:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue  # the line that a kill cut short

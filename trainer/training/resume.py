@@ -71,12 +71,13 @@ def resume_or_initialise(
     return state
 
 
-def begin(directory: RunDirectory, config: Config, overrides: list[str], state: TrainState) -> None:
+def begin(directory: RunDirectory, config: Config, overrides: list[str], state: TrainState, steps: int) -> None:
     """Make the run's directory ready for training from ``state``. For rank 0 alone, once nothing more can refuse.
 
-    Drops the records that will be written again, and sets aside newer checkpoints that did not verify.
+    Drops the records that will be written again, and sets aside newer checkpoints that did not verify. steps: length of
+    training.
     """
-    for change in directory.begin(config, overrides, state.step):
+    for change in directory.begin(config, overrides, state.step, evaluates_first=state.step >= steps):
         print(f"  going on with {change}", flush=True)
     if not state.step:
         forget_wandb(directory.path)
