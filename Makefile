@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 include environment.mk
 
-.PHONY: help setup train test test-slow test-long test-layouts test-recipes test-nxd trn1-smoke check clean
+.PHONY: help setup train test test-slow test-long campaign test-layouts test-recipes test-nxd trn1-smoke check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -25,6 +25,10 @@ test-slow: $(READY)
 # make test-long   what CI leaves out of the slow tests: BF16 kills, more layouts' checkpoints, docs' commands, a dry run
 test-long: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+# make campaign   kills, stops, full disks, damaged checkpoints, lost ranks: a table of what each came to; a quarter of an hour
+campaign: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.campaign
 
 # make test-layouts   the whole matrix of layouts against one process, and a table of the differences
 test-layouts: $(READY)
