@@ -26,7 +26,7 @@ test-slow: $(READY)
 test-long: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
-# make campaign   kills, stops, full disks, damaged checkpoints, lost ranks: a table of what each came to; a quarter of an hour
+# make campaign   kills, stops, full disks, damaged checkpoints, lost ranks at random instants, and a table of it
 campaign: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.campaign
 

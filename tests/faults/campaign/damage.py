@@ -51,9 +51,9 @@ def _damaged(plan: Plan, count: int, fault: str, damage: Damage) -> Row:
             steps = proof.stored(subject.path)[: 2 if number % 3 == 2 else 1]
             for step in steps:
                 files = _files(proof.checkpoint(subject.path, step))
-                file = files[(number + row.count) % len(files)]
+                file = files[row.count % len(files)]
                 damage(file, draw)
-            _go_on(subject, f"{file.parent.name if 'rank' in file.name or 'index' in file.name else ''}/{file.name}")
+            _go_on(subject, "shard" if file.suffix == ".safetensors" else file.name)
             subject.conclude(plan.reference(setting))
     return row
 
@@ -68,7 +68,7 @@ def _go_on(subject: Subject, what: str) -> None:
     awaited = proof.newest_sound(subject.path)
     with subject.launched() as launch:
         launch.watch()
-    subject.row.add(what.lstrip("/"), launch.codes)
+    subject.row.add(what, launch.codes)
     if not all_of(0)(launch.codes):
         subject.complain("ended otherwise than documented", launch)
     passed_over = launch.output.count("passed over step-")

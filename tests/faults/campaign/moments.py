@@ -17,7 +17,7 @@ SPANS = {"launch": 3.0, "data": 0.5, "step": 0.6, "evaluation": 0.02, "save": 0.
 """What an instant may follow, and by how many seconds at most: about as long as that takes on two idle cores."""
 SAVING = ("save", "rename", "retention")
 CACHE = "cache"
-"""Below run.root: where text is prepared anew."""
+"""Below run.root: the caches of launches that prepare their text anew."""
 _STEP = re.compile(r"^step +(\d+)/\d+  (loss|held-out)", re.MULTILINE)
 BEGINS = re.compile(r"^(?:resuming run from step|starting run at step) (\d+)$", re.MULTILINE)
 
@@ -52,7 +52,7 @@ def look(run: Path) -> Look:
                         into.add((entry.name, about.st_ino, about.st_mtime_ns))
     with suppress(FileNotFoundError):
         latest = (run / "checkpoints" / "LATEST").read_text().strip()
-    reading = any((run.parent / CACHE).glob(".tmp-*"))
+    reading = any((run.parent / CACHE).glob("*/.tmp-*"))
     return Look(*map(frozenset, found.values()), tuple(sorted(steps, reverse=True)), latest, reading)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests import harness
-from tests.faults.campaign.settings import NAME, SETTINGS, Setting
+from tests.faults.campaign.settings import SETTINGS, Setting
 from tests.faults.campaign.subject import Subject, all_of
 from tests.faults.campaign.table import Row
 
@@ -61,7 +61,7 @@ class Plan:
     def half_way(self, setting: Setting, step: int) -> Path:
         """The root of a run that ends at a step, to begin others from."""
         subject = Subject(Row("half-way"), setting, Path(f"until-{step}-{setting.processes}-{setting.mode}"))
-        if not (subject.path / NAME).exists():
+        if not subject.path.exists():
             with subject.launched(more=(f"train.stop_after_steps={step}",)) as launch:
                 launch.watch()
             assert not subject.row.complaints, subject.row.complaints

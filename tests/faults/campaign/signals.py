@@ -81,7 +81,7 @@ def strike_until(
         subject = plan.subject(row, setting)
         for number in itertools.count(1):
             kind = next(kinds)
-            more = (f"data.cache_dir={subject.root / CACHE}-{number}",) if kind == "data" else ()
+            more = (f"data.cache_dir={subject.root / CACHE / str(number)}",) if kind == "data" else ()
             code = subject.strike(Instant.drawn(draw, kind), act(draw, kind), accepted, more=more)
             if code is None or row.complaints:
                 break
