@@ -6,6 +6,7 @@ import json
 import os
 import pickle  # noqa: TID251 - to prove that nobody calls it
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,12 @@ from trainer.checkpoint.names import checkpoints
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.checkpoint.verify import fault
+from trainer.config.groups.run import RunConfig
+from trainer.config.schema import Config
 from trainer.errors import CheckpointError, ConfigError
 from trainer.parallel.boxes import Box, Placed, Store, whole_box
+from trainer.run.directory import open_run
+from trainer.training.resume import begin
 
 
 def values(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -177,6 +182,29 @@ def test_retention_keeps_the_newest(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         saver(tmp_path, keep=2).save(store(), state(step))
     assert [p.name for p in checkpoints(tmp_path)] == ["step-00000004", "step-00000003"]
+
+
+@pytest.mark.parametrize("killed", ["before LATEST", "in a removal", "in a save"])
+def test_a_launch_finishes_what_the_last_save_was_killed_in(tmp_path: Path, killed: str) -> None:
+    """The run is complete: no save comes that would do it."""
+    config = Config(recipe="tiny", run=RunConfig(root=str(tmp_path), name="a"))
+    config = replace(config, checkpoint=replace(config.checkpoint, keep=2, keep_every=3))
+    run = open_run(config)
+    saver(run.checkpoints).save(store(), state(3))
+    for step in (4, 5, 6):
+        saver(run.checkpoints).save(store(), state(step))
+    left = run.checkpoints / ".removing-step-00000004"
+    if killed == "before LATEST":
+        (run.checkpoints / "LATEST").write_text("step-00000005\n")
+    else:
+        (run.checkpoints / "step-00000004").rename(left if "removal" in killed else left.with_name(".saving-x"))
+    begin(run, config, [], state(6), steps=6)
+    run.close()
+    assert (run.checkpoints / "LATEST").read_text() == "step-00000006\n"
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == [
+        "LATEST",
+        *(f"step-{step:08d}" for step in (3, 5, 6)),
+    ]
 
 
 def test_a_save_never_retires_what_it_has_just_written(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 checkpoints/
   step-00000120/  model/ optimizer/ state.json data.json config.yaml manifest.json
   LATEST          name of the newest, for users and scripts; a resume verifies manifests instead
-  .saving-...     a save that did not finish, and .removing-... a removal; the next save clears them away
+  .saving-...     a save that did not finish, and .removing-... a removal; the next launch or save clears them away
   .unsound-...    what a resume passed over
 """
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer.backends.base import Backend, Initialise
-from trainer.checkpoint.directory import Ranks, name_of, newest_sound, set_aside
+from trainer.checkpoint.directory import Ranks, clear_leftovers, newest_sound, remove, set_aside, surplus
 from trainer.checkpoint.load import load_checkpoint, refuse_other_tensors, topology_changes
+from trainer.checkpoint.names import LATEST, name_of
 from trainer.checkpoint.state import TrainState
+from trainer.config.groups.checkpoint import CheckpointConfig
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.files import write_atomically
 from trainer.observe.wandb_sink import forget_wandb
 from trainer.run.directory import RunDirectory
 from trainer.training.collective import on_every_rank
@@ -74,15 +78,31 @@ def resume_or_initialise(
 def begin(directory: RunDirectory, config: Config, overrides: list[str], state: TrainState, steps: int) -> None:
     """Make the run's directory ready for training from ``state``. For rank 0 alone, once nothing more can refuse.
 
-    Drops the records that will be written again, and sets aside newer checkpoints that did not verify. steps: length of
-    training.
+    Drops the records that will be written again, and puts the checkpoints in order. steps: length of training.
     """
     for change in directory.begin(config, overrides, state.step, evaluates_first=state.step >= steps):
         print(f"  going on with {change}", flush=True)
     if not state.step:
         forget_wandb(directory.path)
     else:
-        set_aside(directory.checkpoints, newer_than=directory.checkpoints / name_of(state.step))
+        _put_in_order(directory.checkpoints, config.checkpoint, state.step)
+
+
+def _put_in_order(directory: Path, config: CheckpointConfig, step: int) -> None:
+    """Set aside newer checkpoints that did not verify, and finish what the save of ``step`` may have been killed in.
+
+    A save that comes would do the latter; after the last step none comes.
+    """
+    try:
+        set_aside(directory, newer_than=directory / name_of(step))
+        clear_leftovers(directory)
+        write_atomically(directory / LATEST, name_of(step) + "\n")
+        for old in surplus(directory, step, config.keep, config.keep_every):
+            remove(old)
+    except OSError as error:
+        rule = f"can be written ({error.strerror}: {error.filename}); its checkpoints are untouched"
+        remedy = "restore access, then give the same command again"
+        raise ConfigError(Problem("run.root", str(directory), rule, remedy)) from error
 
 
 def refuse_other_text(before: Mapping[str, str], now: Mapping[str, str], allowed: Sequence[str]) -> list[str]:
