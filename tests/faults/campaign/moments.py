@@ -9,9 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.faults.campaign.launches import Launch
 from tests.faults.campaign.settings import EVALUATED, KEEP, MILESTONE
+
+if TYPE_CHECKING:
+    from tests.faults.campaign.launches import Launch  # brings torch
 
 SPANS = {"launch": 3.0, "data": 0.5, "step": 0.6, "evaluation": 0.02, "save": 0.12, "rename": 0.006, "retention": 0.006}
 """What an instant may follow, and by how many seconds at most: about as long as that takes on two idle cores."""
@@ -96,7 +99,7 @@ class Instant:
         return (
             launch.watch(launch.begun)
             and launch.watch(self._happened(launch, run, before))
-            and (launch.sleep(self.seconds))
+            and launch.sleep(self.seconds)
         )
 
     def _happened(self, launch: Launch, run: Path, before: Look) -> Callable[[], bool]:
