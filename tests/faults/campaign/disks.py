@@ -48,6 +48,7 @@ def read_only(plan: Plan, count: int) -> Iterator[Row]:
     for setting, share in plan.shared(count, SETTINGS):
         for subject, kind in plan.tries(row, setting, share, READ_ONLY_AFTER):
             target = draw.choice((subject.path, subject.path / "checkpoints"))
+            target.mkdir(parents=True)
             faults = dict.fromkeys(range(setting.processes), heed_modes)
             try:
                 subject.strike(Instant.drawn(draw, kind), lambda _, t=target: t.chmod(0o555), all_of(3), faults)
