@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from tests.distributed.faults.registry import after, fault, nothing
+from trainer.backends.base import GoOn
 from trainer.backends.native.backend import NativeBackend
 from trainer.backends.native.lowering.fully_sharded import FullySharded
 from trainer.backends.native.update.optimizer import Optimizer
@@ -23,13 +24,14 @@ def loss_averaged_per_microbatch() -> None:
     """A mean of the microbatches' means: the same number on average, and wrong where documents are uneven."""
     original = NativeBackend.forward_backward
 
-    def forward_backward(self: NativeBackend, microbatches: Sequence[Batch], scale: float) -> None:
+    def forward_backward(self: NativeBackend, microbatches: Sequence[Batch], scale: float, go_on: GoOn) -> bool:
         total = torch.zeros(())
         for batch in microbatches:
             targets = max(1, int((batch.labels != IGNORED_LABEL).sum()))
             original(self, [batch], 1.0 / (targets * len(microbatches) * self.mesh.dp))
             total += self._loss
         self._loss.copy_(total)
+        return True
 
     NativeBackend.forward_backward = forward_backward  # type: ignore[method-assign]
 
@@ -39,12 +41,13 @@ def last_microbatch_only() -> None:
     """Gradients of the others are overwritten; the loss is whole."""
     original = NativeBackend.forward_backward
 
-    def forward_backward(self: NativeBackend, microbatches: Sequence[Batch], scale: float) -> None:
-        original(self, microbatches, scale)
+    def forward_backward(self: NativeBackend, microbatches: Sequence[Batch], scale: float, go_on: GoOn) -> bool:
+        original(self, microbatches, scale, go_on)
         whole = self._loss.clone()
         self._optimizer.gradients.zero_()
-        original(self, microbatches[-1:], scale)
+        original(self, microbatches[-1:], scale, go_on)
         self._loss.copy_(whole)
+        return True
 
     NativeBackend.forward_backward = forward_backward  # type: ignore[method-assign]
 
