@@ -11,6 +11,7 @@ from tests import harness
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_runs_that_are_killed_and_stopped_end_as_those_that_are_not() -> None:
     command = [sys.executable, "-m", "tests.faults.campaign", "--short"]
     done = subprocess.run(
