@@ -24,7 +24,7 @@ from trainer.errors import ElsewhereError, ExitCode, HangError, Problem, RunErro
 
 BEATS = 4
 """Beats in the shortest limit; a beat is never longer than BEAT_SECONDS."""
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 2.0
 STACK_LINES = 12
 PHASES = ("set-up", "data", "batch", "step", "evaluation", "save")
 CALL, ENDED, VERDICT = "hang", "ended", "verdict"
