@@ -173,7 +173,7 @@ def test_a_killed_worker_is_named_whichever_it_is(corpus: Path, rank: int) -> No
     assert (record["rank"], record["host"]) == (rank, socket.gethostname())
     (consequence,) = record["consequences"]
     assert (consequence["rank"], consequence["host"]) == (1 - rank, socket.gethostname())
-    assert consequence["code"] in (1, 12)
+    assert consequence["code"] in (1, 12, -9)  # -9: by the launcher, where explaining took too long
     assert record["newest_checkpoint_step"] >= 6
     again = start(corpus, [*FOREVER, f"train.stop_after_steps={record['newest_checkpoint_step'] + 2}"])
     output, _ = again.communicate(timeout=240)

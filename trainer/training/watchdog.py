@@ -102,7 +102,7 @@ class Watchdog:
             return None
         self._explaining = True
         with suppress(Exception):
-            time.sleep(2 * self._seconds)  # whoever has ended says so by now
+            time.sleep(self._seconds)  # whoever has ended says so by now
             if (ended := self._first_end()) is not None:
                 rank, code = ended
                 return ElsewhereError(code, rank) if code in set(ExitCode) else None
@@ -180,9 +180,9 @@ class Watchdog:
 
     def _conclude(self, peers: Peers, reason: str) -> HangError:
         """Two looks at all ranks: who is silent between them, who is behind."""
-        time.sleep(2 * self._seconds)
+        time.sleep(self._seconds)
         first = self._places(peers)
-        time.sleep(3 * self._seconds)
+        time.sleep(2.5 * self._seconds)  # two beats of every rank that lives
         last = self._places(peers)
         silent = [rank for rank in range(peers.size) if rank not in last or last[rank].beat == _beat(first.get(rank))]
         awake = {rank: last[rank].count for rank in last if rank not in silent or rank == peers.rank}
