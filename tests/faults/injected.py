@@ -31,6 +31,7 @@ from trainer.config.diagnose import CONF
 from trainer.data import loader
 from trainer.data.loader import TrainLoader
 from trainer.models.decoder import CausalLM
+from trainer.observe.sinks import JsonLines
 from trainer.run import directory as run_directory
 from trainer.training import evaluation, trust
 from trainer.training.saving import Saves
@@ -230,6 +231,10 @@ def _another_clock() -> None:
     Saves.__init__.__defaults__ = (lambda: time.monotonic() + 3600 * next(hours),)  # type: ignore[misc]
 
 
+def _full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _no_room(original: Callable[..., Any]) -> Callable[..., Any]:
     """For the result of the run."""
 
@@ -319,6 +324,7 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     "slow text": _slow_text,
     "another clock": _another_clock,
     # What the disk does not take.
+    "no room for records": _at(JsonLines, "write", 3, _full),
     "no room for the result": _patch(run_directory, "write_json", _no_room),
     "killed": _killed_in(NativeBackend, "clip_and_apply", 3),
 }

@@ -16,12 +16,13 @@ pytestmark = pytest.mark.slow
 WORKER = """
 import os
 from datetime import timedelta
+from functools import partial
 import torch
 import torch.distributed as dist
-from trainer.backends.native.groups import join
+from trainer.backends.native.groups import join, new_group
 from trainer.parallel.mesh import Mesh
-rank = int(os.environ["RANK"])
-groups = join(Mesh(rank, dp=2), timedelta(seconds=20), "gloo")
+rank, patience = int(os.environ["RANK"]), timedelta(seconds=20)
+groups = join(Mesh(rank, dp=2), None, partial(new_group, timeout=patience), patience, "gloo")
 total = torch.ones(1)
 dist.all_reduce(total, group=groups["dp"])
 assert total.item() == 2

@@ -69,6 +69,7 @@ def _overrides(kind: str) -> list[str]:
         "precision=fp32",
         "evaluation.every_steps=4",
         "checkpoint.every_steps=2",
+        "checkpoint.mode=sync",  # what was saved before is then no matter of time
         "data.sources=[{name: c, paths: [corpus]}]",
         f"run.name={_name(kind)}",
         *(f"{key}={value}" for key, value in LIMITS.items()),

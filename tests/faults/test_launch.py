@@ -115,6 +115,7 @@ def test_codes_arrive(corpus: Path) -> None:
         ("done", [], 0),
     ]
     for name, more, code in cases:
+        (corpus / "runs" / name).mkdir(parents=True)  # what Hydra refuses is told in the directory of a run
         launcher = start(corpus, [*few, *more, f"run.name={name}"])
         output, _ = launcher.communicate(timeout=240)
         assert launcher.returncode == code, output
