@@ -110,17 +110,23 @@ def train(
         batches.close()
         for sink in sinks:
             sink.close()
+    conclude(trainer, directory, corpus)
+    return code
+
+
+def conclude(trainer: Trainer, directory: RunDirectory, corpus: Corpus) -> None:
+    """Keep the result of a run that is complete, and say how this launch has ended. Collective."""
+    backend, first = trainer.backend, trainer.backend.mesh.rank == 0
     if backend.extracting:
-        if world.rank == 0:
+        if first:
             print("graphs collected, of training, evaluation and samples; nothing was computed or kept", flush=True)
     elif trainer.complete and not trainer.stopped:
         result = {**trainer.result(), **compressor_references(corpus)}
         on_rank_zero(backend.host, lambda: directory.finish(result))
-        if world.rank == 0:
+        if first:
             print("\n".join(directory.describe()), flush=True)
-    elif world.rank == 0:
+    elif first:
         print(
-            f"stopped at step {trainer.state.step:,} of {derived.steps:,}, saved; the same command goes on",
+            f"stopped at step {trainer.state.step:,} of {trainer.derived.steps:,}, saved; the same command goes on",
             flush=True,
         )
-    return code

@@ -34,11 +34,10 @@ from trainer.parallel.plan import Plan
 
 
 class NativeBackend:
-    """Implements trainer.backends.base.Backend.
+    """Implements trainer.backends.base.Backend. With one process: no process group, no wrapper and no collective.
 
-    With one process there is no process group, no wrapper and no collective. Gradients and loss are summed over the
-    data axes once a step (ZeRO 2 and 3: every microbatch); tensor-parallel ranks meet in every layer and agree on
-    everything that is not cut; pipeline ranks hand activations on.
+    Gradients and loss are summed over the data axes once a step (ZeRO 2 and 3: every microbatch); tensor-parallel ranks
+    meet in every layer and agree on everything that is not cut; pipeline ranks hand activations on.
     """
 
     fetch_delay = 0
@@ -268,8 +267,8 @@ class NativeBackend:
         """By the plan's boxes: masters, and the frozen parameters themselves, in the model's order."""
         masters = self._optimizer.masters
         weights = {name: masters.get(name, local(parameter)) for name, parameter in self._parameters.items()}
-        turns = (0, 1) if self._sharded else (self.mesh.position(*DATA), self.mesh.size(*DATA))
-        return in_boxes(weights, self._optimizer.moments(), self._placements, *turns)
+        turn, turns = (0, 1) if self._sharded else (self.mesh.position(*DATA), self.mesh.size(*DATA))
+        return in_boxes(weights, self._optimizer.moments(), self._placements, turn, turns)
 
     def copies(self) -> Mapping[str, Mapping[str, Placed]]:
         """Weights, masters and moments; under ZeRO this rank's rows of them."""
