@@ -41,9 +41,10 @@ class Place:
 
 
 def make_room(place: Place, step: int) -> None:
-    """Remove what interrupted saves left, and start a new directory. Raises OSError."""
+    """Remove what interrupted saves and retention left, and start a new directory. Raises OSError."""
     place.directory.mkdir(parents=True, exist_ok=True)
     clear_leftovers(place.directory)
+    _retain(place, step, place.keep and place.keep + 1)
     for part in PARTS:
         (place.temporary(step) / part).mkdir(parents=True)
 
@@ -61,7 +62,12 @@ def commit(place: Place, state: TrainState, reports: Reports) -> None:
     sync(place.directory)
     sync(place.directory.parent)
     write_atomically(place.directory / LATEST, final.name + "\n")
-    for old in surplus(place.directory, state.step, place.keep, place.keep_every):
+    _retain(place, state.step, place.keep)
+
+
+def _retain(place: Place, step: int, keep: int) -> None:
+    """Also before a save: killed each time before its retention, a run would fill the disk by one more each time."""
+    for old in surplus(place.directory, step, keep, place.keep_every):
         remove(old)
 
 
