@@ -26,7 +26,7 @@ PADDED = ["one-padded", "tp4-padded", "dp2-zero3-padded", "dp2-tp2-padded", "tp2
 TIED = ["one", "pp2-interleaved", "dp2-tp2-sp-pp2-zero1"]
 """A head at one end of the pipeline that is the embedding at the other, whole and in slices of slices."""
 GROUPS = [*PADDED, *TIED]
-LONG = ("dp2-tp2-padded", "tp2-sp-cp2-padded")
+LONG = ("dp2-tp2-padded", "tp2-sp-cp2-padded", "pp2-interleaved")
 LAYOUTS = [pytest.param(layout, marks=[pytest.mark.long] * (layout in LONG)) for layout in GROUPS]
 TENSORS = {"one-padded": 3 + 5 * 12, "one": 2 + 5 * 9}
 """Embedding, final norm and perhaps a head; five layers."""

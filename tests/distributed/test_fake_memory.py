@@ -24,7 +24,9 @@ LAYOUTS = {
 """Processes, and what the layout asks for besides. FP32: without BF16 instructions a CPU takes minutes for a step."""
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", [pytest.param(layout, marks=[pytest.mark.long] * (layout != "tp2-sp-full")) for layout in LAYOUTS]
+)
 def test_peak_memory_is_that_of_a_real_process(layout: str, tmp_path: Path) -> None:
     processes, overrides = LAYOUTS[layout]
     task = Task("tests.distributed.memory:measured", processes, {"overrides": [*MODEL, *overrides]}, seconds=300)

@@ -78,7 +78,7 @@ OPTIMIZERS: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("optimizer", ["lion", "sgd"])
+@pytest.mark.parametrize("optimizer", [pytest.param("lion", marks=pytest.mark.long), "sgd"])
 def test_a_plugged_in_optimizer_learns_and_resumes_bitwise(mine: Path, optimizer: str) -> None:
     common = [*harness.SMALL, SOURCE, *OPTIMIZERS[optimizer], "precision=bf16_mixed", "precision.cpu_fallback=null"]
     assert harness.train(mine, [*common, "run.name=straight"]).code == 0

@@ -115,7 +115,14 @@ def test_another_number_of_processes_takes_over(workspace: Path, straight: Path)
         assert abs(a["grad_norm"] - b["grad_norm"]) <= 1e-4 * a["grad_norm"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGINT,
+        *(pytest.param(n, marks=pytest.mark.long) for n in (signal.SIGUSR1, signal.SIGHUP)),
+    ],
+)
 def test_a_stopping_signal_saves_and_exits_10(workspace: Path, number: signal.Signals) -> None:
     name = f"signal-{number.name}"
     overrides = arguments(name, "train.steps=3000", "checkpoint.every_steps=0", "evaluation.every_steps=0")

@@ -103,6 +103,7 @@ def test_a_kill_loses_nothing_of_what_is_trained_again(cwd: Path) -> None:
     assert steps[-1] == harness.last_step(run / "metrics.jsonl")
 
 
+@pytest.mark.long
 def test_a_run_that_begins_anew_is_another_one_to_wandb(cwd: Path) -> None:
     """Without a checkpoint any setting may differ: rows of the first try are not the second's."""
     run = cwd / "runs" / "tiny"

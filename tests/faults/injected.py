@@ -10,7 +10,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +24,7 @@ from omegaconf import DictConfig
 
 import recipes
 from tests import harness
+from tests.faults.patches import SIGNALLED, at, delayed, killed_in, patch, signal_in, stop_in, stuck_in
 from trainer.backends.native.backend import NativeBackend
 from trainer.commands import entry
 from trainer.config.diagnose import CONF
@@ -36,8 +36,6 @@ from trainer.run import directory as run_directory
 from trainer.training import evaluation, trust
 from trainer.training.saving import Saves
 
-SIGNALLED = "signalled"
-"""File that holds the time of a signal."""
 STOPPED = "stopped"
 """Outcome of a child that had to be killed: a process that is stopped does not end by itself."""
 
@@ -60,7 +58,7 @@ def launch(kind: str, overrides: list[str], seconds: float, rank: int = 1, slow:
     pid = os.fork()
     if pid == 0:
         if slow:
-            _patch(CausalLM, "forward", partial(_delayed, seconds=slow))()
+            patch(CausalLM, "forward", partial(delayed, seconds=slow))()
         os._exit(_child(FAULTS[kind] if mine == rank else (lambda: None), overrides, log))
     code = _wait(pid, seconds)
     now, signalled = time.monotonic(), Path(SIGNALLED)
@@ -108,24 +106,6 @@ def _wait(pid: int, seconds: float) -> int | str:
     return STOPPED
 
 
-def _delayed(original: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    def slowly(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(seconds)
-        return original(*args, **kwargs)
-
-    return slowly
-
-
-def _signal_in(owner: Any, name: str, call: int, after: float) -> Callable[[], None]:
-    """SIGTERM to this process, so many seconds into a call of a function."""
-
-    def told() -> None:
-        Path(SIGNALLED).write_text(str(time.monotonic()))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    return _at(owner, name, call, lambda: threading.Timer(after, told).start())
-
-
 def _argument(text: str) -> Callable[[], None]:
     """Another override on this rank."""
 
@@ -133,46 +113,6 @@ def _argument(text: str) -> Callable[[], None]:
         os.environ["MORE"] = text
 
     return inject
-
-
-def _patch(owner: Any, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
-    def inject() -> None:
-        setattr(owner, name, around(getattr(owner, name)))
-
-    return inject
-
-
-def _at(owner: Any, name: str, call: int, act: Callable[[], object]) -> Callable[[], None]:
-    """Do something first, at one call of a function."""
-
-    def around(original: Callable[..., Any]) -> Callable[..., Any]:
-        calls = 0
-
-        def acting(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call:
-                act()
-            return original(*args, **kwargs)
-
-        return acting
-
-    return _patch(owner, name, around)
-
-
-def _stop_in(owner: Any, name: str, call: int = 1) -> Callable[[], None]:
-    """SIGSTOP to itself at a call of a function."""
-    return _at(owner, name, call, lambda: os.kill(os.getpid(), signal.SIGSTOP))
-
-
-def _killed_in(owner: Any, name: str, call: int) -> Callable[[], None]:
-    """SIGKILL, as the kernel sends it to a process that takes too much memory."""
-    return _at(owner, name, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
-
-
-def _stuck_in(owner: Any, name: str, call: int = 1) -> Callable[[], None]:
-    """Sleeps for ever at a call of a function: alive, and its threads too."""
-    return _at(owner, name, call, lambda: time.sleep(3600))
 
 
 def _elsewhere() -> None:
@@ -199,14 +139,14 @@ def _flip(kind: str, name: str, step: int = 4) -> Callable[[], None]:
 
         return flipping
 
-    return _patch(NativeBackend, "clip_and_apply", around)
+    return patch(NativeBackend, "clip_and_apply", around)
 
 
 def _facts(key: str, value: object) -> Callable[[], None]:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args: {**original(*args), key: value}
 
-    return _patch(sys.modules["recipes.pretrain"], "launch_facts", around)
+    return patch(sys.modules["recipes.pretrain"], "launch_facts", around)
 
 
 def _skip_a_step() -> None:
@@ -222,7 +162,7 @@ def _skip_a_step() -> None:
 
 def _slow_text() -> None:
     """This rank's cache is cold, and takes longer to fill than ranks wait for each other in training."""
-    _at(TOGETHER, "prepare_corpus", 1, lambda: time.sleep(12))()
+    at(TOGETHER, "prepare_corpus", 1, lambda: time.sleep(12))()
 
 
 def _another_clock() -> None:
@@ -260,19 +200,19 @@ def poisoned(step: int) -> Callable[[], None]:
 
             CausalLM.forward = forward  # type: ignore[method-assign]
 
-        _at(NativeBackend, "forward_backward", step, poison)()
+        at(NativeBackend, "forward_backward", step, poison)()
 
     return inject
 
 
 def slow(seconds: float) -> Callable[[], None]:
     """Every forward pass takes so much longer."""
-    return _patch(CausalLM, "forward", partial(_delayed, seconds=seconds))
+    return patch(CausalLM, "forward", partial(delayed, seconds=seconds))
 
 
 def stuck(step: int) -> Callable[[], None]:
     """Sleeps for ever in a step: alive, and its threads too."""
-    return _stuck_in(NativeBackend, "forward_backward", step)
+    return stuck_in(NativeBackend, "forward_backward", step)
 
 
 def _never() -> None:
@@ -292,7 +232,7 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     "steps": _argument("train.steps=7"),
     "layers": _argument("model.layers=2"),
     "layout": _argument("parallel.tp=2"),
-    "code": _patch(trust, "source_digest", lambda original: lambda *roots: "0" * 64),
+    "code": patch(trust, "source_digest", lambda original: lambda *roots: "0" * 64),
     "torch version": _facts("version of torch", "2.8.0"),
     "device": _facts("kind of device", "neuron"),
     "text": _argument("data.sources=[{name:c,paths:[other]}]"),
@@ -307,24 +247,24 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     # Where it is.
     "order": _skip_a_step,
     "never starts": _never,
-    "stopped in set-up": _stop_in(NativeBackend, "shard"),
-    "stopped in data": _stop_in(TOGETHER, "prepare_corpus"),
-    "stuck in data": _stuck_in(TOGETHER, "prepare_corpus"),
-    "stopped in a step": _stop_in(NativeBackend, "forward_backward", 3),
-    "stuck in a step": _stuck_in(NativeBackend, "forward_backward", 3),
-    "stuck in a batch": _stuck_in(loader, "collate", 6),
-    "stopped in evaluation": _stop_in(evaluation.Evaluator, "evaluate"),
-    "stopped in a save": _stop_in(Saves, "save", 2),
+    "stopped in set-up": stop_in(NativeBackend, "shard"),
+    "stopped in data": stop_in(TOGETHER, "prepare_corpus"),
+    "stuck in data": stuck_in(TOGETHER, "prepare_corpus"),
+    "stopped in a step": stop_in(NativeBackend, "forward_backward", 3),
+    "stuck in a step": stuck_in(NativeBackend, "forward_backward", 3),
+    "stuck in a batch": stuck_in(loader, "collate", 6),
+    "stopped in evaluation": stop_in(evaluation.Evaluator, "evaluate"),
+    "stopped in a save": stop_in(Saves, "save", 2),
     # A stop, 0.3 s into what it interrupts.
-    "signal in a step": _signal_in(NativeBackend, "forward_backward", 3, 0.3),
-    "signal in set-up": _signal_in(NativeBackend, "shard", 1, 0.0),
-    "signal in data": _signal_in(TOGETHER, "prepare_corpus", 1, 0.05),
-    "signal in evaluation": _signal_in(NativeBackend, "evaluate", 1, 0.3),
-    "signal in a save": _signal_in(Saves, "save", 1, 0.0),
+    "signal in a step": signal_in(NativeBackend, "forward_backward", 3, 0.3),
+    "signal in set-up": signal_in(NativeBackend, "shard", 1, 0.0),
+    "signal in data": signal_in(TOGETHER, "prepare_corpus", 1, 0.05),
+    "signal in evaluation": signal_in(NativeBackend, "evaluate", 1, 0.3),
+    "signal in a save": signal_in(Saves, "save", 1, 0.0),
     "slow text": _slow_text,
     "another clock": _another_clock,
     # What the disk does not take.
-    "no room for records": _at(JsonLines, "write", 3, _full),
-    "no room for the result": _patch(run_directory, "write_json", _no_room),
-    "killed": _killed_in(NativeBackend, "clip_and_apply", 3),
+    "no room for records": at(JsonLines, "write", 3, _full),
+    "no room for the result": patch(run_directory, "write_json", _no_room),
+    "killed": killed_in(NativeBackend, "clip_and_apply", 3),
 }

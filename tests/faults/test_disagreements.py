@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[int, str, list[str]]] = {
     "stopped in a save": (12, "no sign of life from rank 1", SAVED_BEFORE),
     "killed": (12, "no sign of life from rank 1", SAVED_BEFORE),
 }
-IN_CI = ("lr", "text", "run.root", "mixed weight", "stopped in a step", "stuck in a step")
+IN_CI = ("text", "run.root", "mixed weight", "stopped in a step")
 LAYOUTS = {
     "norm": ["parallel.tp=2"],
     "tied weight": ["parallel.pp=2", "model.tied=true", "model.layers=2"],

@@ -185,6 +185,7 @@ def test_a_sweep_that_is_asked_to_stop_in_a_last_step_begins_no_other_job(cwd: P
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_launcher_that_waits_for_a_lost_node_ends_when_asked(cwd: Path) -> None:
     """Two nodes of one worker; kill -9 takes one of them, and the other waits for it to come back."""
     script = str(harness.ROOT / "scripts" / "train.py")

@@ -66,7 +66,7 @@ def test_killed_three_times_equals_never_killed(tmp_path: Path, processes: int, 
     harness.assert_same_checkpoint(straight / "checkpoints" / "step-00000045", killed / "checkpoints" / "step-00000045")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_killed_while_saving_goes_on_from_the_save_before(tmp_path: Path, processes: int) -> None:
     """A save is caught half-written, three times; what has a checkpoint's name always verifies."""
     harness.write_corpus(tmp_path / "corpus")

@@ -86,7 +86,14 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.long),
+        pytest.param(signal.SIGUSR2, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_to_the_launcher_is_a_saved_run(corpus: Path, number: signal.Signals) -> None:
     run = corpus / "runs" / "tiny"
     launcher = start(corpus, FOREVER)
@@ -157,7 +164,7 @@ def test_a_configuration_error_is_not_restarted_but_a_killed_worker_is(corpus: P
     assert not marked("again")
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_killed_worker_is_named_whichever_it_is(corpus: Path, rank: int) -> None:
     """It cannot write exit.json, and the other one writes what it has seen: gloo's "Connection reset by peer"."""
     run = corpus / "runs" / "tiny"
@@ -182,6 +189,7 @@ def test_a_killed_worker_is_named_whichever_it_is(corpus: Path, rank: int) -> No
     assert exit_record(run)["code"] == 0
 
 
+@pytest.mark.long
 def test_nobody_is_left_behind_in_twenty_trials(corpus: Path) -> None:
     """Stopped at random moments, from the first import to training, by each signal and by kill -9; four at a time."""
     chance = random.Random(5)

@@ -69,6 +69,7 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_replaced_node_is_taken_in_and_the_curve_is_the_undisturbed_one(corpus: Path) -> None:
     straight, replaced = corpus / "runs" / "straight", corpus / "runs" / "replaced"
     done = harness.train(corpus, [*RUN, "run.name=straight"], processes=2)
@@ -111,6 +112,7 @@ def test_without_its_rendezvous_host_a_launch_ends_and_says_so(corpus: Path) -> 
     assert "Traceback" not in output.partition("launch: ")[2]
 
 
+@pytest.mark.long
 def test_a_worker_killed_on_one_node_is_named_on_both(corpus: Path) -> None:
     run = corpus / "runs" / "tiny"
     pair = Pair(corpus, TRAIN, *RUN)
@@ -127,7 +129,7 @@ def test_a_worker_killed_on_one_node_is_named_on_both(corpus: Path) -> None:
     assert [other["rank"] for other in record["consequences"]] == [1 - rank]
 
 
-@pytest.mark.parametrize("killed", ["first", "second"])
+@pytest.mark.parametrize("killed", [pytest.param("first", marks=pytest.mark.long), "second"])
 def test_kill_9_of_one_launcher_saves_the_run_on_all_nodes(corpus: Path, killed: str) -> None:
     """The first one hosts the rendezvous; the other must not end its workers, which are about to save."""
     run = corpus / "runs" / "tiny"

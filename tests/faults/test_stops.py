@@ -23,7 +23,7 @@ LAYOUTS = {
     "dp2-tp2-zero2": (4, ["parallel.tp=2", "parallel.zero=2", "train.microbatch=1"]),
     "tp2-pp2": (4, ["parallel.tp=2", "parallel.pp=2", "train.microbatch=2"]),
 }
-IN_CI = ("one", "tp2-pp2")
+IN_CI = ("tp2-pp2",)
 
 
 def _overrides(name: str, layout: str) -> list[str]:

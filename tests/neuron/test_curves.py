@@ -36,6 +36,8 @@ ON_DOUBLE = {
     "bf16_mixed": ["dp2-tp2-zero1-padded", "dp2-zero1-full-frozen"],
 }
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
+LONG = ("pp2-interleaved-full", "tp2-qknorm", "tp2-sp-rowbias", "dp2-full-frozen", "dp2-zero1-full-frozen")
+"""Left to ``make test-long``: others hold what they prove."""
 ON_SOURCE = {
     "fp32": [
         "one",
@@ -110,7 +112,13 @@ REFUSED = "dp2-tp4-sp-zero1"
 """On 8 ranks NxD lays tensor-parallel groups of 4 out in strides; on 4 they are whoever there is."""
 CASES = [
     *(
-        pytest.param(name, kind, "double", marks=pytest.mark.slow, id=f"{name}-{kind}-double")
+        pytest.param(
+            name,
+            kind,
+            "double",
+            marks=[pytest.mark.slow, *[pytest.mark.long] * (name in LONG)],
+            id=f"{name}-{kind}-double",
+        )
         for kind, names in ON_DOUBLE.items()
         for name in names
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,6 @@ from tests import harness
 from trainer.commands import entry
 from trainer.config.compose import to_config
 from trainer.config.homes import at_home
-from trainer.errors import ConfigError
-from trainer.rules.check import validate
-from trainer.rules.derived import derive
-from trainer.run.world import World
 
 
 def run(cwd: Path, *overrides: str, world: int = 1, rank: int = 0) -> harness.Finished:
@@ -234,47 +229,6 @@ def test_validation_needs_no_torch(tmp_path: Path) -> None:
         "assert not heavy, heavy\n"
     ).replace("sys.argv.pop() and path", repr(str(harness.ROOT / "scripts" / "train.py")))
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, capture_output=True)
-
-
-FULL_SIZE = {
-    # nodes of trn1.32xlarge that hold one copy of the model
-    "smollm2_135m": 1, "deepseek7b": 1, "llama3_8b": 1, "deepseek67b": 4, "llama65b": 4, "llama3_70b": 4,
-}  # fmt: skip
-
-
-def test_every_recipe_but_the_tiny_one_is_full_size() -> None:
-    recipes = {path.stem for path in (harness.ROOT / "conf" / "recipe").glob("*.yaml")}
-    assert recipes == {"tiny", *FULL_SIZE}
-
-
-@pytest.mark.parametrize("recipe", FULL_SIZE)
-def test_a_full_size_recipe_says_what_it_needs_within_ten_seconds(tmp_path: Path, recipe: str) -> None:
-    start = time.monotonic()
-    done = run(tmp_path, f"recipe={recipe}")
-    assert time.monotonic() - start < 10
-    assert done.code == 3
-    nodes = FULL_SIZE[recipe]
-    assert f"{nodes} trn1.32xlarge instance" in done.output
-    assert "python scripts/train.py recipe=tiny" in done.output
-    assert "Traceback" not in done.output
-    if recipe != "smollm2_135m":
-        multi = "--rdzv_endpoint HOST:29500 " if nodes > 1 else ""
-        assert f"--nproc_per_node 32 {'--rdzv_backend c10d ' if nodes > 1 else ''}{multi}" in done.output
-
-
-@pytest.mark.parametrize("recipe", FULL_SIZE)
-@pytest.mark.parametrize("multiple", [1, 2, 4, 8])
-def test_a_full_size_recipe_is_valid_on_its_nodes(recipe: str, multiple: int) -> None:
-    entry.register_schema()
-    with initialize_config_dir(str(harness.ROOT / "conf"), version_base="1.3"):
-        config = to_config(compose("train", overrides=[f"recipe={recipe}"]))
-    world = World(size=32 * FULL_SIZE[recipe] * multiple, trainium=True)
-    validate(config, world)
-    assert derive(config, world).accumulation >= 1
-    for cores in (3, 16, 48):
-        with pytest.raises(ConfigError) as raised:
-            validate(config, World(size=cores, trainium=True))
-        assert {"parallel", "number of processes"} & {problem.key for problem in raised.value.problems}
 
 
 def test_a_rehearsal_prints_and_leaves_nothing(tmp_path: Path) -> None:

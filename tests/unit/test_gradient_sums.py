@@ -47,6 +47,7 @@ def kind(name: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_kind_of_parameter_depends_on_the_microbatch() -> None:
     """A key's bias is off most: its gradient is a difference of large sums, as softmax ignores what all keys share."""
     exact = gradients(torch.float32, SAMPLES)
