@@ -40,8 +40,8 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
         agree_on(peers, LAUNCH, launch_facts(config, environment(), derived.backend), limits.setup_seconds)
         backend.setup(peers)
         try:
-            directory = on_rank_zero(backend.host, lambda: open_run(config)) or directory
-            if backend.host.broadcast(int(directory.result is not None)):
+            directory = on_rank_zero(backend.saving, lambda: open_run(config)) or directory
+            if backend.saving.broadcast(int(directory.result is not None)):
                 if world.rank == 0:
                     print("\n".join(directory.describe()), flush=True)
                 return ExitCode.DONE
@@ -90,7 +90,7 @@ def train(
         if (line := saves.prepare(world.local_size or 1)) and not world.rank:
             print(f"  {line}", flush=True)
         # Whatever can refuse has done so: from here on files change.
-        on_rank_zero(backend.host, lambda: begin(directory, config, overrides, state, derived.steps))
+        on_rank_zero(backend.saving, lambda: begin(directory, config, overrides, state, derived.steps))
     batches = backend.ahead(loader)
     sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
     trainer = Trainer(
@@ -122,7 +122,7 @@ def conclude(trainer: Trainer, directory: RunDirectory, corpus: Corpus) -> None:
             print("graphs collected, of training, evaluation and samples; nothing was computed or kept", flush=True)
     elif trainer.complete and not trainer.stopped:
         result = {**trainer.result(), **compressor_references(corpus)}
-        on_rank_zero(backend.host, lambda: directory.finish(result))
+        on_rank_zero(backend.saving, lambda: directory.finish(result))
         if first:
             print("\n".join(directory.describe()), flush=True)
     elif first:

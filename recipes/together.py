@@ -50,15 +50,15 @@ def refuse_apart(backend: Backend, peers: Peers, directory: Path, seconds: float
 
     seconds: longest wait for a rank.
     """
-    if backend.host.size == 1:
+    if backend.saving.size == 1:
         return
-    nonce = backend.host.broadcast(secrets.randbits(62))
-    on_rank_zero(backend.host, lambda: leave_nonce(directory, nonce))
+    nonce = backend.saving.broadcast(secrets.randbits(62))
+    on_rank_zero(backend.saving, lambda: leave_nonce(directory, nonce))
     try:
         meet = partial(peers.everyone, ROOT, "", seconds)
-        on_every_rank(backend.host, partial(find_nonce, directory, nonce, peers.rank), meet)
+        on_every_rank(backend.saving, partial(find_nonce, directory, nonce, peers.rank), meet)
     finally:
-        if backend.host.rank == 0:
+        if backend.saving.rank == 0:
             remove_nonce(directory, nonce)
 
 
@@ -72,6 +72,6 @@ def read_text(config: Config, peers: Peers, watchdog: Watchdog, backend: Backend
     prepare = partial(prepare_corpus, config.data, config.model.vocab, say)
     with watchdog.phase("data"):
         meet = partial(peers.everyone, DATA, "", seconds, say)
-        corpus = on_every_rank(backend.host, prepare, meet)
+        corpus = on_every_rank(backend.saving, prepare, meet)
     agree_on(peers, TEXT, {f"text of {name}": value for name, value in corpus.fingerprints.items()}, seconds)
     return corpus

@@ -165,6 +165,12 @@ def _slow_text() -> None:
     at(TOGETHER, "prepare_corpus", 1, lambda: time.sleep(12))()
 
 
+def _slow_setup() -> None:
+    """This rank's disk is slow: it builds, and makes ready, for longer than ranks wait for each other in training."""
+    at(NativeBackend, "shard", 1, lambda: time.sleep(8))()
+    at(PRETRAIN, "make_loader", 1, lambda: time.sleep(8))()
+
+
 def _another_clock() -> None:
     """An hour ahead, and every look at it another hour."""
     hours = count(1)
@@ -262,6 +268,7 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     "signal in evaluation": signal_in(NativeBackend, "evaluate", 1, 0.3),
     "signal in a save": signal_in(Saves, "save", 1, 0.0),
     "slow text": _slow_text,
+    "slow set-up": _slow_setup,
     "another clock": _another_clock,
     # What the disk does not take.
     "no room for records": at(JsonLines, "write", 3, _full),

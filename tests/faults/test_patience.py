@@ -38,6 +38,13 @@ def test_text_that_takes_longer_than_a_collective_may_is_waited_for(tmp_path: Pa
 
 
 @pytest.mark.long
+def test_set_up_that_takes_longer_than_a_collective_may_is_waited_for(tmp_path: Path) -> None:
+    """A step has backend.timeout_seconds, which is short; building and loading have reliability.setup_seconds."""
+    output = _launch(tmp_path, "slow set-up", "backend.timeout_seconds=4")
+    assert "is complete" in output
+
+
+@pytest.mark.long
 def test_saves_by_minutes_follow_one_clock(tmp_path: Path) -> None:
     """Rank 1's clock is hours ahead and would save before every step; rank 0's says every 3 s, of steps of 2 s."""
     _launch(tmp_path, "another clock", "checkpoint.every_minutes=0.05", "checkpoint.keep=0", slow=1.0)

@@ -84,8 +84,8 @@ class Backend(Protocol):
     host: HostExchange
     """Of all ranks, for small integers in training."""
     saving: HostExchange
-    """Of all ranks, for what saves and loads exchange: a group of its own, which a background thread may use, and whose
-    timeout is a save's."""
+    """Of all ranks, for what set-up and saves exchange, where one rank may take long: a group of its own, whose timeout
+    is theirs and not a step's."""
     beside: HostExchange
     """Likewise, of saves that are written beside training, whose collectives may be under way at the same time."""
     fetch_delay: int

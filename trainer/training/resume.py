@@ -47,7 +47,7 @@ def resume_or_initialise(
     rank, world = backend.mesh.rank, backend.mesh.world
     found, faults = newest_sound(
         directory.checkpoints,
-        Ranks(rank, world, lambda flag: backend.host.sum([int(flag)])[0] > 0, backend.host.broadcast),
+        Ranks(rank, world, lambda flag: backend.saving.sum([int(flag)])[0] > 0, backend.saving.broadcast),
     )
     for fault in faults:
         print(f"rank {rank} passed over {fault}", flush=True)
@@ -57,12 +57,12 @@ def resume_or_initialise(
         backend.load_initial(initialise)
         return TrainState(corpus=dict(corpus))
     store = backend.store()
-    on_every_rank(backend.host, partial(refuse_other_tensors, found, store))
-    state = on_every_rank(backend.host, partial(load_checkpoint, found, store, backend.saving.group))
+    on_every_rank(backend.saving, partial(refuse_other_tensors, found, store))
+    state = on_every_rank(backend.saving, partial(load_checkpoint, found, store, backend.saving.group))
     if state.step > steps:
         rule = f"at least the {state.step} steps that the run has trained already"
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
-    other_text = on_every_rank(backend.host, partial(refuse_other_text, state.corpus, corpus, allowed))
+    other_text = on_every_rank(backend.saving, partial(refuse_other_text, state.corpus, corpus, allowed))
     state.corpus = dict(corpus)
     backend.loaded(state.updates)
     backend.set_rng_state(state.rng)

@@ -44,7 +44,7 @@ class Saves:
 
         ranks_here: of this host. Raises ConfigError on every rank where the disk is too small.
         """
-        host, store = self._backend.host, self._backend.store()
+        host, store = self._backend.saving, self._backend.store()
         mine = needs(store)
         (written,) = host.sum([mine.written])
         place = self._saver.place.directory

@@ -62,7 +62,7 @@ class NativeBackend:
         save_seconds: float = 3600.0,
     ) -> None:
         """stages: the layers of each pipeline stage, first to last; empty without pipeline. timeout_seconds,
-        save_seconds: of a collective in training, and in a save.
+        save_seconds: of a collective in training, and in set-up or a save.
         """
         self.device = device
         self._make_optimizer = make_optimizer
@@ -290,7 +290,7 @@ class NativeBackend:
     def facts(self) -> Facts:
         """Device, threads and the peak of all ranks at once."""
         if self._facts is None:
-            self.host.sum([0])  # together: ranks that share a machine slow each other down in training too
+            self.saving.sum([0])  # together: ranks that share a machine slow each other down in training too
             self._facts = gather_facts(self.device, self.dtype, self.distributed)
         return self._facts
 

@@ -20,5 +20,5 @@ def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: MakeOptim
         config.parallel,
         derived.stages,
         device,
-        config.reliability.save_seconds,
+        max(config.reliability.save_seconds, config.reliability.setup_seconds),
     )

@@ -77,7 +77,7 @@ class NeuronBackend:
     ) -> None:
         """flash: attention may be the NKI kernel. stages: layers of each pipeline
         stage, empty without pipeline. microbatches: that a rank trains on in a step.
-        timeout_seconds: of a collective in training; save_seconds: of one in a save.
+        timeout_seconds: of a collective in training; save_seconds: of one in set-up or a save.
         """
         self.mesh, self.parallel = mesh, parallel
         self._optim, self._stages, self._microbatches = optim, stages, microbatches

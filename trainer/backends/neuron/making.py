@@ -22,5 +22,5 @@ def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: Any = Non
         flash=why_plain_attention(config, config.precision.mode, found()) is None,
         stages=derived.stages,
         microbatches=derived.accumulation,
-        save_seconds=config.reliability.save_seconds,
+        save_seconds=max(config.reliability.save_seconds, config.reliability.setup_seconds),
     )
