@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from trainer.backends.common import peers as peers_module
 from trainer.backends.common.peers import Peers
 from trainer.config.groups.data import DataConfig, SourceConfig
 from trainer.config.schema import Config
@@ -76,6 +79,22 @@ def test_a_rank_that_never_comes_is_named_within_the_limit() -> None:
         assert isinstance(error, HangError)
         assert int(error.code) == 12
         assert "rank 1 did not" in error.problems[0].rule
+
+
+def test_a_rank_that_takes_long_is_waited_for_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 says whom it waits for and for what, until all have come; so that an hour of silence is no riddle."""
+    monkeypatch.setattr(peers_module, "SAY_SECONDS", 0.05)
+    said: list[str] = []
+
+    def work(peers: Peers) -> object:
+        agree_on(peers, "launch", {}, 20)  # hosts are known from here on
+        if peers.rank == 1:
+            time.sleep(1)
+        return peers.everyone("the text of this run", "", 20, said.append if not peers.rank else None)
+
+    assert in_ranks(3, work) == [[""] * 3] * 3
+    assert said
+    assert said[-1] == f"waiting for rank 1 ({socket.gethostname()}): the text of this run"
 
 
 @pytest.mark.parametrize(
