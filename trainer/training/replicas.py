@@ -78,17 +78,17 @@ def copies_of(held: Mapping[str, Mapping[str, Placed]]) -> Iterator[Copy]:
 
 def compare_replicas(backend: Backend, step: int) -> None:
     """Raise ReplicasError on every rank where any two hold other bytes at one place. Collective; after ``store``."""
-    if backend.host.size == 1:
+    if backend.saving.size == 1:
         return
     mine = {copy.place: copy for copy in copies_of(backend.copies())}
     sums = np.array([(place, checksum(copy.values)) for place, copy in mine.items()], dtype=_LIST)
-    everyone = [np.frombuffer(one, dtype=_LIST) for one in backend.host.gather(sums.tobytes())]
+    everyone = [np.frombuffer(one, dtype=_LIST) for one in backend.saving.gather(sums.tobytes())]
     ranks = np.repeat(np.arange(len(everyone)), [len(one) for one in everyone])
     unlike = _unlike(np.concatenate(everyone), ranks)
     if not unlike:
         return
     texts = [text for place in unlike if (text := _told(mine, place)) is not None]
-    names = _names(unlike, backend.host.gather("\n".join(texts).encode()))
+    names = _names(unlike, backend.saving.gather("\n".join(texts).encode()))
     shown = [f"{names.get(place, hex(place))}: {_grouped(found)}" for place, found in list(unlike.items())[:SHOWN]]
     more = f"; and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
     rule = "copies are equal to the byte on every rank; a bit has flipped, or ranks have computed different things"

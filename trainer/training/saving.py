@@ -44,16 +44,16 @@ class Saves:
 
         ranks_here: of this host. Raises ConfigError on every rank where the disk is too small.
         """
-        host, store = self._backend.saving, self._backend.store()
+        saving, store = self._backend.saving, self._backend.store()
         mine = needs(store)
-        (written,) = host.sum([mine.written])
+        (written,) = saving.sum([mine.written])
         place = self._saver.place.directory
-        on_rank_zero(host, lambda: refuse_too_little_room(place, written, self._config.keep))
+        on_rank_zero(saving, lambda: refuse_too_little_room(place, written, self._config.keep))
         available = available_memory()
         why = None if available is None else why_synchronous(mine.buffer * ranks_here, available)
         if self._config.mode == "sync":
             return None
-        (short,) = host.sum([int(why is not None)])
+        (short,) = saving.sum([int(why is not None)])
         self._beside = not short or self._config.mode == "async"
         if self._beside:
             self._saver.reserve(store)
