@@ -51,7 +51,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("model.kv_heads", 3, "model.kv_heads", "[1, 2, 4]"),
     ("model.head_dim", 33, "model.head_dim", "even"),
     ("model.hidden", 0, "model.hidden", "above 0"),
-    ("model.rope_scaling.kind", "yarn", "model.rope_scaling.kind", "llama3"),
+    ("model.rope_scaling.kind", "lama3", "model.rope_scaling.kind", "llama3"),
     ("data.seq_len", 4096, "data.seq_len", "model.max_positions"),
     ("data.seq_len", 500, "train.tokens_per_step", "multiple of data.seq_len"),
     ("train.microbatch", 3, "train.microbatch", "divides the 16 samples"),

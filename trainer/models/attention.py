@@ -11,23 +11,26 @@ from torch import nn
 
 from trainer.config.arithmetic import head_dim
 from trainer.config.groups.model import ModelConfig
+from trainer.models.norm import AllHeadsNorm, RMSNorm
 from trainer.models.rotary import rotate
 
 
 class Context(NamedTuple):
     """What every layer's attention needs to know about the samples; built once a forward pass by ``build_context``.
 
-    cosines, sines: FP32 [batch, 1, seq, head_dim / 2]. mask: bool [batch, 1, seq, keys], True where attention may look.
+    cosines, sines: FP32 [batch, 1, seq, head_dim / 2], None where positions are learned. mask: bool [batch, 1, seq,
+    keys], True where attention may look; window: the same inside the sliding window; None where no layer uses it.
     positions, document_ids: int64 [batch, seq], for a lowering whose attention works without a dense mask. keys: for
     dropout between blocks, as trainer.batch.Batch has them; None where nothing is dropped.
     """
 
-    cosines: torch.Tensor
-    sines: torch.Tensor
-    mask: torch.Tensor
+    cosines: torch.Tensor | None
+    sines: torch.Tensor | None
+    mask: torch.Tensor | None
     positions: torch.Tensor
     document_ids: torch.Tensor
     keys: torch.Tensor | None = None
+    window: torch.Tensor | None = None
 
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Context], torch.Tensor]
@@ -50,7 +53,13 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden, query, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.hidden, key_value, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.hidden, key_value, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(query, config.hidden, bias=False)
+        self.o_proj = nn.Linear(query, config.hidden, bias=config.o_bias)
+        self.qk_norm = config.qk_norm
+        if config.qk_norm == "head":
+            self.q_norm: nn.Module = RMSNorm(self.head_dim, config.norm_eps)
+            self.k_norm: nn.Module = RMSNorm(self.head_dim, config.norm_eps)
+        elif config.qk_norm == "all":
+            self.q_norm, self.k_norm = AllHeadsNorm(query, config.norm_eps), AllHeadsNorm(key_value, config.norm_eps)
 
     def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape.
@@ -59,18 +68,20 @@ class Attention(nn.Module):
         tensor-parallel lowering may hand this code fewer heads; so is the sequence, which its projections may gather.
         """
         queries, keys, values = self.project(x)
+        if self.qk_norm == "all":
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
         batch, seq, _ = queries.shape
         split = (batch, seq, -1, self.head_dim)
-        q, k = self.normalise(queries.reshape(split), keys.reshape(split))
-        q = rotate(q.transpose(1, 2), context.cosines, context.sines)
-        k = rotate(k.transpose(1, 2), context.cosines, context.sines)
+        q, k = (heads.transpose(1, 2) for heads in self.normalise(queries.reshape(split), keys.reshape(split)))
+        if context.cosines is not None and context.sines is not None:
+            q, k = (rotate(heads, context.cosines, context.sines) for heads in (q, k))
         v = values.reshape(split).transpose(1, 2)
         out = self.attend(q, k, v, context)
         return self.o_proj(out.transpose(1, 2).reshape(batch, seq, -1))
 
     def normalise(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both [batch, seq, heads, head_dim], before the rotation. A family with QK norm overrides this."""
-        return queries, keys
+        """Both [batch, seq, heads, head_dim], before the rotation. A family with another QK norm overrides this."""
+        return (self.q_norm(queries), self.k_norm(keys)) if self.qk_norm == "head" else (queries, keys)
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """[batch, seq, hidden] -> queries, keys and values, each [batch, seq, heads * head_dim]."""
@@ -86,10 +97,11 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Context) 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=context.mask)
 
 
-def document_mask(document_ids: torch.Tensor) -> torch.Tensor:
+def document_mask(document_ids: torch.Tensor, window: int | None = None) -> torch.Tensor:
     """Causal mask inside documents: [batch, seq] ids -> bool [batch, 1, seq, seq].
 
-    Padding (id -1) looks at padding, so that no row of the softmax is empty.
+    window: positions that are looked at, the own one included. Padding (id -1) looks at padding, so that no row of the
+    softmax is empty.
     """
-    same = document_ids.unsqueeze(-1) == document_ids.unsqueeze(-2)
-    return same.tril().unsqueeze(1)
+    same = (document_ids.unsqueeze(-1) == document_ids.unsqueeze(-2)).tril()
+    return (same if window is None else same.triu(1 - window)).unsqueeze(1)

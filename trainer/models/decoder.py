@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from trainer.batch import IGNORED_LABEL
-from trainer.config.arithmetic import head_dim
+from trainer.config.arithmetic import head_dim, layer_has_window
 from trainer.config.groups.model import ModelConfig
 from trainer.models.attention import Attention, Context, document_mask
 from trainer.models.dropout import Dropout, locate
 from trainer.models.embedding import Embedding
-from trainer.models.feedforward import FeedForward
+from trainer.models.feedforward import feed_forward
 from trainer.models.loss import HeadLoss
-from trainer.models.norm import RMSNorm
+from trainer.models.norm import NORMS
 from trainer.models.rotary import Rotary
 
 
@@ -24,55 +24,95 @@ from trainer.models.rotary import Rotary
 class Parts:
     """What a family may put in the place of the decoder's own parts.
 
-    attention: made from the ModelConfig. norm: made from (size, eps); maps [..., size] to the same shape and dtype.
+    attention: made from the ModelConfig. norm: made from (size, eps), maps [..., size] to the same shape and dtype;
+    None: the one that model.norm names.
     """
 
     attention: Callable[[ModelConfig], nn.Module] = Attention
-    norm: Callable[[int, float], nn.Module] = RMSNorm
+    norm: Callable[[int, float], nn.Module] | None = None
+
+    def make_norm(self, config: ModelConfig) -> nn.Module:
+        """A norm between blocks."""
+        return (self.norm or NORMS[config.norm])(config.hidden, config.norm_eps)
 
 
 PARTS = Parts()
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm residual block: attention, then feed-forward."""
+    """Attention and feed-forward, joined as model.block says."""
 
-    def __init__(self, config: ModelConfig, parts: Parts) -> None:
+    def __init__(self, config: ModelConfig, parts: Parts, index: int) -> None:
         super().__init__()
+        self.block, self.windowed = config.block, layer_has_window(config, index)
         self.self_attn = parts.attention(config)
-        self.mlp = FeedForward(config)
-        self.input_layernorm = parts.norm(config.hidden, config.norm_eps)
-        self.post_attention_layernorm = parts.norm(config.hidden, config.norm_eps)
+        self.mlp = feed_forward(config)
+        if config.block != "post":
+            self.input_layernorm = parts.make_norm(config)
+        if config.block != "parallel_one_norm":
+            self.post_attention_layernorm = parts.make_norm(config)
+        if config.block == "post":
+            self.post_feedforward_layernorm = parts.make_norm(config)
         self.self_attn_dropout = Dropout(config.dropout, config.hidden)
         self.mlp_dropout = Dropout(config.dropout, config.hidden)
 
     def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape."""
-        x = x + self.self_attn_dropout(self.self_attn(self.input_layernorm(x), context), context.keys)
-        return x + self.mlp_dropout(self.mlp(self.post_attention_layernorm(x)), context.keys)
+        if self.windowed:
+            context = context._replace(mask=context.window)
+        if self.block == "pre":
+            x = x + self._attention(self.input_layernorm(x), context)
+            return x + self._feed_forward(self.post_attention_layernorm(x), context)
+        if self.block == "post":
+            x = x + self.self_attn_dropout(self.post_attention_layernorm(self.self_attn(x, context)), context.keys)
+            return x + self.mlp_dropout(self.post_feedforward_layernorm(self.mlp(x)), context.keys)
+        normed = self.input_layernorm(x)
+        other = normed if self.block == "parallel_one_norm" else self.post_attention_layernorm(x)
+        return x + self._attention(normed, context) + self._feed_forward(other, context)
+
+    def _attention(self, x: torch.Tensor, context: Context) -> torch.Tensor:
+        return self.self_attn_dropout(self.self_attn(x, context), context.keys)
+
+    def _feed_forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
+        return self.mlp_dropout(self.mlp(x), context.keys)
 
 
 class Decoder(nn.Module):
-    """Embedding, layers, final norm. A pipeline stage keeps some of the layers under their global names and may
-    lack the embedding or the norm, which are None there. A lowering that cuts the sequence replaces ``mask``.
+    """Embeddings, layers, final norm. A pipeline stage keeps some of the layers under their global names and may
+    lack the embeddings or the norm, which are None there. A lowering that cuts the sequence replaces ``mask``; one that
+    cuts it between blocks, ``part``.
     """
 
-    mask: Callable[[torch.Tensor], torch.Tensor]
+    mask: Callable[[torch.Tensor, int | None], torch.Tensor]
+    part: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(self, config: ModelConfig, parts: Parts = PARTS) -> None:
         super().__init__()
+        self.window, self.learned = config.sliding_window, config.position == "learned"
         self.embed_tokens: nn.Embedding | None = Embedding(config.vocab, config.hidden)
+        self.embed_positions = Embedding(config.max_positions, config.hidden) if self.learned else None
         self.embed_dropout = Dropout(config.dropout, config.hidden)
         # A ModuleDict, not a list: layer "17" is still called that on the stage that holds it.
-        self.layers = nn.ModuleDict({str(i): DecoderLayer(config, parts) for i in range(config.layers)})
-        self.norm: nn.Module | None = parts.norm(config.hidden, config.norm_eps)
+        self.layers = nn.ModuleDict({str(i): DecoderLayer(config, parts, i) for i in range(config.layers)})
+        self.norm: nn.Module | None = parts.make_norm(config)
         self.rotary = Rotary.of(config, head_dim(config))
-        self.mask = document_mask
+        self.mask, self.part = document_mask, whole
+
+    def embed(self, tokens: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens and positions, each [batch, seq] -> [batch, seq, hidden], or this rank's part between blocks."""
+        assert self.embed_tokens is not None
+        x = self.embed_tokens(tokens)
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(self.part(positions))
+        return self.embed_dropout(x, keys)
 
     def context(self, positions: torch.Tensor, document_ids: torch.Tensor, keys: torch.Tensor | None = None) -> Context:
         """What a layer needs to know of the samples, worked out once for all layers."""
-        cosines, sines = self.rotary(positions)
-        return Context(cosines, sines, self.mask(document_ids), positions, document_ids, keys)
+        cosines, sines = (None, None) if self.learned else self.rotary(positions)
+        kinds = {bool(layer.windowed) for layer in self.layers.values()}
+        mask = self.mask(document_ids, None) if False in kinds else None
+        window = self.mask(document_ids, self.window) if True in kinds else None
+        return Context(cosines, sines, mask, positions, document_ids, keys, window)
 
     def forward(
         self,
@@ -83,11 +123,16 @@ class Decoder(nn.Module):
     ) -> torch.Tensor:
         """Tokens [batch, seq] (or a previous stage's [batch, seq, hidden]) -> [batch, seq, hidden]."""
         if self.embed_tokens is not None:
-            x = self.embed_dropout(self.embed_tokens(x), keys)
+            x = self.embed(x, positions, keys)
         context = self.context(positions, document_ids, keys)
         for layer in self.layers.values():
             x = layer(x, context)
         return self.norm(x) if self.norm is not None else x
+
+
+def whole(positions: torch.Tensor) -> torch.Tensor:
+    """Between blocks a rank has all positions that it has within them."""
+    return positions
 
 
 class CausalLM(nn.Module):
@@ -114,7 +159,7 @@ class CausalLM(nn.Module):
         """Drop everything but these layers, the embedding before the first and the norm and head after the last."""
         self.model.layers = nn.ModuleDict({str(i): self.model.layers[str(i)] for i in layers})
         if layers.start > 0:
-            self.model.embed_tokens = None
+            self.model.embed_tokens = self.model.embed_positions = None
         if layers.stop < self.config.layers:
             self.model.norm = self.lm_head = None
 

@@ -1,6 +1,8 @@
-"""RMSNorm."""
+"""RMSNorm, LayerNorm, and RMSNorm over all heads of queries or keys."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,3 +23,39 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., size] -> [..., size], same dtype."""
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm (Ba et al. 2016, arXiv:1607.06450) with weight and bias; its statistics are FP32 inside the kernel."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__(size, eps=eps)
+
+
+class AllHeadsNorm(nn.Module):
+    """RMSNorm over all heads of the queries, or keys, together (OLMo 2, arXiv:2501.00656, section 3.1).
+
+    A lowering that hands a rank some of the heads replaces ``mean_square``.
+    """
+
+    mean_square: Callable[[torch.Tensor], torch.Tensor]
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+        self.mean_square = mean_square
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., heads * head_dim] -> the same shape and dtype."""
+        wide = x.float()
+        return (wide * torch.rsqrt(self.mean_square(wide) + self.eps)).to(x.dtype) * self.weight
+
+
+def mean_square(x: torch.Tensor) -> torch.Tensor:
+    """FP32 [..., n] -> [..., 1]."""
+    return x.square().mean(-1, keepdim=True)
+
+
+NORMS: dict[str, Callable[[int, float], nn.Module]] = {"rms": RMSNorm, "layer": LayerNorm}
+"""By model.norm: made from (size, eps)."""

@@ -6,6 +6,8 @@ forward pass and one in the backward pass (Shoeybi et al. 2019, arXiv:1909.08053
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trainer.config.arithmetic import head_dim
 from trainer.config.groups.model import ModelConfig
 from trainer.parallel.heads import Heads
@@ -22,16 +24,38 @@ def rules(config: ModelConfig) -> dict[str, Rule]:
     std, layer = config.init_std, "model.layers.*"
     return {
         "model.embed_tokens.weight": matrix("vocab", std),
+        "model.embed_positions.weight": replace(matrix("none", std), summed="sequence"),
         f"{layer}.self_attn.q_proj.weight": matrix("column", std, heads=True),
         f"{layer}.self_attn.q_proj.bias": bias("column", heads=True),
         f"{layer}.self_attn.[kv]_proj.weight": matrix("kv", std),
         f"{layer}.self_attn.[kv]_proj.bias": bias("kv"),
         f"{layer}.self_attn.o_proj.weight": matrix("row", std, heads=True),
+        f"{layer}.self_attn.o_proj.bias": bias(),
         f"{layer}.mlp.gate_proj.weight": matrix("column", std),
         f"{layer}.mlp.up_proj.weight": matrix("column", std),
+        f"{layer}.mlp.gate_proj.bias": bias("column"),
+        f"{layer}.mlp.up_proj.bias": bias("column"),
         f"{layer}.mlp.down_proj.weight": matrix("row", std),
+        f"{layer}.mlp.down_proj.bias": bias(),
         f"{layer}.input_layernorm.weight": norm(),
+        f"{layer}.input_layernorm.bias": bias(),
         f"{layer}.post_attention_layernorm.weight": norm(),
+        f"{layer}.post_attention_layernorm.bias": bias(),
+        f"{layer}.post_feedforward_layernorm.weight": norm(),
+        f"{layer}.post_feedforward_layernorm.bias": bias(),
         "model.norm.weight": norm(),
+        "model.norm.bias": bias(),
         "lm_head.weight": matrix("vocab", std),
+        **QK_NORMS.get(config.qk_norm, {}),
     }
+
+
+QK_NORMS: dict[str, dict[str, Rule]] = {
+    # Of a rank's heads, whose gradients every rank has a part of; or cut between heads like what it normalises.
+    "head": {"model.layers.*.self_attn.[qk]_norm.weight": norm("always")},
+    "all": {
+        "model.layers.*.self_attn.q_norm.weight": replace(norm("never"), cut="column", heads=True),
+        "model.layers.*.self_attn.k_norm.weight": replace(norm("never"), cut="kv"),
+    },
+}
+"""By model.qk_norm."""

@@ -66,7 +66,9 @@ def why_plain_attention(config: Config, precision: str, packages: Mapping[str, s
 
     precision: as it will run. packages: versions of the Neuron packages there; empty for the pinned ones.
     """
-    data = config.data
+    data, window = config.data, config.model.sliding_window
+    if window is not None and window < data.seq_len:
+        return f"model.sliding_window ({window:,}) below data.seq_len: the NKI flash kernel has no window"
     return why_plain(data.seq_len, data.document_mask, config.parallel.cp, precision, head_dim(config.model), packages)
 
 

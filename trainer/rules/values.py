@@ -14,7 +14,12 @@ from trainer.rules.quantities import total_steps
 from trainer.run.world import World
 
 CHOICES = {
-    "model.rope_scaling.kind": ("none", "linear", "llama3"),
+    "model.norm": ("rms", "layer"),
+    "model.block": ("pre", "post", "parallel", "parallel_one_norm"),
+    "model.activation": ("swiglu", "gelu", "gelu_tanh"),
+    "model.position": ("rotary", "learned"),
+    "model.qk_norm": ("none", "head", "all"),
+    "model.rope_scaling.kind": ("none", "linear", "dynamic", "llama3", "yarn"),
     "data.tokenizer.kind": ("train_bpe", "file"),
     "schedule.kind": ("cosine", "wsd", "linear", "constant", "multistep"),
     "precision.mode": ("fp32", "bf16_mixed", "bf16"),
@@ -40,6 +45,8 @@ POSITIVE = (
     "model.rope_scaling.low_freq_factor",
     "model.rope_scaling.high_freq_factor",
     "model.rope_scaling.original_max_positions",
+    "model.rope_scaling.beta_fast",
+    "model.rope_scaling.beta_slow",
     "model.init_std",
     "model.loss_chunk_tokens",
     "data.seq_len",
@@ -67,6 +74,8 @@ POSITIVE_WHEN_SET = (
     "train.steps",
     "train.stop_after_steps",
     "model.head_dim",
+    "model.sliding_window",
+    "model.rope_scaling.attention_factor",
     "rehearsal.world",
     "parallel.cores",
 )
@@ -81,6 +90,7 @@ NOT_NEGATIVE = (
     "evaluation.sample_tokens",
     "evaluation.sample_temperature",
     "data.prefetch",
+    "model.full_attention_layers",
 )
 SHARES = (
     ("data.heldout_fraction", 0.0, 0.5),

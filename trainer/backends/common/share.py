@@ -65,11 +65,16 @@ class Share:
             return self.indices(seq), self.gathered(seq)
         return _on_xla(self, seq, device)
 
-    def mask(self, document_ids: torch.Tensor) -> torch.Tensor:
-        """[batch, seq] ids of whole samples -> bool [batch, 1, seq / ranks, seq], keys in gathered order."""
+    def mask(self, document_ids: torch.Tensor, window: int | None = None) -> torch.Tensor:
+        """[batch, seq] ids of whole samples -> bool [batch, 1, seq / ranks, seq], keys in gathered order.
+
+        window: as trainer.models.attention.document_mask has it.
+        """
         queries, keys = self._indices_on(document_ids.shape[1], document_ids.device)
         same = document_ids[:, queries].unsqueeze(-1) == document_ids[:, keys].unsqueeze(-2)
-        return (same & (queries.unsqueeze(-1) >= keys)).unsqueeze(1)
+        distance = queries.unsqueeze(-1) - keys
+        seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        return (same & seen).unsqueeze(1)
 
 
 @lru_cache

@@ -34,9 +34,10 @@ class GatheredAttention:
 
 
 def lower(model: nn.Module, plan: Plan, share: Share, group: dist.ProcessGroup) -> None:
-    """Replace the decoder's mask and every attention, in place."""
+    """Replace the decoder's mask and every attention, in place, and tell the rotary embedding how a sample is cut."""
     decoder: Any = model.get_submodule(plan.decoder)
     decoder.mask = share.mask
+    decoder.rotary.parts = share.ranks
     modules: list[Any] = [module for module in model.modules() if hasattr(module, "attend")]
     for module in modules:
         module.attend = GatheredAttention(module.attend, group)
