@@ -1,4 +1,4 @@
-"""What a family says of its directories: the meaning of config.json, and which tensor holds which parameter. No torch."""
+"""What a family says of its directories: what config.json means, and which tensor holds which parameter. No torch."""
 
 from __future__ import annotations
 
