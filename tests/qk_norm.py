@@ -2,12 +2,10 @@
 
 from functools import partial
 
-from torch import nn
-
 from trainer.models.attention import Attention
 from trainer.models.decoder import CausalLM, Parts
 from trainer.models.family import Family
-from trainer.models.norm import RMSNorm
+from trainer.models.norm import LayerNorm, RMSNorm
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.plan import bias, norm
 
@@ -34,4 +32,4 @@ def family(config):
             "model.norm.bias": bias(),
         }
     )
-    return Family(partial(CausalLM, config, Parts(QKNormAttention, nn.LayerNorm)), plan)
+    return Family(partial(CausalLM, config, Parts(QKNormAttention, LayerNorm)), plan)

@@ -15,6 +15,11 @@ dropout               the same with dropout
 rowbias               another such family: a bias behind attention's last matrix (tests/row_bias.py)
 frozen                half of it is not trained: the embedding, and the layers that a pipeline's first stage has
 mixed                 the padded one, of whose every block a half is not trained
+multiquery            the padded one as Falcon 7B: one key-value head, parallel blocks with one LayerNorm, GELU, tied
+parallel              as Falcon 40B: grouped heads, parallel blocks with two norms, and biases everywhere
+learned               as GPT-2: learned positions, LayerNorm, GELU, biases, tied
+post                  the padded one as OLMo 2: norms behind blocks, and over all heads of queries and keys
+window                as Qwen: a sliding window in the later layers, norms of heads, YaRN
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from dataclasses import dataclass, replace
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.config.groups.evaluation import EvaluationConfig
-from trainer.config.groups.model import ModelConfig
+from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.parallel import ParallelConfig
 from trainer.config.groups.precision import PrecisionConfig
@@ -43,6 +48,12 @@ ROW_BIAS = replace(TIED, family="tests.row_bias:family")
 DROPOUT = replace(OWN, dropout=0.1)
 FROZEN = replace(TIED, tied=False, frozen=["model.embed_tokens.weight", "model.layers.[01].*"])
 MIXED = replace(PADDED, frozen=["*.q_proj.weight", "*.k_proj.*", "*.gate_proj.*", "*.input_layernorm.*"])
+MULTIQUERY = replace(PADDED, kv_heads=1, tied=True, block="parallel_one_norm", norm="layer", activation="gelu")
+PARALLEL = replace(TIED, block="parallel", norm="layer", activation="gelu", qkv_bias=True, o_bias=True, mlp_bias=True)
+LEARNED = replace(PARALLEL, block="pre", activation="gelu_tanh", kv_heads=4, position="learned", max_positions=64)
+POST = replace(PADDED, block="post", qk_norm="all", qkv_bias=False)
+YARN = RopeScalingConfig("yarn", factor=4.0, original_max_positions=32)
+WINDOW = replace(TIED, sliding_window=24, full_attention_layers=2, qk_norm="head", head_dim=32, rope_scaling=YARN)
 MODELS = {
     "": TIED,
     "padded": PADDED,
@@ -51,6 +62,11 @@ MODELS = {
     "dropout": DROPOUT,
     "frozen": FROZEN,
     "mixed": MIXED,
+    "multiquery": MULTIQUERY,
+    "parallel": PARALLEL,
+    "learned": LEARNED,
+    "post": POST,
+    "window": WINDOW,
 }
 SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
 

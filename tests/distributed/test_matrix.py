@@ -15,6 +15,8 @@ from tests.ranks import Outcomes
 
 pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
 
+OF_FAMILIES = ("multiquery", "parallel", "learned", "post", "window")
+"""Models with the switches of Falcon, GPT-2, OLMo 2 and Qwen."""
 QUICK = {
     "fp32": [
         "cp2-sp-zero2-padded",
@@ -24,6 +26,10 @@ QUICK = {
         "tp2-sp-cp2-full-micro1-dropout",
         "pp2-zb-frozen",
         "dp2-tp2-sp-full-mixed",
+        "tp4-sp-multiquery",
+        "tp2-sp-cp2-post",
+        "tp2-sp-pp2-learned",
+        "cp2-zero3-window",
     ],
     "bf16_mixed": ["dp2-zero3-selective-frozen"],
 }
@@ -97,6 +103,10 @@ FULL = {
         "dp2-zero3-frozen",
         "dp2-full-frozen",
         "dp2-selective-frozen",
+        *(f"{layout}-{model}" for layout in ("tp2", "pp2", "dp2-zero3") for model in OF_FAMILIES),
+        *(f"tp4-sp-{model}" for model in ("parallel", "post", "learned", "window")),
+        *(f"tp2-sp-full-{model}" for model in OF_FAMILIES),
+        *(f"cp2-sp-{model}" for model in ("learned", "window")),
         "tp2-mixed",
         "tp4-sp-mixed",
         "tp2-sp-pp2-interleaved-mixed",
@@ -117,6 +127,7 @@ FULL = {
         "pp4-full",
         "dp2-tp2-sp-pp2-zero1",
         "dp2-tp2-sp-cp2-zero2",
+        *(f"tp2-sp-{model}" for model in OF_FAMILIES),
     ],
     "bf16": [
         "tp2-sp-mixed",

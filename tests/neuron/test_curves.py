@@ -32,11 +32,24 @@ ON_DOUBLE = {
         "pp2-interleaved-frozen",
         "dp2-full-frozen",
         "tp2-sp-zero1-full-mixed",
+        "tp2-sp-multiquery",
+        "tp2-parallel",
+        "tp2-sp-pp2-learned",
+        "tp4-sp-post",
+        "cp2-zero1-window",
     ],
     "bf16_mixed": ["dp2-tp2-zero1-padded", "dp2-zero1-full-frozen"],
 }
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
-LONG = ("pp2-interleaved-full", "tp2-qknorm", "tp2-sp-rowbias", "dp2-full-frozen", "dp2-zero1-full-frozen")
+LONG = (
+    "tp2-parallel",
+    "cp2-zero1-window",
+    "pp2-interleaved-full",
+    "tp2-qknorm",
+    "tp2-sp-rowbias",
+    "dp2-full-frozen",
+    "dp2-zero1-full-frozen",
+)
 """Left to ``make test-long``: others hold what they prove."""
 ON_SOURCE = {
     "fp32": [
@@ -90,6 +103,14 @@ ON_SOURCE = {
         "dp2-zero1-full-frozen",
         "tp2-sp-full-mixed",
         "dp2-tp2-pp2-zero1-mixed",
+        "tp2-multiquery",
+        "tp2-sp-multiquery",
+        "tp2-sp-parallel",
+        "tp2-sp-learned",
+        "pp2-learned",
+        "tp2-post",
+        "tp4-sp-post",
+        "tp2-sp-window",
     ],
     "bf16_mixed": [
         "tp2-sp-pp2-full-dropout",

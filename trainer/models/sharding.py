@@ -20,36 +20,41 @@ def sharding_plan(config: ModelConfig) -> Plan:
 
 
 def rules(config: ModelConfig) -> dict[str, Rule]:
-    """A rule for each parameter of trainer.models.decoder; a family of its own extends a copy."""
+    """A rule for each parameter of trainer.models.decoder with these switches; a family of its own extends a copy."""
     std, layer = config.init_std, "model.layers.*"
-    return {
+    found = {
         "model.embed_tokens.weight": matrix("vocab", std),
-        "model.embed_positions.weight": replace(matrix("none", std), summed="sequence"),
         f"{layer}.self_attn.q_proj.weight": matrix("column", std, heads=True),
         f"{layer}.self_attn.q_proj.bias": bias("column", heads=True),
         f"{layer}.self_attn.[kv]_proj.weight": matrix("kv", std),
         f"{layer}.self_attn.[kv]_proj.bias": bias("kv"),
         f"{layer}.self_attn.o_proj.weight": matrix("row", std, heads=True),
-        f"{layer}.self_attn.o_proj.bias": bias(),
         f"{layer}.mlp.gate_proj.weight": matrix("column", std),
         f"{layer}.mlp.up_proj.weight": matrix("column", std),
-        f"{layer}.mlp.gate_proj.bias": bias("column"),
-        f"{layer}.mlp.up_proj.bias": bias("column"),
         f"{layer}.mlp.down_proj.weight": matrix("row", std),
-        f"{layer}.mlp.down_proj.bias": bias(),
-        f"{layer}.input_layernorm.weight": norm(),
-        f"{layer}.input_layernorm.bias": bias(),
-        f"{layer}.post_attention_layernorm.weight": norm(),
-        f"{layer}.post_attention_layernorm.bias": bias(),
-        f"{layer}.post_feedforward_layernorm.weight": norm(),
-        f"{layer}.post_feedforward_layernorm.bias": bias(),
-        "model.norm.weight": norm(),
-        "model.norm.bias": bias(),
+        **{f"{name}.weight": norm() for name in NORMS},
         "lm_head.weight": matrix("vocab", std),
         **QK_NORMS.get(config.qk_norm, {}),
     }
+    if config.position == "learned":
+        found["model.embed_positions.weight"] = replace(matrix("none", std), summed="sequence")
+    if config.norm == "layer":
+        found |= {f"{name}.bias": bias() for name in NORMS}
+    if config.o_bias:
+        found[f"{layer}.self_attn.o_proj.bias"] = bias()
+    if config.mlp_bias:
+        found |= {f"{layer}.mlp.{name}_proj.bias": bias("column") for name in ("gate", "up")}
+        found[f"{layer}.mlp.down_proj.bias"] = bias()
+    return found
 
 
+NORMS = (
+    "model.layers.*.input_layernorm",
+    "model.layers.*.post_attention_layernorm",
+    "model.layers.*.post_feedforward_layernorm",
+    "model.norm",
+)
+"""Between blocks; which of the three a layer has, model.block says."""
 QK_NORMS: dict[str, dict[str, Rule]] = {
     # Of a rank's heads, whose gradients every rank has a part of; or cut between heads like what it normalises.
     "head": {"model.layers.*.self_attn.[qk]_norm.weight": norm("always")},

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from trainer.backends.common.mean_square import MeanSquare
 from trainer.backends.native.lowering.collectives import all_gather, enter, gather, leave, scatter
 from trainer.backends.native.lowering.regather import gathering
 from trainer.backends.native.lowering.vocabulary import VocabularyChunkLoss, VocabularyEmbedding
@@ -43,6 +44,10 @@ class Seam:
     def gathered_again(self, x: torch.Tensor) -> torch.Tensor:
         """What ``enter`` gave, without gradient."""
         return all_gather(x, SEQUENCE_DIM, self.group)
+
+    def total(self, x: torch.Tensor) -> torch.Tensor:
+        """Parts of a sum -> the sum, by which every rank goes on with what is its own: gradients add up too."""
+        return enter(leave(x, self.group), self.group)
 
     def part(self, x: torch.Tensor) -> torch.Tensor:
         """This rank's part, between blocks, of what is the same on every rank: [batch, seq, ...]."""
@@ -81,33 +86,10 @@ def lower(
     _cut_vocabulary(model, plan, placements, seam)
     norms: list[tuple[str, Any]] = [(path, m) for path, m in model.named_modules() if hasattr(m, "mean_square")]
     for path, module in norms:
-        module.mean_square = MeanSquare.over(placements[f"{path}.weight"], seam.group)
+        module.mean_square = MeanSquare.over(placements[f"{path}.weight"], seam.total)
     if seam.sequence:
         decoder: Any = model.get_submodule(plan.decoder)
         decoder.part = seam.part
-
-
-@dataclass(frozen=True)
-class MeanSquare:
-    """trainer.models.norm.mean_square over the heads of all ranks. counted: where the first copies of this rank's heads
-    lie; neither padding nor further copies count. size: of all heads.
-    """
-
-    group: dist.ProcessGroup
-    counted: tuple[slice, ...]
-    size: int
-
-    @classmethod
-    def over(cls, weight: Placement, group: dist.ProcessGroup) -> MeanSquare:
-        """weight: placement of the norm's weight, which is cut as its input is."""
-        return cls(group, tuple(box.local[0] for box in weight.boxes if box.copy == 0), weight.shape[0])
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """FP32 [..., heads here * head_dim] -> [..., 1]."""
-        squares = [x[..., mine].square().sum(-1, keepdim=True) for mine in self.counted]
-        here = sum(squares, x[..., :0].sum(-1, keepdim=True)) / self.size
-        # All ranks divide by the sum, so its gradient is a sum too.
-        return enter(leave(here, self.group), self.group)
 
 
 def _bias_last(linear: Any) -> None:

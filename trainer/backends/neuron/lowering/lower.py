@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from trainer.backends.base import BuildModel
+from trainer.backends.common.mean_square import MeanSquare
 from trainer.backends.neuron.lowering.attention import GatheredAttention, flash_attend, plain_attend
 from trainer.backends.neuron.lowering.freeze import freeze
 from trainer.backends.neuron.lowering.layers import Layers
 from trainer.backends.neuron.lowering.linears import Linears
 from trainer.backends.neuron.lowering.local import Local, fuse
 from trainer.backends.neuron.lowering.model import LoweredLM
+from trainer.backends.neuron.lowering.seams import scatter_to_sequence, total_over_ranks
+from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan, Rule
 
 
@@ -64,7 +67,14 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
         elif hasattr(module, "gate_and_up"):
             linears.columns(module, path, ("gate_proj", "up_proj"), "gate_up_proj", "gate_and_up")
             linears.row(module, path, "down_proj")
+        elif hasattr(module, "up"):
+            linears.columns(module, path, ("up_proj",), "up_proj", "up")
+            linears.row(module, path, "down_proj")
+        elif hasattr(module, "mean_square"):
+            _cut_norm(module, placements[f"{path}.weight"], options.tp)
     _lower_vocabulary(model, layers)
+    if options.sequence and options.tp > 1:
+        model.model.part = scatter_to_sequence
     _attend(model, options)
     model.to(options.dtype)
     _mark(model, rules, layers)
@@ -75,6 +85,13 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
     of_kept = {name: rules[local.pieces[0].name] for name, local in kept.items()}
     freeze(lowered, of_kept, options.pipeline)
     return Lowered(lowered, kept, of_kept)
+
+
+def _cut_norm(module: Any, placement: Placement, tp: int) -> None:
+    """A norm over all heads, of which a rank has some."""
+    module.weight = nn.Parameter(torch.empty(placement.local_shape, device="meta"))
+    if tp > 1:
+        module.mean_square = MeanSquare.over(placement, total_over_ranks)
 
 
 def _lower_vocabulary(model: Any, layers: Layers) -> None:
@@ -92,6 +109,7 @@ def _attend(model: Any, options: Options) -> None:
     if options.share is not None:
         share, group = options.share
         model.model.mask = share.mask
+        model.model.rotary.parts = share.ranks
         for module in modules:
             module.attend = GatheredAttention(module.attend, group)
 

@@ -66,6 +66,7 @@ class LoweredDecoder(nn.Module):
     def __init__(self, decoder: Any, recomputed: frozenset[str]) -> None:
         super().__init__()
         self.embed_tokens, self.embed_dropout = decoder.embed_tokens, decoder.embed_dropout
+        self.embed_positions, self.part = decoder.embed_positions, decoder.part
         self.layers = nn.ModuleDict(
             {name: LoweredLayer(layer, decoder, name in recomputed) for name, layer in decoder.layers.items()}
         )
@@ -87,7 +88,10 @@ class LoweredDecoder(nn.Module):
         keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[batch, seq] -> [batch, seq, hidden]."""
-        x: torch.Tensor = self.embed_dropout(self.embed_tokens(tokens), keys)
+        x: torch.Tensor = self.embed_tokens(tokens)
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(self.part(positions))
+        x = self.embed_dropout(x, keys)
         for layer in self.layers.values():
             x = layer(x, positions, document_ids, keys)
         normed: torch.Tensor = self.norm(x)

@@ -1,0 +1,24 @@
+"""Seams of what is cut within a block or between blocks besides activations: sums over heads, and positions."""
+
+from __future__ import annotations
+
+import torch
+from neuronx_distributed.parallel_layers.mappings import (
+    copy_to_tensor_model_parallel_region,
+    reduce_from_tensor_model_parallel_region,
+    scatter_to_sequence_parallel_region,
+)
+
+from trainer.backends.neuron.lowering.layers import SEQUENCE_DIM
+
+
+def total_over_ranks(x: torch.Tensor) -> torch.Tensor:
+    """Parts of a sum -> the sum, by which every rank goes on with what is its own: gradients add up too."""
+    whole: torch.Tensor = copy_to_tensor_model_parallel_region(reduce_from_tensor_model_parallel_region(x))
+    return whole
+
+
+def scatter_to_sequence(positions: torch.Tensor) -> torch.Tensor:
+    """[batch, seq] -> [batch, seq / tp]: those of this rank's part."""
+    mine: torch.Tensor = scatter_to_sequence_parallel_region(positions, SEQUENCE_DIM)
+    return mine
