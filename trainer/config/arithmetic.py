@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from trainer.config.groups.model import ModelConfig
+import math
+
+from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 
 
 def head_dim(model: ModelConfig) -> int:
@@ -76,3 +78,18 @@ def flops_per_token(model: ModelConfig, seq_len: int) -> float:
 def layer_has_window(model: ModelConfig, layer: int) -> bool:
     """Whether a layer's attention looks at model.sliding_window positions only."""
     return model.sliding_window is not None and layer >= model.full_attention_layers
+
+
+def attention_factor(scaling: RopeScalingConfig) -> float:
+    """What cosines and sines are multiplied by (arXiv:2309.00071, section 3.4; DeepSeek-V2's mscale)."""
+    if scaling.kind != "yarn":
+        return 1.0
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    if scaling.mscale and scaling.mscale_all_dim:
+        return _mscale(scaling.factor, scaling.mscale) / _mscale(scaling.factor, scaling.mscale_all_dim)
+    return _mscale(scaling.factor, 1.0)
+
+
+def _mscale(factor: float, weight: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from trainer.config.arithmetic import attention_factor
 from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 
 
@@ -91,21 +92,6 @@ def _kept_by_yarn(theta: float, head_dim: int, scaling: RopeScalingConfig) -> to
 def _dim_that_turns(times: float, theta: float, head_dim: int, scaling: RopeScalingConfig) -> float:
     """Index, as a real number, of the pair of dims that turns so often within the original context."""
     return head_dim * math.log(scaling.original_max_positions / (times * 2 * math.pi)) / (2 * math.log(theta))
-
-
-def attention_factor(scaling: RopeScalingConfig) -> float:
-    """What cosines and sines are multiplied by (arXiv:2309.00071, section 3.4; DeepSeek-V2's mscale)."""
-    if scaling.kind != "yarn":
-        return 1.0
-    if scaling.attention_factor is not None:
-        return scaling.attention_factor
-    if scaling.mscale and scaling.mscale_all_dim:
-        return _mscale(scaling.factor, scaling.mscale) / _mscale(scaling.factor, scaling.mscale_all_dim)
-    return _mscale(scaling.factor, 1.0)
-
-
-def _mscale(factor: float, weight: float) -> float:
-    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
 
 def dynamic_theta(theta: float, head_dim: int, scaling: RopeScalingConfig, seq_len: int) -> float:

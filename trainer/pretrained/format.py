@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.config.groups.model import ModelConfig
+from trainer.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ class FileTensor:
 class Format:
     """A family's directories.
 
-    model_types, architectures: of config.json; the first architecture is the one that is written.
-    read: config.json -> fields of ModelConfig (dimensions, switches, rope_scaling, tied); raises ConfigError for what
-    the decoder does not compute, naming the key, its value and the remedy. write: the inverse, without what all
-    families have in common. tensors: of a model, in the file's order; a tied head is not among them. ignored: globs of
-    tensors that may stand in a file and are no parameters.
+    model_types, architectures: of config.json; the first of each is the one that is written.
+    read: config.json -> fields of ModelConfig (dimensions, switches, rope_scaling, tied: the same fields whatever the
+    family); raises ConfigError for what the decoder does not compute, naming the key, its value and the remedy. write:
+    the inverse, without what all families have in common (config_json.py). tensors: of a model, in the file's order; a
+    tied head is not among them. lacks: what of a ModelConfig the format cannot say. ignored: globs of tensors that may
+    stand in a file and are no parameters. tied: what a config.json without tie_word_embeddings means. prefix: of the
+    tensors' names; a directory may lack it on all of them (GPT-2's own does). head: name of the head's tensor, which a
+    tied model's directory may have too, equal to the embedding.
     """
 
     model_types: tuple[str, ...]
@@ -52,7 +56,11 @@ class Format:
     read: Callable[[Mapping[str, Any]], dict[str, Any]]
     write: Callable[[ModelConfig], dict[str, Any]]
     tensors: Callable[[ModelConfig], Iterable[FileTensor]]
+    lacks: Callable[[ModelConfig], Iterable[Problem]]
     ignored: tuple[str, ...] = ()
+    tied: bool = False
+    prefix: str = ""
+    head: str = "lm_head.weight"
 
 
 def renamed(name: str, canonical: str, shape: tuple[int, ...], transposed: bool = False) -> FileTensor:

@@ -1,15 +1,67 @@
-"""Llama and what shares its architecture: DeepSeek LLM, SmolLM2, Llama 1 to 3."""
+"""Llama and what shares its architecture: Llama 1 to 3, DeepSeek LLM, DeepSeek-R1 distills of Llama, SmolLM2."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from trainer.config.groups.model import ModelConfig
-from trainer.models.decoder import CausalLM
-from trainer.models.family import Family
-from trainer.models.sharding import sharding_plan
+from trainer.errors import Problem
+from trainer.pretrained.format import Format
+from trainer.pretrained.keys import Keys
+from trainer.pretrained.llama_like import (
+    ANY,
+    lacking,
+    read_dimensions,
+    same_biases,
+    unsaid,
+    write_dimensions,
+)
+from trainer.pretrained.shapes import canonical_tensors
+
+if TYPE_CHECKING:
+    from trainer.models.family import Family
 
 
 def family(config: ModelConfig) -> Family:
     """The plain decoder with its own plan."""
-    return Family(partial(CausalLM, config), sharding_plan(config))
+    from trainer.models.plain import plain_family
+
+    return plain_family(config)
+
+
+def read(values: Mapping[str, Any]) -> dict[str, Any]:
+    """attention_bias covers the output projection too. pretraining_tp only changed the order of summation."""
+    keys = Keys(values)
+    biased = keys.flag("attention_bias", False)
+    mlp_bias = keys.flag("mlp_bias", False)
+    return {
+        **read_dimensions(keys, positions=2048, eps=1e-6),
+        "qkv_bias": biased,
+        "o_bias": biased,
+        "mlp_bias": mlp_bias,
+    }
+
+
+def write(model: ModelConfig) -> dict[str, Any]:
+    """The inverse of ``read``."""
+    return {**write_dimensions(model), "attention_bias": model.qkv_bias, "mlp_bias": model.mlp_bias}
+
+
+def lacks(model: ModelConfig) -> Iterator[Problem]:
+    """Its switches are the biases; and transformers 5 refuses a width that its heads do not divide."""
+    yield from unsaid(model, qkv_bias=ANY, o_bias=ANY, mlp_bias=ANY)
+    yield from same_biases(model, "qkv_bias", "o_bias")
+    if model.hidden % model.heads:
+        yield lacking(model, "heads", f"divides model.hidden ({model.hidden}) whatever model.head_dim is")
+
+
+FORMAT = Format(
+    model_types=("llama",),
+    architectures=("LlamaForCausalLM",),
+    read=read,
+    write=write,
+    tensors=canonical_tensors,
+    lacks=lacks,
+    ignored=("*.rotary_emb.inv_freq",),
+)
