@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.rules.families import families
 from trainer.rules.grace import grace
 from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     choices,
     ranges,
     model,
+    families,
     length,
     batch,
     layout,
