@@ -15,11 +15,13 @@ dropout               the same with dropout
 rowbias               another such family: a bias behind attention's last matrix (tests/row_bias.py)
 frozen                half of it is not trained: the embedding, and the layers that a pipeline's first stage has
 mixed                 the padded one, of whose every block a half is not trained
+biased                the padded one as Llama with all biases
 multiquery            the padded one as Falcon 7B: one key-value head, parallel blocks with one LayerNorm, GELU, tied
 parallel              as Falcon 40B: grouped heads, parallel blocks with two norms, and biases everywhere
 learned               as GPT-2: learned positions, LayerNorm, GELU, biases, tied
 post                  the padded one as OLMo 2: norms behind blocks, and over all heads of queries and keys
-window                as Qwen: a sliding window in the later layers, norms of heads, YaRN
+window                as Qwen3: a sliding window in the later layers, norms of heads, YaRN
+mistral               as Mistral: a sliding window in every layer
 """
 
 from __future__ import annotations
@@ -41,19 +43,24 @@ from trainer.config.schema import Config
 STEPS = 20
 TIED = ModelConfig(hidden=64, layers=5, heads=4, kv_heads=2, mlp=96, vocab=512, tied=True, loss_chunk_tokens=24)
 """Five layers, which no number of stages divides; the loss meets a last chunk that is not full."""
-PADDED = replace(TIED, hidden=72, heads=9, kv_heads=3, tied=False, qkv_bias=True)
+PADDED = replace(TIED, family="qwen2", hidden=72, heads=9, kv_heads=3, tied=False, qkv_bias=True)
 """On 2 ranks a head is held twice; on 4 there is padding besides."""
 OWN = replace(TIED, family="tests.qk_norm:family")
 ROW_BIAS = replace(TIED, family="tests.row_bias:family")
 DROPOUT = replace(OWN, dropout=0.1)
 FROZEN = replace(TIED, tied=False, frozen=["model.embed_tokens.weight", "model.layers.[01].*"])
 MIXED = replace(PADDED, frozen=["*.q_proj.weight", "*.k_proj.*", "*.gate_proj.*", "*.input_layernorm.*"])
-MULTIQUERY = replace(PADDED, kv_heads=1, tied=True, block="parallel_one_norm", norm="layer", activation="gelu")
-PARALLEL = replace(TIED, block="parallel", norm="layer", activation="gelu", qkv_bias=True, o_bias=True, mlp_bias=True)
-LEARNED = replace(PARALLEL, block="pre", activation="gelu_tanh", kv_heads=4, position="learned", max_positions=64)
-POST = replace(PADDED, block="post", qk_norm="all", qkv_bias=False)
+BIASED = replace(PADDED, family="llama", o_bias=True, mlp_bias=True)
+FALCON = replace(TIED, family="falcon", norm="layer", activation="gelu")
+MULTIQUERY = replace(FALCON, block="parallel_one_norm", hidden=72, heads=9, kv_heads=1)
+PARALLEL = replace(FALCON, block="parallel", qkv_bias=True, o_bias=True, mlp_bias=True)
+GPT2 = replace(PARALLEL, family="gpt2", block="pre", activation="gelu_tanh")
+LEARNED = replace(GPT2, kv_heads=4, position="learned", max_positions=64)
+POST = replace(PADDED, family="olmo2", block="post", qk_norm="all", qkv_bias=False)
 YARN = RopeScalingConfig("yarn", factor=4.0, original_max_positions=32)
-WINDOW = replace(TIED, sliding_window=24, full_attention_layers=2, qk_norm="head", head_dim=32, rope_scaling=YARN)
+QWEN3 = replace(TIED, family="qwen3", qk_norm="head", head_dim=32)
+WINDOW = replace(QWEN3, sliding_window=24, full_attention_layers=2, rope_scaling=YARN)
+MISTRAL = replace(TIED, family="mistral", tied=False, sliding_window=20)
 MODELS = {
     "": TIED,
     "padded": PADDED,
@@ -62,11 +69,13 @@ MODELS = {
     "dropout": DROPOUT,
     "frozen": FROZEN,
     "mixed": MIXED,
+    "biased": BIASED,
     "multiquery": MULTIQUERY,
     "parallel": PARALLEL,
     "learned": LEARNED,
     "post": POST,
     "window": WINDOW,
+    "mistral": MISTRAL,
 }
 SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
 

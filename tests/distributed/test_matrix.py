@@ -15,8 +15,8 @@ from tests.ranks import Outcomes
 
 pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the training
 
-OF_FAMILIES = ("multiquery", "parallel", "learned", "post", "window")
-"""Models with the switches of Falcon, GPT-2, OLMo 2 and Qwen."""
+OF_FAMILIES = ("biased", "multiquery", "parallel", "learned", "post", "window", "mistral")
+"""Models of Llama with biases, Falcon 7B and 40B, GPT-2, OLMo 2, Qwen3, Mistral; the padded one is Qwen2."""
 QUICK = {
     "fp32": [
         "cp2-sp-zero2-padded",
@@ -104,9 +104,9 @@ FULL = {
         "dp2-full-frozen",
         "dp2-selective-frozen",
         *(f"{layout}-{model}" for layout in ("tp2", "pp2", "dp2-zero3") for model in OF_FAMILIES),
-        *(f"tp4-sp-{model}" for model in ("parallel", "post", "learned", "window")),
+        *(f"tp4-sp-{model}" for model in OF_FAMILIES if model != "multiquery"),
         *(f"tp2-sp-full-{model}" for model in OF_FAMILIES),
-        *(f"cp2-sp-{model}" for model in ("learned", "window")),
+        *(f"cp2-sp-{model}" for model in ("learned", "window", "mistral")),
         "tp2-mixed",
         "tp4-sp-mixed",
         "tp2-sp-pp2-interleaved-mixed",

@@ -36,13 +36,21 @@ def read_dimensions(keys: Keys, positions: int, eps: float, kv_heads: int | None
         "hidden": keys.whole("hidden_size"),
         "layers": keys.whole("num_hidden_layers"),
         "heads": heads,
-        "kv_heads": keys.whole("num_key_value_heads", kv_heads or heads),
+        "kv_heads": read_kv_heads(keys, "num_key_value_heads", heads, kv_heads or heads),
         "mlp": keys.whole("intermediate_size"),
         "vocab": keys.whole("vocab_size"),
         "norm_eps": keys.number("rms_norm_eps", eps),
         **read_rope(keys, positions),
         **read_head_dim(keys, keys.whole("hidden_size"), heads, keys.whole("head_dim", None)),
     }
+
+
+def read_kv_heads(keys: Keys, key: str, heads: int, default: int) -> int:
+    """Key-value heads, each for as many query heads."""
+    found: int = keys.whole(key, default)
+    if heads % found:
+        raise refusal(key, found, f"divides num_attention_heads ({heads})", DAMAGED)
+    return found
 
 
 def read_head_dim(keys: Keys, hidden: int, heads: int, stated: int | None) -> dict[str, Any]:

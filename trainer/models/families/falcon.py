@@ -12,7 +12,7 @@ from trainer.config.groups.model import ModelConfig
 from trainer.errors import Problem
 from trainer.pretrained.format import FileTensor, Format, Part, renamed
 from trainer.pretrained.keys import Keys, refusal
-from trainer.pretrained.llama_like import ANY, SWITCHES, lacking, read_head_dim, same_biases, unsaid
+from trainer.pretrained.llama_like import ANY, SWITCHES, lacking, read_head_dim, read_kv_heads, same_biases, unsaid
 from trainer.pretrained.rope import read_rope, write_rope
 from trainer.pretrained.shapes import parameter_shapes
 
@@ -62,7 +62,7 @@ def _new(keys: Keys, heads: int) -> dict[str, Any]:
     if norms > 2:
         raise refusal("num_ln_in_parallel_attn", norms, "1 or 2", "take config.json as its publisher gives it")
     block = "parallel" if norms == 2 else "parallel_one_norm"
-    return {"kv_heads": keys.whole("num_kv_heads", heads), "block": block}
+    return {"kv_heads": read_kv_heads(keys, "num_kv_heads", heads, heads), "block": block}
 
 
 def _old(keys: Keys, heads: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def lacks(model: ModelConfig) -> Iterator[Problem]:
         mlp_bias=ANY,
     )
     yield from same_biases(model, "qkv_bias", "o_bias", "mlp_bias")
-    if head_dim(model) * model.heads != model.hidden:
+    if model.head_dim is not None and model.head_dim * model.heads != model.hidden:
         yield lacking(model, "head_dim", "model.hidden / model.heads")
     if model.block == "pre" and model.kv_heads not in (1, model.heads):
         yield lacking(model, "kv_heads", "1 or model.heads where model.block is pre")

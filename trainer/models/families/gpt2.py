@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trainer.config.arithmetic import head_dim
 from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 from trainer.errors import Problem
 from trainer.pretrained.format import FileTensor, Format, Part, renamed
@@ -102,7 +101,7 @@ def lacks(model: ModelConfig) -> Iterator[Problem]:
         o_bias=(True,),
         mlp_bias=(True,),
     )
-    if head_dim(model) * model.heads != model.hidden:
+    if model.head_dim is not None and model.head_dim * model.heads != model.hidden:
         yield lacking(model, "head_dim", "model.hidden / model.heads")
     if model.kv_heads != model.heads:
         yield lacking(model, "kv_heads", "model.heads")

@@ -52,7 +52,7 @@ def lacks(model: ModelConfig) -> Iterator[Problem]:
     """Its switches are the biases; and transformers 5 refuses a width that its heads do not divide."""
     yield from unsaid(model, qkv_bias=ANY, o_bias=ANY, mlp_bias=ANY)
     yield from same_biases(model, "qkv_bias", "o_bias")
-    if model.hidden % model.heads:
+    if model.head_dim is not None and model.hidden % model.heads:
         yield lacking(model, "heads", f"divides model.hidden ({model.hidden}) whatever model.head_dim is")
 
 
