@@ -34,6 +34,7 @@ def read(values: Mapping[str, Any]) -> dict[str, Any]:
     """Which keys count depends on new_decoder_architecture."""
     keys = Keys(values)
     keys.only("alibi", False, "the decoder has rotary and learned positions; choose a model without ALiBi")
+    keys.only("apply_residual_connection_post_layernorm", False, "no published model adds what is normalised")
     hidden = keys.whole("n_embed", None) or keys.whole("hidden_size")
     heads, biased = keys.whole("num_attention_heads"), keys.flag("bias", False)
     return {
