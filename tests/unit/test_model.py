@@ -7,10 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.batch import IGNORED_LABEL, Batch
+from trainer.commands.entry import register_schema
 from trainer.config.arithmetic import flops_per_token, parameters
+from trainer.config.compose import to_config
+from trainer.config.diagnose import CONF
 from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 from trainer.models.attention import document_mask
 from trainer.models.decoder import CausalLM
@@ -220,9 +224,15 @@ def test_parameters_and_flops_equal_an_independent_count() -> None:
     )
 
 
+def megatron(layers: int, hidden: int) -> int:
+    """arXiv:2104.04473, section 5.1: 12 l h^2 (1 + 13/(12 h) + (V + s)/(12 l h)), without the final norm's 2 h."""
+    return 12 * layers * hidden**2 + 13 * layers * hidden + (51200 + 2048) * hidden + 2 * hidden
+
+
 @pytest.mark.parametrize(
     ("name", "published"),
-    # Bytes of the published checkpoints' indices over 2 (BF16); LLaMA 65B: as counted by its quantisers.
+    # Bytes of the published checkpoints' indices over 2 (BF16); LLaMA 65B: as counted by its quantisers; Falcon's have
+    # the tied embedding twice; Qwen3 and OLMo 2: total of the safetensors headers, as the hub gives it.
     [
         ("smollm2_135m", 134_515_008),
         ("deepseek7b", 6_910_365_696),
@@ -230,18 +240,39 @@ def test_parameters_and_flops_equal_an_independent_count() -> None:
         ("llama65b", 65_285_660_672),
         ("llama3_8b", 16_060_522_496 // 2),
         ("llama3_70b", 141_107_412_992 // 2),
+        ("llama2_7b", 13_476_831_232 // 2),
+        ("r1_distill_llama_8b", 16_060_522_496 // 2),
+        ("r1_distill_qwen_7b", 15_231_233_024 // 2),
+        ("qwen3_8b", 8_190_735_360),
+        ("mistral_7b", 14_483_464_192 // 2),
+        ("falcon7b", 7_217_189_760 - 65024 * 4544),
+        ("falcon40b", 83_671_941_120 // 2 - 65024 * 8192),
+        ("gpt2", 124_439_808),
+        ("gpt3_6b7", megatron(32, 4096)),
+        ("gpt3_23b", megatron(28, 8192)),
+        ("gpt3_175b", megatron(96, 12288)),
+        ("olmo2_7b", 7_298_617_344),
     ],
 )
 def test_published_models_have_their_published_size(name: str, published: int) -> None:
-    from omegaconf import OmegaConf
-
-    from trainer.config.diagnose import CONF
-
-    values = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
-    config = ModelConfig(**values)
+    config = shipped(name)
     assert parameters(config) == published
+    assert config.published_parameters in (None, published)
     with torch.device("meta"):
         assert sum(p.numel() for p in CausalLM(config).parameters()) == published
+
+
+def shipped(name: str) -> ModelConfig:
+    """conf/model's."""
+    register_schema()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        return to_config(compose("train", [f"model={name}"])).model
+
+
+def test_every_shipped_model_is_in_the_table() -> None:
+    mark = next(m for m in test_published_models_have_their_published_size.pytestmark if m.name == "parametrize")
+    names = {path.stem for path in (CONF / "model").glob("*.yaml")}
+    assert names == {"tiny", *(name for name, _ in mark.args[1])}
 
 
 def test_bf16_keeps_statistics_and_tables_in_fp32() -> None:
