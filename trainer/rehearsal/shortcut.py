@@ -30,7 +30,7 @@ FRESH = frozenset(
         *(aten.mul.Tensor, aten.mul.Scalar, aten.add.Tensor, aten.sub.Tensor, aten.neg.default, aten.div.Scalar),
         *(aten.pow.Tensor_Scalar, aten.rsqrt.default, aten.silu.default, aten.silu_backward.default),
         *(aten.sum.dim_IntList, aten.mean.dim, aten.mm.default, aten.cat.default, aten.clone.default),
-        *(aten.sigmoid.default, aten._to_copy.default),
+        *(aten.sigmoid.default, aten._to_copy.default, aten.gelu.default, aten.gelu_backward.default),
     }
 )
 """Their result is one new tensor, whose shape, stride and dtype follow from those of the arguments."""
