@@ -1,7 +1,7 @@
 """What a rank of a full-size recipe computes and sends in a step, from papers' formulas and the recipe's numbers alone.
 
-Written for what the recipes use: even cuts, a stage for each pipeline rank, ZeRO 0 or 1, no context parallelism,
-recompute none, selective or full, in every k-th layer of the whole model.
+Written for what the recipes use: even cuts but for heads, a stage for each pipeline rank, ZeRO 0 or 1, no context
+parallelism, recompute none, selective or full, in every k-th layer of the whole model; norms before the blocks.
 """
 
 from __future__ import annotations
@@ -36,22 +36,49 @@ class Rank:
 
     @property
     def heads(self) -> tuple[int, int, int]:
-        """Query heads and key-value heads of a rank, and ranks that hold each of the latter."""
+        """Query heads and key-value heads of a rank, and ranks that hold each of the latter, which share its query
+        heads: what they do not divide is padded.
+        """
         model, tp = self.config.model, self.config.parallel.tp
-        assert model.heads % tp == 0
-        return model.heads // tp, max(1, model.kv_heads // tp), max(1, tp // model.kv_heads)
+        key_value, copies = max(1, model.kv_heads // tp), max(1, tp // model.kv_heads)
+        assert key_value * tp == model.kv_heads * copies
+        return key_value * ceil(model.heads // model.kv_heads / copies), key_value, copies
 
     @property
     def head_size(self) -> int:
-        return self.config.model.hidden // self.config.model.heads
+        model = self.config.model
+        return model.head_dim or model.hidden // model.heads
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Rows of a layer's query, key (or value) and first feed-forward matrix on this rank."""
+        queries, key_values, _ = self.heads
+        wide = self.config.model.mlp // self.config.parallel.tp
+        return queries * self.head_size, key_values * self.head_size, wide
 
     def layer(self) -> list[tuple[int, int]]:
         """Shapes of a layer's matrices on this rank."""
-        model, tp = self.config.model, self.config.parallel.tp
-        query, key_value = self.heads[0] * self.head_size, self.heads[1] * self.head_size
-        wide = model.mlp // tp
+        model, (query, key_value, wide) = self.config.model, self.widths
         attention = [(query, model.hidden), (key_value, model.hidden), (key_value, model.hidden), (model.hidden, query)]
-        return [*attention, (wide, model.hidden), (wide, model.hidden), (model.hidden, wide)]
+        first = [(wide, model.hidden)] * (2 if model.activation == "swiglu" else 1)
+        return [*attention, *first, (model.hidden, wide)]
+
+    def vectors(self) -> list[int]:
+        """Lengths of a layer's biases that are cut with their matrices."""
+        model, (query, key_value, wide) = self.config.model, self.widths
+        first = [wide] * (2 if model.activation == "swiglu" else 1)
+        return [query, key_value, key_value] * model.qkv_bias + first * model.mlp_bias
+
+    def whole_vectors(self) -> list[int]:
+        """Lengths of what each tensor-parallel rank has of a layer in full: norms, and biases behind a sum."""
+        model = self.config.model
+        norms = self.norm() * (1 if model.block == "parallel_one_norm" else 2)
+        of_heads = [self.head_size, self.head_size] if model.qk_norm == "head" else []
+        return [*norms, *[model.hidden] * (model.o_bias + model.mlp_bias), *of_heads]
+
+    def norm(self) -> list[int]:
+        """Lengths of a norm's weight, and of a LayerNorm's bias."""
+        return [self.config.model.hidden] * (2 if self.config.model.norm == "layer" else 1)
 
     def ends(self) -> list[tuple[int, int]]:
         """Shapes of embedding and head, where the rank has them; a tied head on the same rank is one with it."""
@@ -59,9 +86,10 @@ class Rank:
         table = (model.vocab // self.config.parallel.tp, model.hidden)
         return [table] * (1 if model.tied and self.first else self.first + self.last)
 
-    def norms(self) -> int:
-        """RMSNorm weights on this rank: two a layer and the final one."""
-        return 2 * self.layers + self.last
+    def positions(self) -> list[tuple[int, int]]:
+        """Shape of the learned positions, which no rank cuts, where the rank has them."""
+        model = self.config.model
+        return [(model.max_positions, model.hidden)] * (self.first and model.position == "learned")
 
     @property
     def tokens(self) -> int:
@@ -70,8 +98,9 @@ class Rank:
 
     def parameters(self) -> int:
         """Elements on this rank before ZeRO."""
-        matrices = self.layers * sum(a * b for a, b in self.layer()) + sum(a * b for a, b in self.ends())
-        return matrices + self.norms() * self.config.model.hidden
+        layer = sum(a * b for a, b in self.layer()) + sum(self.vectors()) + sum(self.whole_vectors())
+        ends = sum(a * b for a, b in [*self.ends(), *self.positions()]) + self.last * sum(self.norm())
+        return self.layers * layer + ends
 
     def matmul_flops(self) -> int:
         """6 a matrix element and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); the look-up is none."""
@@ -138,8 +167,11 @@ class Rank:
             # Every block gathers once more in the backward pass: it did not keep what it gathered (the same section),
             # or it runs again as a whole.
             add(phase, "tp", "all_gather", m * (seams + 2 * self.layers), size)
-            rows = ceil(model.hidden / self._shards())
-            add("update", "tp", "all_reduce", 1, self.norms() * rows * FP32)
+            # Each rank saw its part of the sequence, or its heads, of what all have in full.
+            layer = sum(ceil(rows / self._shards()) for rows in self.whole_vectors())
+            last = self.last * sum(ceil(rows / self._shards()) for rows in self.norm())
+            positions = sum(ceil(rows / self._shards()) * width for rows, width in self.positions())
+            add("update", "tp", "all_reduce", 1, (self.layers * layer + last + positions) * FP32)
         else:
             add(phase, "tp", "all_reduce", m * (4 * self.layers + self.first + self.last), size)
         if self.last:  # the largest logit, then the sum of powers and the target's logit: three numbers a token
@@ -148,8 +180,8 @@ class Rank:
             add(phase, "tp", "all_reduce", m * chunks, self.tokens // chunks * FP32)
             add(phase, "tp", "all_reduce", m * chunks, self.tokens // chunks * 2 * FP32)
         if self.heads[2] > 1:  # copies of key-value heads: k and v of every layer, one collective for each head
-            rows = ceil(self.heads[1] * self.head_size / self._shards())
-            add("update", "tp", "all_reduce", self.heads[1], 2 * self.layers * rows * model.hidden * FP32)
+            rows, columns = ceil(self.heads[1] * self.head_size / self._shards()), model.hidden + model.qkv_bias
+            add("update", "tp", "all_reduce", self.heads[1], 2 * self.layers * rows * columns * FP32)
         add("update", "tp", "all_reduce", 1, FP32)  # the squared norm
 
     def _pipeline(self, add: Add) -> None:
@@ -160,6 +192,9 @@ class Rank:
         for kind in ("send", "recv"):
             add("forward_backward", "pp", kind, m * ((not self.last) + (not self.first)), size)
         add("update", "pp", "all_reduce", 2, FP32)  # the loss, the squared norm
+        if self.config.model.tied and (self.first or self.last):  # the two copies' gradients
+            [(rows, width)] = self.ends()
+            add("update", "pp", "all_reduce", 1, ceil(rows / self._shards()) * width * FP32)
 
     def _data(self, add: Add) -> None:
         """ZeRO 1 gathers weights and reduces gradients once a step, for each layer and for the rest together."""
@@ -169,9 +204,10 @@ class Rank:
             add("update", axis, "all_reduce", 1, elements * FP32)
             add("update", axis, "all_reduce", 1, FP32)  # the loss
             return
-        hidden = self.config.model.hidden
-        layer = sum(self._padded(rows) * width for rows, width in self.layer()) + 2 * self._padded(hidden)
-        rest = sum(self._padded(rows) * width for rows, width in self.ends()) + self.last * self._padded(hidden)
+        vectors = [*self.vectors(), *self.whole_vectors()]
+        layer = sum(self._padded(rows) * width for rows, width in self.layer()) + sum(map(self._padded, vectors))
+        rest = sum(self._padded(rows) * width for rows, width in [*self.ends(), *self.positions()])
+        rest += self.last * sum(map(self._padded, self.norm()))
         for count, elements in ((self.layers, layer), (1 if rest else 0, rest)):
             add("forward_backward", axis, "all_gather", count, elements * BF16)
             add("forward_backward", axis, "reduce_scatter", count, elements * FP32)
