@@ -13,7 +13,7 @@ from trainer.config.arithmetic import parameters
 from trainer.config.compose import to_config
 from trainer.config.diagnose import CONF
 from trainer.config.schema import Config
-from trainer.models.decoder import CausalLM
+from trainer.models.family import family_of
 from trainer.rehearsal.rehearse import rehearse
 from trainer.rehearsal.report import describe
 from trainer.rules.check import validate
@@ -38,7 +38,7 @@ def configured(recipe: str) -> Config:
 def test_the_published_number_of_parameters(recipe: str) -> None:
     model = configured(recipe).model
     with torch.device("meta"):
-        counted = sum(p.numel() for p in CausalLM(model).parameters())
+        counted = sum(p.numel() for p in family_of(model).build().parameters())
     assert counted == parameters(model)
     assert model.published_parameters in (None, counted)
 

@@ -20,6 +20,8 @@ from trainer.run.world import World
 FULL_SIZE = {
     # nodes of trn1.32xlarge that hold one copy of the model
     "smollm2_135m": 1, "deepseek7b": 1, "llama3_8b": 1, "deepseek67b": 4, "llama65b": 4, "llama3_70b": 4,
+    "llama2_7b": 1, "r1_distill_llama_8b": 1, "r1_distill_qwen_7b": 1, "qwen3_8b": 1, "mistral_7b": 1,
+    "falcon7b": 1, "falcon40b": 1, "gpt3_6b7": 1, "gpt3_23b": 1, "gpt3_175b": 8,
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from trainer.config.schema import Config
 from trainer.rules.grace import grace, save_seconds, step_seconds, stop_line, stop_share, too_short
 from trainer.rules.trn1 import full_nodes, refusals
 
-FULL_SIZE = ("deepseek7b", "deepseek67b", "llama65b", "llama3_8b", "llama3_70b")
+FULL_SIZE = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml") if path.stem not in ("tiny", "smollm2_135m"))
 
 
 def recipe(name: str, *overrides: str) -> Config:
@@ -43,7 +43,8 @@ def test_the_recipes_pass(name: str) -> None:
     smallest = max(32, config.parallel.tp * config.parallel.pp)
     for cores in (smallest, config.parallel.cores or 0):
         assert [problem.key for problem in refusals(config, cores) if "grace" in problem.key] == []
-    assert config.checkpoint.every_minutes <= 30
+    # GPT-3 175B: a save takes 35 minutes, and is not to be followed by the next at once.
+    assert config.checkpoint.every_minutes * 60 <= max(1800, 2 * save_seconds(config))
     assert config.checkpoint.every_steps == 0
 
 
