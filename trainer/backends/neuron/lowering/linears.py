@@ -32,8 +32,7 @@ class Linears:
         names = {kind: [f"{path}.{part}.{kind}" for part in parts] for kind in kinds}
         if any(len({self.rules[name].trainable for name in of_kind}) > 1 for of_kind in names.values()):
             for part in parts:
-                linear, rows = getattr(module, part), self.placements[f"{path}.{part}.weight"].local_shape[0]
-                setattr(module, part, self.layers.column(linear.in_features, rows, bias=len(kinds) > 1))
+                self.column(module, path, part)
             return
         for kind in kinds:
             self.locals[f"{path}.{fused}.{kind}"] = fuse(names[kind], self.placements, self.rules)
@@ -43,6 +42,11 @@ class Linears:
         setattr(module, method, _split(layer, widths))
         for part in parts:
             delattr(module, part)
+
+    def column(self, module: Any, path: str, name: str) -> None:
+        """One linear that begins the block."""
+        linear, rows = getattr(module, name), self.placements[f"{path}.{name}.weight"].local_shape[0]
+        setattr(module, name, self.layers.column(linear.in_features, rows, bias=linear.bias is not None))
 
     def row(self, module: Any, path: str, name: str) -> None:
         """The linear that ends the block."""

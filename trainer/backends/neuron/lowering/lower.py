@@ -68,7 +68,7 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
             linears.columns(module, path, ("gate_proj", "up_proj"), "gate_up_proj", "gate_and_up")
             linears.row(module, path, "down_proj")
         elif hasattr(module, "up"):
-            linears.columns(module, path, ("up_proj",), "up_proj", "up")
+            linears.column(module, path, "up_proj")
             linears.row(module, path, "down_proj")
         elif hasattr(module, "mean_square"):
             _cut_norm(module, placements[f"{path}.weight"], options.tp)
