@@ -65,6 +65,8 @@ def test_no_kind_of_parameter_depends_on_the_microbatch(config: ModelConfig) -> 
             row[microbatch] = max(off, row.get(microbatch, 0.0))
     for name, row in table.items():
         print(f"{name:<32}" + "".join(f"{row[microbatch]:>9.2%}" for microbatch in MICROBATCHES))
+    if config.position == "learned":  # softmax ignores what all keys share, and no rotation makes them differ
+        del table["k_proj.bias"]
     for name, row in table.items():
         assert max(row.values()) <= (0.015 if name == "k_proj.bias" else 0.005), name
         assert max(row.values()) - min(row.values()) <= 0.0015, name
