@@ -114,8 +114,8 @@ def compare_first_moments(backend: Backend, reference: Path) -> tuple[float, str
     """The worst difference of a first moment, which after one step is a part of the gradient, among this rank's boxes
     (copies included), relative to the parameter's largest, and whose it is.
 
-    A norm over all parameters hides what is wrong with a few small ones. Where positions are learned a key's bias has no
-    gradient, because softmax ignores what all keys share: what there is of it is rounding, and is held against the
+    A norm over all parameters hides what is wrong with a few small ones. Where positions are learned a key's bias has
+    no gradient, because softmax ignores what all keys share: what there is of it is rounding, and is held against the
     largest of all.
     """
     moments = {name: placed for name, placed in backend.store().optimizer.items() if name.startswith("exp_avg.")}
