@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from recipes.parts import make_backend, make_evaluator, make_loader, make_sinks
 from recipes.together import LAUNCH, read_text, refuse_apart, watching
 from trainer.backends.base import Backend
@@ -13,11 +15,11 @@ from trainer.data.corpus import Corpus
 from trainer.data.describe import compressor_references, describe
 from trainer.errors import ExitCode
 from trainer.models.family import family_of
-from trainer.models.initialise import Initialiser
 from trainer.rules.derived import Derived
 from trainer.run.directory import RunDirectory, config_yaml, environment, open_run, run_path
 from trainer.run.world import World
 from trainer.training.collective import on_rank_zero
+from trainer.training.initial import initial_weights
 from trainer.training.loop import Trainer
 from trainer.training.resume import begin, resume_or_initialise
 from trainer.training.saving import Saves
@@ -48,10 +50,10 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             refuse_apart(backend, peers, directory.path, limits.setup_seconds)
             corpus = read_text(config, peers, watchdog, backend)
             backend.shard(family.build, family.plan, config.precision.mode)
-            initialise = Initialiser(family.plan, config.seed)
+            initial = partial(initial_weights, config, family.plan, backend.mesh, corpus.fingerprints)
             here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
             state = resume_or_initialise(
-                directory, backend, initialise, config.seed, derived.steps, corpus.fingerprints, allowed, here
+                directory, backend, initial, config.seed, derived.steps, corpus.fingerprints, allowed, here
             )
             return train(config, derived, world, directory, corpus, backend, state, watchdog, overrides)
         finally:

@@ -23,7 +23,7 @@ from trainer.parallel.plan import Plan
 BuildModel = Callable[[], nn.Module]
 """Makes the plain model; called under the meta device, so it allocates nothing."""
 Initialise = Callable[[Box], torch.Tensor]
-"""Draws a box's initial values, FP32 of shape ``box.sizes``."""
+"""A box's initial values, of floating dtype and of shape ``box.sizes``; only to be read: they may be a file's."""
 GoOn = Callable[[int], bool]
 """Asked before each microbatch, with its number from 0, whether it is to be computed. Ranks that meet within one get
 the same answers."""

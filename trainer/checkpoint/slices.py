@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import mmap
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from trainer.checkpoint.index import Stored, file_of, key_of
+from trainer.checkpoint.mapped import map_file, view
 from trainer.checkpoint.pieces import dtype_name
 from trainer.checkpoint.strict_json import Unsound
-from trainer.checkpoint.tensorfile import Entry, read_header
+from trainer.checkpoint.tensorfile import read_header
 from trainer.parallel.boxes import Box, Placed
 
 Slices = tuple[slice, ...]
@@ -39,34 +39,42 @@ def fill(directory: Path, index: Mapping[str, Stored], tensors: Mapping[str, Pla
 
 def _chunks(name: str, stored: Stored, box: Box, tensor: torch.Tensor) -> Iterator[tuple[int, Wanted]]:
     """Every stored chunk that has a part of the box."""
+    target = box.of(tensor)
+    for chunk in overlaps(name, stored, box):
+        yield chunk.rank, (chunk.key, (stored.dtype, chunk.shape), chunk.source, target[chunk.place])
+
+
+class Overlap(NamedTuple):
+    """What a stored chunk has of a box. key, shape: the chunk's, in the file of ``rank``. source: the part of it that
+    is of the box. place: where that goes in values of shape ``box.sizes``.
+    """
+
+    rank: int
+    key: str
+    shape: tuple[int, ...]
+    source: Slices
+    place: Slices
+
+
+def overlaps(name: str, stored: Stored, box: Box) -> Iterator[Overlap]:
+    """The chunks of a stored tensor that have a part of the box."""
     offsets, sizes = stored.chunks()
     low, extent = np.array(box.offsets, dtype=np.int64), np.array(box.sizes, dtype=np.int64)
     firsts, lasts = np.maximum(offsets, low), np.minimum(offsets + sizes, low + extent)
-    target = box.of(tensor)
     for chunk in np.flatnonzero((firsts < lasts).all(axis=1)).tolist():
         begin, first, last = offsets[chunk].tolist(), firsts[chunk].tolist(), lasts[chunk].tolist()
         size = tuple(sizes[chunk].tolist())
         source = tuple(slice(a - o, b - o) for a, b, o in zip(first, last, begin, strict=True))
         place = tuple(slice(a - o, b - o) for a, b, o in zip(first, last, box.offsets, strict=True))
-        key = key_of(name, stored.shape, begin, size)
-        yield int(stored.ranks[chunk]), (key, (stored.dtype, size), source, target[place])
+        yield Overlap(int(stored.ranks[chunk]), key_of(name, stored.shape, begin, size), size, source, place)
 
 
 def _read(path: Path, wants: list[Wanted]) -> None:
     entries = read_header(path)
-    # Mapped and not read: what is copied goes from the page cache to its place, and takes no memory of the process.
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    with map_file(path) as mapped:
         for key, (dtype, shape), source, target in wants:
             found = entries.get(key)
             if found is None or (found.dtype, found.shape) != (dtype, shape):
                 raise Unsound(f"{key} is not there as {dtype} {list(shape)}, as the index says")
             assert dtype_name(target.dtype) == dtype, f"{key}: {target.dtype} cannot take {dtype}"
-            target.copy_(_view(mapped, found, target.dtype)[source])
-
-
-def _view(mapped: mmap.mmap, entry: Entry, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor over the mapped file. It must not outlive the copy: then the file is closed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")  # it is only read
-        count = int(np.prod(entry.shape, dtype=np.int64))
-        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=entry.start).view(entry.shape)
+            target.copy_(view(mapped, found)[source])

@@ -72,13 +72,18 @@ def header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
 
 def read_header(path: Path) -> dict[str, Entry]:
     """The tensors of a file by key. Raises Unsound when they do not fill the file, one after another; or OSError."""
+    return read_contents(path)[0]
+
+
+def read_contents(path: Path) -> tuple[dict[str, Entry], object]:
+    """What read_header says, and the header's metadata as it stands there: None without."""
     size = regular(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, LONGEST_HEADER):
             raise Unsound(f"a header of {length:,} bytes in a file of {size:,}")
         found = mapping(parse(file.read(length)), "the header")
-    found.pop("__metadata__", None)
+    metadata = found.pop("__metadata__", None)
     entries, spans = {}, []
     for key, entry in found.items():
         dtype, shape, start, end = _entry(key, mapping(entry, f"{shown(key)} in the header"))
@@ -91,7 +96,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         reached = end
     if 8 + length + reached != size:
         raise Unsound(f"its header speaks of {8 + length + reached:,} bytes, the file has {size:,}")
-    return entries
+    return entries, metadata
 
 
 def _entry(key: str, entry: dict[str, object]) -> tuple[str, tuple[int, ...], int, int]:

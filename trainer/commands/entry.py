@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from trainer.commands.init_from import Given, resolve
 from trainer.config.composable import composable_schema
 from trainer.config.compose import to_config
 from trainer.config.diagnose import diagnose
@@ -144,7 +145,7 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
     world = World.from_environment()
     _ending.directory = _guess(HydraConfig.get().overrides.task, sweep=_sweeping())
     with _ending.job(world):
-        config = configure(composed, world)
+        config, notes = configure(composed, world)
         world = pretended(config, world)
         if world.launched is not None:
             _ending.directory = None  # a rehearsal is no launch of the run, and leaves nothing
@@ -153,7 +154,7 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
         else:
             _ending.directory = None
         validate(config, world)
-        code = train(config, world, load)
+        code = train(config, world, load, notes)
         if not _sweeping():
             ignore_signals()
         _ending.finished(code, world)
@@ -166,9 +167,9 @@ def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> No
     world = World.from_environment()
     _ending.codes.append(ExitCode.DONE)
     try:
-        config = configure(composed, world)
+        config, notes = configure(composed, world)
         validate(config, world, [rule for rule in RULES if rule not in ABOUT_THIS_LAUNCH])
-        print("\n".join(show(config)), flush=True)
+        print("\n".join([*notes, *show(config)]), flush=True)
     except RunError as error:
         _ending.codes[-1] = _ending.report(error, world)
 
@@ -188,8 +189,8 @@ def take_option(name: str) -> int | None:
     sys.exit(_ending.report(ConfigError(problem), World()))
 
 
-def configure(composed: DictConfig, world: World) -> Config:
-    """The frozen configuration, with the recipe and the run called by their names."""
+def configure(composed: DictConfig, world: World) -> tuple[Config, tuple[str, ...]]:
+    """The frozen configuration, with the recipe and the run called by their names; and lines about model.init_from."""
     config = at_home(to_config(composed))
     if config.recipe is None and (chosen := HydraConfig.get().runtime.choices.get("recipe")) is not None:
         config = replace(config, recipe=chosen)
@@ -197,10 +198,19 @@ def configure(composed: DictConfig, world: World) -> Config:
         known = recipe_list(_search_path(split(sys.argv[1:])[1]))
         raise ConfigError(Problem("recipe", None, "names a recipe", f"use one; {known}"))
     config = _named(config, world)
-    return replace(config, run=replace(config.run, name=config.run.name or config.recipe))
+    config = replace(config, run=replace(config.run, name=config.run.name or config.recipe))
+    return resolve(config, _given(), world)
 
 
-def train(config: Config, world: World, load: LoadRecipe) -> int:
+def _given() -> Given:
+    """What the command line says, as opposed to the groups and the recipe."""
+    hydra = HydraConfig.get()
+    given = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    keys = {override.key_or_group for override in given}
+    return Given(keys, resolved="model" not in hydra.runtime.choices and "model.init_from" not in keys)
+
+
+def train(config: Config, world: World, load: LoadRecipe, notes: Sequence[str] = ()) -> int:
     """Announce what was derived, and hand a valid configuration over to the recipe's assembly."""
     derived = derive(config, world)
     config = effective(config, derived)
@@ -208,7 +218,7 @@ def train(config: Config, world: World, load: LoadRecipe) -> int:
     if world.rank == 0:
         what = "run" if world.launched is None else "rehearsal of"
         print(f"{what} {config.run.name}: recipe={config.recipe}, {config.model.name} on {world.size} process(es)")
-        print("\n".join(f"  {line}" for line in (*derived.reasons, *settled)), flush=True)
+        print("\n".join(f"  {line}" for line in (*notes, *derived.reasons, *settled)), flush=True)
     return int(load(config.task)(config, derived, world, list(HydraConfig.get().overrides.task)))
 
 

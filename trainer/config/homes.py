@@ -21,9 +21,11 @@ def at_home(config: Config) -> Config:
     data, tokenizer = config.data, config.data.tokenizer
     sources = [replace(source, paths=[expanded(path) for path in source.paths]) for source in data.sources]
     path = None if tokenizer.path is None else expanded(tokenizer.path)
+    source = None if config.model.init_from is None else expanded(config.model.init_from)
     return replace(
         config,
         run=replace(config.run, root=expanded(config.run.root)),
+        model=replace(config.model, init_from=source),
         data=replace(
             data,
             sources=sources,

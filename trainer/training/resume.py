@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from trainer.training.collective import on_every_rank
 def resume_or_initialise(
     directory: RunDirectory,
     backend: Backend,
-    initialise: Initialise,
+    initial: Callable[[], Initialise],
     seed: int,
     steps: int,
     corpus: Mapping[str, str],
@@ -37,9 +37,9 @@ def resume_or_initialise(
 
     Nothing on the disk changes: a refused resume leaves the run as it was. ``begin`` comes once nothing can refuse.
 
-    steps: length of training. corpus: fingerprints of the text and the tokenizer as they are now; a checkpoint that saw
-    others is refused unless ``allowed`` (resume.allow) names ``data``. topology: what this launch runs on, to be
-    compared with what saved.
+    initial: opens the initial weights, where there is no checkpoint. steps: length of training. corpus: fingerprints of
+    the text and the tokenizer as they are now; a checkpoint that saw others is refused unless ``allowed``
+    (resume.allow) names ``data``. topology: what this launch runs on, to be compared with what saved.
     Raises CheckpointError on every rank when there are checkpoints and none verifies: starting anew would throw away
     a run.
     """
@@ -54,7 +54,7 @@ def resume_or_initialise(
     if found is None:
         if rank == 0:
             print(f"starting {directory.path.name} at step 0", flush=True)
-        backend.load_initial(initialise)
+        backend.load_initial(on_every_rank(backend.host, initial))
         return TrainState(corpus=dict(corpus))
     store = backend.store()
     on_every_rank(backend.saving, partial(refuse_other_tensors, found, store))

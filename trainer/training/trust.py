@@ -15,8 +15,9 @@ from trainer.backends.common.peers import Peers
 from trainer.config.keys import flatten
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.pretrained.source import fingerprint
 
-MAY_DIFFER = ("data.cache_dir", "data.tokenizer.path", "data.prefetch", "logging", "run.root")
+MAY_DIFFER = ("data.cache_dir", "data.tokenizer.path", "data.prefetch", "logging", "model.init_from", "run.root")
 """Keys that nodes may have different values of: places on their disks, and what only rank 0 prints. That run.root is
 one directory, whatever it is called, trainer.run.shared finds out."""
 SHOWN = 6
@@ -37,10 +38,20 @@ def launch_facts(config: Config, environment: Mapping[str, Any], device: str) ->
     facts["version of python"] = ".".join(str(environment["python"]).split(".")[:2])
     facts["kind of device"] = device
     facts["code of the trainer"] = source_digest(Path(__file__).parents[1])[:16]
+    if (source := config.model.init_from) is not None:
+        facts["weights of model.init_from"] = _fingerprint(source)
     for key in ("model.family", "optim.name", "backend.name"):
         if (code := _plugin_digest(str(facts[key]))) is not None:
             facts[f"code of {key}"] = code
     return facts
+
+
+def _fingerprint(source: str) -> str:
+    """A run that has begun does not need its source: one that is gone is no difference of its own."""
+    try:
+        return fingerprint(Path(source))
+    except (OSError, ConfigError):
+        return "not there"
 
 
 def _may_differ(key: str) -> bool:

@@ -38,6 +38,9 @@ class ModelConfig:
     """For messages and metadata only."""
     family: str = "llama"
     """Architecture: an entry of trainer/models/families/__init__.py, or module:maker of a user's own."""
+    init_from: str | None = None
+    """Weights, dimensions and tokenizer to begin with: a directory in Hugging Face's layout, or a checkpoint or run of
+    ours. Unset: drawn, by the seed."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings that a family of a user's own reads."""
     hidden: int = 256

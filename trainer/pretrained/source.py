@@ -1,0 +1,139 @@
+"""Where initial weights come from: a directory in Hugging Face's layout, or a checkpoint or run of ours. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from trainer.checkpoint.index import Stored, read_index
+from trainer.checkpoint.names import CONFIG, MANIFEST, PARTS, checkpoints, is_checkpoint_name
+from trainer.checkpoint.strict_json import Unsound
+from trainer.checkpoint.verify import fault
+from trainer.config.compose import to_config
+from trainer.config.groups.data import TokenizerConfig
+from trainer.config.groups.model import ModelConfig
+from trainer.errors import ConfigError
+from trainer.pretrained.config_json import NAME
+from trainer.pretrained.directory import Directory, fingerprint_of, open_directory
+from trainer.pretrained.files import INDEX, SINGLE
+from trainer.pretrained.refused import refused
+from trainer.pretrained.shapes import parameter_shapes
+from trainer.pretrained.tokens import FILE, tokenizer_of
+
+CHECKPOINTS = "checkpoints"
+"""In a run's directory."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source. path: of the directory, or of one checkpoint. given: what the user named."""
+
+    given: str
+    path: Path
+    model: ModelConfig
+    """The dimensions."""
+    dtypes: Mapping[str, int]
+    """How many tensors have each."""
+    tokenizer: TokenizerConfig | None
+    """None where there is none."""
+    notes: tuple[str, ...]
+    directory: Directory | None = None
+    """Of Hugging Face's layout."""
+    stored: Mapping[str, Stored] | None = None
+    """Of a checkpoint of ours."""
+
+
+def open_source(given: str) -> Source:
+    """Raises ConfigError, with one problem of key model.init_from, where it is none or not whole."""
+    path = Path(given)
+    if not path.exists():
+        hub = "/" in given and not given.startswith((".", "/")) and given.count("/") == 1
+        remedy = f"download it first: hf download {given} --local-dir DIRECTORY" if hub else "correct the path"
+        raise refused(given, "is a directory of this machine or mounted on it; it does not exist", remedy)
+    if not path.is_dir():
+        raise refused(given, "is a directory; it is a file", f"name the directory that it is in: {path.parent}")
+    if (checkpoint := checkpoint_in(path)) is not None:
+        found, notes = checkpoint
+        return _of_checkpoint(given, found, notes)
+    if any((path / name).exists() for name in (NAME, SINGLE, INDEX)):
+        return _of_directory(given, path)
+    raise refused(given, *_no_source(path))
+
+
+def _no_source(path: Path) -> tuple[str, str]:
+    rule = f"holds a model ({NAME}, {SINGLE}), a checkpoint of ours ({MANIFEST}) or a run's checkpoints; it has neither"
+    inside = [one.parent for pattern in ("*", "snapshots/*") for one in sorted(path.glob(f"{pattern}/{NAME}"))]
+    if inside:
+        return rule, f"name the directory inside that is meant, such as {inside[-1]}"
+    if (path / CONFIG).exists():
+        return "is a run that has saved; it has no checkpoint yet", "wait for its first save, or name another run"
+    return rule, "name the directory that save_pretrained or a run of ours wrote"
+
+
+def checkpoint_in(path: Path) -> tuple[Path, list[str]] | None:
+    """A checkpoint of ours: the directory itself, or the newest in it that is sound by its files' sizes and headers.
+
+    With lines about newer ones that were passed over. None where it is nothing of ours.
+    """
+    if is_checkpoint_name(path.resolve().name) and (path / MANIFEST).exists():
+        if (why := fault(path.resolve(), hashes=False)) is not None:
+            raise refused(path, f"is a sound checkpoint; {why}", "name another step of the same run")
+        return path, []
+    for parent in (path / CHECKPOINTS, path):
+        notes: list[str] = []
+        for found in checkpoints(parent):
+            if (why := fault(found, hashes=False)) is None:
+                return found, notes
+            notes.append(f"passed over {found.name}: {why}")
+        if notes:
+            raise refused(path, f"has a sound checkpoint; {'; '.join(notes)}", "restore one from a copy")
+    return None
+
+
+def _of_directory(given: str, path: Path) -> Source:
+    opened = open_directory(path)
+    dtypes = Counter(held.entry.dtype for held in opened.tensors.values())
+    file = tokenizer_of(path)
+    tokenizer = None if file is None else TokenizerConfig(kind="file", path=str(file))
+    return Source(given, path, opened.model, dtypes, tokenizer, opened.notes, directory=opened)
+
+
+def _of_checkpoint(given: str, path: Path, notes: list[str]) -> Source:
+    try:
+        config = to_config(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
+        stored = read_index(path / PARTS[0])
+    except (OSError, Unsound, yaml.YAMLError, TypeError, ValueError, ConfigError) as error:
+        rule = f"{path.name}'s {CONFIG} and index can be read ({' '.join(str(error).split())[:300]})"
+        raise refused(given, rule, "name another step of the same run") from None
+    _refuse_other_tensors(given, config.model, stored)
+    tokenizer = config.data.tokenizer
+    for home in (path.parent, path.parent.parent):
+        if (home / FILE).exists():
+            tokenizer = TokenizerConfig(kind="file", path=str(home / FILE), eod=tokenizer.eod)
+            break
+    dtypes = Counter(tensor.dtype for tensor in stored.values())
+    return Source(given, path, config.model, dtypes, tokenizer, tuple(notes), stored=stored)
+
+
+def _refuse_other_tensors(given: str, model: ModelConfig, stored: Mapping[str, Stored]) -> None:
+    """A family of a user's own has parameters that only its model knows: those are compared when they are loaded."""
+    if ":" in model.family:
+        return
+    shapes = parameter_shapes(model)
+    wrong = [name for name, shape in shapes.items() if name not in stored or stored[name].shape != shape]
+    wrong += [name for name in stored if name not in shapes]
+    if wrong:
+        rule = f"holds the tensors of the model in its {CONFIG}; {wrong[0]} is not as that says ({len(wrong):,} in all)"
+        raise refused(given, rule, "name another step of the same run")
+
+
+def fingerprint(path: Path) -> str:
+    """By which ranks know that they have the same source before them. Raises ConfigError or OSError."""
+    if (path / MANIFEST).exists():
+        return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+    return fingerprint_of(path)
