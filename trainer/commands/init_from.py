@@ -168,10 +168,9 @@ def _described(now: ModelConfig, model: ModelConfig, source: Source, given: Give
     m = model
     heads = f"{m.heads} heads" + (f" ({m.kv_heads} of keys and values)" if m.kv_heads != m.heads else "")
     rope = f", rope {m.rope_scaling.kind} x{m.rope_scaling.factor:g}" if m.rope_scaling.kind != "none" else ""
-    yield (
-        f"dimensions     from {source.path}: {m.family}, {m.layers} layers, hidden {m.hidden:,}, {heads},"
-        f" mlp {m.mlp:,}, vocabulary {source.model.vocab:,}{', tied' if m.tied else ''}, {m.max_positions:,} positions{rope}"
-    )
+    said = f"{m.family}, {m.layers} layers, hidden {m.hidden:,}, {heads}, mlp {m.mlp:,}"
+    said += f", vocabulary {source.model.vocab:,}{', tied' if m.tied else ''}, {m.max_positions:,} positions{rope}"
+    yield f"dimensions     from {source.path}: {said}"
     before, after = (flatten(dataclasses.asdict(one), "model.") for one in (now, model))
     aside = ("model.name", "model.init_from", "model.published_parameters")
     gone = [f"{key} {before[key]!r}" for key in after if before.get(key) != after[key] and key not in aside]
