@@ -41,6 +41,22 @@ def write_hashed(path: Path, data: Iterable[memoryview | bytes]) -> Written:
     return Written(size, digest.hexdigest())
 
 
+def write_synced(path: Path, data: Iterable[memoryview | bytes]) -> int:
+    """The same without a hash, which some files have nowhere to be kept in; the file's size in bytes."""
+    size = 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        for piece in data:
+            for block in _blocks(memoryview(piece)):
+                _write_all(descriptor, block)
+                _begin_writing_back(descriptor, size, len(block))
+                size += len(block)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return size
+
+
 def _blocks(data: memoryview) -> Iterable[memoryview]:
     return (data[start : start + BLOCK] for start in range(0, len(data), BLOCK))
 

@@ -43,6 +43,11 @@ class MappedFiles:
         self._directory = directory
         self._open: OrderedDict[str, tuple[mmap.mmap, dict[str, Entry]]] = OrderedDict()
 
+    def let_go(self) -> None:
+        """Of the pages that were read: the page cache keeps them, and the process takes them anew where it has to."""
+        for mapped, _ in self._open.values():
+            mapped.madvise(mmap.MADV_DONTNEED)
+
     def tensor(self, file: str, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         """A tensor, only to be read. Raises Unsound where the file does not hold it like this; or OSError."""
         if file not in self._open:

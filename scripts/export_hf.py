@@ -1,0 +1,52 @@
+"""A run's weights as a Hugging Face directory: weights, config.json, tokenizer and chat template (docs/weights.md).
+
+python scripts/export_hf.py runs/tiny out                          its newest checkpoint
+python scripts/export_hf.py runs/tiny/checkpoints/step-00000360 out --dtype bfloat16 --shard-size 2GB
+
+Needs no accelerator, and memory for a few rows at a time. DIRECTORY is new, and there whole or not at all.
+exit 0: done; 3: a mistake in the command, or something that cannot be written; 13: no checkpoint that is sound
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from trainer.errors import ExitCode, RunError
+from trainer.run.output import outlive_readers
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("run", metavar="RUN", help="a run's directory, or one of its checkpoints")
+    made.add_argument("directory", metavar="DIRECTORY", help="a new one")
+    made.add_argument("--dtype", choices=DTYPES, help="of all tensors; without: as the checkpoint holds them")
+    made.add_argument("--shard-size", metavar="SIZE", help="largest file of weights: 5GB (the default), 500MB, 4GiB")
+    return made
+
+
+def main() -> int:
+    """Parse, export, report; the exit code."""
+    outlive_readers()
+    try:
+        options = parser().parse_args()
+    except SystemExit as error:  # argparse has said what it does not understand
+        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
+    try:
+        from trainer.commands.export_hf import export_hf
+
+        for line in export_hf(options.run, options.directory, options.dtype, options.shard_size):
+            print(line, flush=True)
+    except RunError as error:
+        print(error.report(), file=sys.stderr)
+        return int(error.code)
+    except KeyboardInterrupt:
+        return 130
+    return int(ExitCode.DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

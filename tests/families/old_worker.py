@@ -1,0 +1,80 @@
+"""Runs under transformers 4.48.3 (old_environment.py): what it makes of directories, and directories that it writes."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+SEQ = 48
+
+
+def tokens(vocab: int) -> torch.Tensor:
+    """The same in both environments."""
+    return torch.randint(0, vocab, (2, SEQ), generator=torch.Generator().manual_seed(7))
+
+
+def logits(*directories: str) -> dict[str, Any]:
+    """Of each directory: those of ``tokens``, into DIRECTORY/../logits.safetensors; and what did not fit.
+
+    A directory of an architecture that this version lacks says so.
+    """
+    answers: dict[str, Any] = {}
+    for directory in map(Path, directories):
+        kind = json.loads((directory / "config.json").read_text())["model_type"]
+        if kind not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
+            answers[str(directory)] = "unknown"
+            continue
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            directory, output_loading_info=True, attn_implementation="sdpa"
+        )
+        with torch.no_grad():
+            found = model.eval()(input_ids=tokens(model.config.vocab_size), use_cache=False).logits
+        save_file({"logits": found.float().contiguous()}, directory.parent / "logits.safetensors")
+        answers[str(directory)] = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
+    return answers
+
+
+def save(specification: str) -> dict[str, Any]:
+    """Models of [[directory, configuration class, its arguments], ...] with random weights, as this version saves them."""
+    for directory, name, arguments in json.loads(Path(specification).read_text()):
+        torch.manual_seed(3)
+        config = getattr(transformers, name)(**arguments)
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        for key, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, mean=0.0 if key.endswith("bias") or parameter.ndim > 1 else 1.0, std=0.15)
+        model.save_pretrained(directory)
+    return {}
+
+
+def tokenizer(directory: str, texts: str, messages: str = "[]") -> dict[str, Any]:
+    """What AutoTokenizer makes of texts and of a conversation."""
+    made = transformers.AutoTokenizer.from_pretrained(directory)
+    ids = [made(text)["input_ids"] for text in json.loads(texts)]
+    said = json.loads(messages)
+    return {
+        "class": type(made).__name__,
+        "ids": ids,
+        "texts": [made.decode(row) for row in ids],
+        "size": len(made),
+        "special": made.special_tokens_map,
+        "eos": made.eos_token_id,
+        "chat": made.apply_chat_template(said, tokenize=False, add_generation_prompt=True) if said else None,
+    }
+
+
+def generation(directory: str) -> dict[str, Any]:
+    """What generation_config.json says."""
+    return transformers.GenerationConfig.from_pretrained(directory).to_diff_dict()
+
+
+if __name__ == "__main__":
+    gc.freeze()  # it collects after each file, which takes most of a second with all that is imported
+    transformers.logging.set_verbosity_error()
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

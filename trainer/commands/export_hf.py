@@ -1,0 +1,79 @@
+"""scripts/export_hf.py: a run's weights as a directory that transformers reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.checkpoint.directory import newest_sound
+from trainer.checkpoint.names import checkpoints, is_checkpoint_name
+from trainer.checkpoint.sizes import in_bytes
+from trainer.checkpoint.verify import fault
+from trainer.errors import CheckpointError, ConfigError, Problem
+from trainer.pretrained.export import Exported, config_of, export
+from trainer.pretrained.shards import SHARD_BYTES, parse_size
+from trainer.pretrained.target import refuse_target
+from trainer.pretrained.tokenizer_files import TOKENIZER, TokenizerFiles, tokenizer_files
+
+INSIDE, KEPT = "checkpoints", "tokenizer"
+"""Of a run's directory: its checkpoints, and its tokenizer."""
+
+
+def export_hf(given: str, target: str, dtype: str | None, shard_size: str | None) -> Iterator[str]:
+    """Write the directory; lines about it. Raises ConfigError or CheckpointError."""
+    size = SHARD_BYTES if shard_size is None else parse_size(shard_size)
+    if size is None:
+        raise ConfigError(Problem("--shard-size", shard_size, "a size, as 5GB, 500MB or 4GiB", "write one, or none"))
+    directory = Path(target)
+    refuse_target(directory.expanduser().resolve())
+    checkpoint = checkpoint_of(given)
+    tokenizer, about = tokenizer_of(checkpoint)
+    yield f"{checkpoint} -> {directory}"
+    yield from described(export(checkpoint, directory, dtype, size, tokenizer))
+    yield about
+
+
+def described(done: Exported) -> Iterator[str]:
+    """What was written, for people."""
+    converted = f", from {done.held}" if done.dtype != done.held else ""
+    files = "1 file" if done.files == 1 else f"{done.files} files"
+    size = in_bytes(done.bytes)
+    yield f"  {done.family}: {done.parameters:,} parameters in {done.dtype}{converted}; {files}, {size}"
+
+
+def checkpoint_of(given: str) -> Path:
+    """One checkpoint; of a run the newest that looks sound. Raises ConfigError, or CheckpointError where none is."""
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        rule = "is a directory: a run's, or a checkpoint's"
+        raise ConfigError(Problem("RUN", given, rule, "give one, as runs/tiny or runs/tiny/checkpoints/step-00000360"))
+    path = path.resolve()
+    if is_checkpoint_name(path.name):
+        return path
+    directory = next((place for place in (path / INSIDE, path) if checkpoints(place)), None)
+    if directory is None:
+        rule = "has saved a checkpoint (checkpoints/step-...); this has none"
+        raise CheckpointError(Problem("RUN", given, rule, "train it until it saves, or give another"))
+    for found in checkpoints(directory):
+        if fault(found, hashes=False) is None:
+            return found
+    newest_sound(directory)  # says what is wrong with each
+    raise AssertionError("a checkpoint verifies that did not before")
+
+
+def tokenizer_of(checkpoint: Path) -> tuple[TokenizerFiles | None, str]:
+    """That of the run whose checkpoint it is, or the one that its configuration names; and a line about it."""
+    config = config_of(checkpoint).data.tokenizer
+    kept = checkpoint.parent.parent / KEPT
+    if checkpoint.parent.name == INSIDE and (kept / TOKENIZER).is_file():
+        return _from(kept, None)
+    if config.kind == "file" and config.path is not None and Path(config.path).expanduser().exists():
+        return _from(Path(config.path).expanduser(), config.eod)
+    where = f"{config.path} is not here" if config.kind == "file" else "the run has kept none"
+    return None, f"  no tokenizer: {where}; transformers wants one beside the weights"
+
+
+def _from(source: Path, eod: str | None) -> tuple[TokenizerFiles, str]:
+    found = tokenizer_files(source, eod)
+    ends = found.ids.get("eos_token_id")
+    return found, f"  tokenizer: {source} ({found.size:,} ids, end of text {ends})"

@@ -1,0 +1,150 @@
+"""A checkpoint of any layout as a directory that transformers reads: streaming, on any machine, in one process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from trainer.checkpoint.hashed_file import write_synced
+from trainer.checkpoint.manifest import read_manifest
+from trainer.checkpoint.names import CONFIG, PARTS
+from trainer.checkpoint.opened import Opened
+from trainer.checkpoint.strict_json import Unsound
+from trainer.checkpoint.tensorfile import element_bytes, header
+from trainer.checkpoint.verify import fault
+from trainer.config.compose import to_config
+from trainer.config.schema import Config
+from trainer.errors import CheckpointError, ConfigError, Problem
+from trainer.files import sha256, write_json
+from trainer.pretrained.config_json import DTYPES, NAME, config_json, format_of
+from trainer.pretrained.rows import KEY, Rows, refuse_other_tensors
+from trainer.pretrained.shards import INDEX, SHARD_BYTES, Shard, index_json, split
+from trainer.pretrained.target import new_directory, refuse_target
+from trainer.pretrained.tokenizer_files import TokenizerFiles
+
+WEIGHTS = PARTS[0]
+ROLES = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has written. held: the checkpoint's dtype. bytes: of the weights' files."""
+
+    family: str
+    parameters: int
+    dtype: str
+    held: str
+    files: int
+    bytes: int
+
+
+def config_of(checkpoint: Path) -> Config:
+    """What a checkpoint was trained with. Raises ConfigError."""
+    try:
+        values = yaml.safe_load((checkpoint / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("no mapping")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        rule = f"has a readable {CONFIG} ({' '.join(str(error).split())[:200]})"
+        raise ConfigError(Problem(KEY, str(checkpoint), rule, "restore it from a copy")) from None
+    return to_config(values)
+
+
+def export(
+    checkpoint: Path,
+    target: Path,
+    dtype: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    tokenizer: TokenizerFiles | None = None,
+    hashes: bool = True,
+) -> Exported:
+    """Write a new directory, which is there whole or not at all.
+
+    dtype: of all its tensors; None: the widest of the checkpoint's. hashes: read the weights' bytes for damage beside
+    the writing. Raises ConfigError for what cannot be exported, and CheckpointError where the checkpoint is not sound.
+    """
+    refuse_target(target.expanduser().resolve())
+    if wrong := fault(checkpoint, hashes=False):
+        raise _unsound(checkpoint, wrong)
+    model = config_of(checkpoint).model
+    if tokenizer is not None and tokenizer.size > model.vocab:
+        rule = f"a row of the embedding for each of the tokenizer's {tokenizer.size:,} ids"
+        raise ConfigError(Problem("model.vocab", model.vocab, rule, "export with the tokenizer that the run used"))
+    try:
+        opened = Opened(checkpoint / WEIGHTS)
+        tensors = list(format_of(model.family).tensors(model))
+        refuse_other_tensors(tensors, opened.index, str(checkpoint))
+        held = max((stored.dtype for stored in opened.index.values()), key=_width)
+        made = dtype or (held if held in DTYPES else "float32")
+        ids = tokenizer.ids if tokenizer is not None else {}
+        # null is said as well: where a key is absent, transformers takes 1 for the first token and 2 for the last.
+        values = config_json(model, made, {role: ids.get(role) for role in ROLES})
+        shards = split(tensors, made, shard_bytes)
+        with new_directory(target) as directory:
+            write_json(directory / NAME, values)
+            if tokenizer is not None:
+                tokenizer.write(directory)
+            with _proven(checkpoint, hashes):
+                size = sum(_write(directory, shard, made, opened) for shard in shards)
+            if len(shards) > 1:
+                write_json(directory / INDEX, index_json(shards, made))
+    except Unsound as error:
+        raise _unsound(checkpoint, f"{WEIGHTS}/{error}") from None
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    return Exported(model.family, parameters, made, held, len(shards), size)
+
+
+def _width(dtype: str) -> tuple[int, bool]:
+    return element_bytes(dtype), dtype == "bfloat16"
+
+
+def _write(directory: Path, shard: Shard, dtype: str, opened: Opened) -> int:
+    rows = Rows(opened, getattr(torch, dtype))
+
+    def data() -> Iterator[memoryview | bytes]:
+        yield header((tensor.name, dtype, tensor.shape) for tensor in shard.tensors)
+        for tensor in shard.tensors:
+            yield from rows.of(tensor)
+
+    return write_synced(directory / shard.file, data())
+
+
+@contextmanager
+def _proven(checkpoint: Path, hashes: bool) -> Iterator[None]:
+    """Beside the block, on another core, the weights' files are read for damage. Raises Unsound at its end."""
+    if not hashes:
+        yield
+        return
+    stop: list[bool] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="hash") as other:
+        found: Future[str | None] = other.submit(_damage, checkpoint, lambda: bool(stop))
+        try:
+            yield
+        except BaseException:
+            stop.append(True)
+            raise
+        if damaged := found.result():
+            raise Unsound(damaged)
+
+
+def _damage(checkpoint: Path, stopped: Callable[[], bool]) -> str | None:
+    """The first of the weights' files whose bytes are not the manifest's."""
+    for name, written in sorted(read_manifest(checkpoint).files.items()):
+        if stopped():
+            return None
+        part, _, file = name.rpartition("/")
+        if part == WEIGHTS and sha256(checkpoint / name) != written.sha256:
+            return f"{file}: its SHA-256 is not the manifest's"
+    return None
+
+
+def _unsound(checkpoint: Path, wrong: str) -> CheckpointError:
+    remedy = "export another one, or restore it from a copy; scripts/ckpt.py verify says what is wrong with each"
+    return CheckpointError(Problem(KEY, str(checkpoint), f"is what it was when it was saved; {wrong}", remedy))
