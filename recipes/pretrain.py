@@ -19,6 +19,7 @@ from trainer.rules.derived import Derived
 from trainer.run.directory import RunDirectory, config_yaml, environment, open_run, run_path
 from trainer.run.world import World
 from trainer.training.collective import on_rank_zero
+from trainer.training.exporting import Exports, keep_tokenizer
 from trainer.training.initial import initial_weights
 from trainer.training.loop import Trainer
 from trainer.training.resume import begin, resume_or_initialise
@@ -38,6 +39,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
     limits, directory = config.reliability, RunDirectory(run_path(config), result=None)
     peers = Peers.join(world, limits.setup_seconds)
     backend = make_backend(config, derived, world)
+    exports: Exports | None = None
     with watching(config, world, peers, directory.path) as watchdog:
         agree_on(peers, LAUNCH, launch_facts(config, environment(), derived.backend), limits.setup_seconds)
         backend.setup(peers)
@@ -55,10 +57,20 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             state = resume_or_initialise(
                 directory, backend, initial, config.seed, derived.steps, corpus.fingerprints, allowed, here
             )
-            return train(config, derived, world, directory, corpus, backend, state, watchdog, overrides)
+            if config.checkpoint.export_hf and world.rank == 0 and not backend.extracting:
+                exports = Exports(config.checkpoint, directory, derived.steps, say)
+            code = train(config, derived, world, directory, corpus, backend, state, watchdog, overrides, exports)
         finally:
             backend.close()
             directory.close()
+    if exports is not None and code is ExitCode.DONE:
+        exports.finish()  # the other ranks have nothing to wait for
+    return code
+
+
+def say(line: str) -> None:
+    """To people, at once."""
+    print(line, flush=True)
 
 
 def train(
@@ -71,6 +83,7 @@ def train(
     state: TrainState,
     watchdog: Watchdog,
     overrides: list[str],
+    exports: Exports | None,
 ) -> ExitCode:
     """Wire data, evaluation, saving and sinks to the loop, and run it."""
     dp_rank, facts = backend.mesh.coordinate("dp"), backend.facts()
@@ -87,12 +100,16 @@ def train(
         background_group=backend.beside.group,
         keep_every=config.checkpoint.keep_every,
     )
-    saves = Saves(config.checkpoint, saver, backend, watchdog, newest=state.step)
+    saves = Saves(
+        config.checkpoint, saver, backend, watchdog, newest=state.step, saved=exports.saved if exports else None
+    )
     if not backend.extracting:
         if (line := saves.prepare(world.local_size or 1)) and not world.rank:
             print(f"  {line}", flush=True)
         # Whatever can refuse has done so: from here on files change.
         on_rank_zero(backend.saving, lambda: begin(directory, config, overrides, state, derived.steps))
+        if not world.rank:
+            keep_tokenizer(directory, corpus.tokenizer.file, corpus.tokenizer.eod_token, say)
     batches = backend.ahead(loader)
     sinks = make_sinks(config, derived, world, directory, state, quiet=world.rank > 0 or backend.extracting)
     trainer = Trainer(

@@ -23,7 +23,7 @@ def tokens(vocab: int) -> torch.Tensor:
 def logits(*directories: str) -> dict[str, Any]:
     """Of each directory: those of ``tokens``, into DIRECTORY/../logits.safetensors; and what did not fit.
 
-    A directory of an architecture that this version lacks says so.
+    A directory of an architecture that this version lacks, or of a scaling that it refuses there, says so.
     """
     answers: dict[str, Any] = {}
     for directory in map(Path, directories):
@@ -31,9 +31,13 @@ def logits(*directories: str) -> dict[str, Any]:
         if kind not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
             answers[str(directory)] = "unknown"
             continue
-        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, output_loading_info=True, attn_implementation="sdpa"
-        )
+        try:
+            model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+                directory, output_loading_info=True, attn_implementation="sdpa"
+            )
+        except ValueError as error:
+            answers[str(directory)] = str(error)
+            continue
         with torch.no_grad():
             found = model.eval()(input_ids=tokens(model.config.vocab_size), use_cache=False).logits
         save_file({"logits": found.float().contiguous()}, directory.parent / "logits.safetensors")
@@ -42,7 +46,7 @@ def logits(*directories: str) -> dict[str, Any]:
 
 
 def save(specification: str) -> dict[str, Any]:
-    """Models of [[directory, configuration class, its arguments], ...] with random weights, as this version saves them."""
+    """Models of [[directory, configuration class, its arguments], ...], random, as this version saves them."""
     for directory, name, arguments in json.loads(Path(specification).read_text()):
         torch.manual_seed(3)
         config = getattr(transformers, name)(**arguments)

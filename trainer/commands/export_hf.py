@@ -14,9 +14,9 @@ from trainer.pretrained.export import Exported, config_of, export
 from trainer.pretrained.shards import SHARD_BYTES, parse_size
 from trainer.pretrained.target import refuse_target
 from trainer.pretrained.tokenizer_files import TOKENIZER, TokenizerFiles, tokenizer_files
+from trainer.run.directory import TOKENIZER as KEPT
 
-INSIDE, KEPT = "checkpoints", "tokenizer"
-"""Of a run's directory: its checkpoints, and its tokenizer."""
+INSIDE = "checkpoints"
 
 
 def export_hf(given: str, target: str, dtype: str | None, shard_size: str | None) -> Iterator[str]:

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from trainer.config import elements, grammar
 from trainer.config.compose import COMPOSITION_KEYS
 from trainer.config.elements import CONF
+from trainer.config.groups.precision import HALF
 from trainer.config.keys import all_keys, is_element_key
 from trainer.config.mistakes import problems_in, unknown_key
 from trainer.config.numbers import whole
@@ -61,6 +62,7 @@ def _override_problems(override: Override, roots: Sequence[Path], sweeping: bool
         elif isinstance(value, str) and value not in names:
             near = difflib.get_close_matches(value, names, n=1)
             hint = f"did you mean {key}={near[0]}?" if near else f"use one of: {', '.join(names)}"
+            hint = HALF if (key, value) == ("precision", "fp16") else hint
             yield Problem(key, value, f"an option of conf/{key}: {', '.join(names)}", hint)
         return
     if override.is_delete():

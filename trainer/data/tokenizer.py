@@ -30,15 +30,16 @@ BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class Tokenizer:
     """A tokenizers.Tokenizer that encodes text literally: text that spells a special token stays text."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, eod: str) -> None:
-        """eod: the token that ends a document; must be one of the tokenizer's."""
+    def __init__(self, inner: tokenizers.Tokenizer, eod: str, file: Path | None = None) -> None:
+        """eod: the token that ends a document; must be one of the tokenizer's. file: where it was read from."""
         inner.no_truncation()  # a tokenizer.json may carry either, and both would silently alter the corpus
         inner.no_padding()
         inner.encode_special_tokens = True
         eod_id = inner.token_to_id(eod)
         if eod_id is None:
             raise ValueError(f"the tokenizer has no token {eod!r}")
-        self.inner = inner
+        self.inner, self.file = inner, file
+        self.eod_token = eod
         self.eod: int = eod_id
         self.size: int = max(inner.get_vocab(with_added_tokens=True).values()) + 1
 
@@ -111,7 +112,7 @@ def load(config: TokenizerConfig) -> Tokenizer:
     except Exception as error:  # the library raises plain Exception for whatever it cannot parse
         rule = f"{file} is no tokenizer.json: {' '.join(str(error).split())[:200]}"
         raise _path_error(config.path, rule, "download or save it again") from error
-    return Tokenizer(inner, _eod(config, inner, file.parent))
+    return Tokenizer(inner, _eod(config, inner, file.parent), file)
 
 
 def _path_error(path: str | None, rule: str, remedy: str) -> DataError:

@@ -13,7 +13,7 @@ from trainer.checkpoint.names import MANIFEST
 from trainer.errors import ConfigError, Problem
 from trainer.files import sync
 
-KEY = "DIRECTORY"
+KEY, SUFFIX = "DIRECTORY", ".exporting"
 
 
 def refuse_target(target: Path) -> None:
@@ -39,7 +39,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     """
     target = target.expanduser().resolve()
     refuse_target(target)
-    temporary = target.with_name(f".{target.name}.exporting")
+    temporary = target.with_name(f".{target.name}{SUFFIX}")
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         temporary.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,19 @@ def new_directory(target: Path) -> Iterator[Path]:
             os.close(lock)
     except OSError as error:
         raise _unwritable(target, error) from error
+
+
+def clear_abandoned(directory: Path) -> None:
+    """Remove what exports into this directory left that were killed. Raises OSError."""
+    for path in directory.glob(f".*{SUFFIX}"):
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            _alone(lock, path)
+            shutil.rmtree(path)
+        except ConfigError:
+            continue  # one that goes on
+        finally:
+            os.close(lock)
 
 
 def _alone(lock: int, target: Path) -> None:

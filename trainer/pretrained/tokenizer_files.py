@@ -70,11 +70,17 @@ def tokenizer_files(source: Path, eod: str | None = None) -> TokenizerFiles:
     templates = _templates(directory, said.get("chat_template"))
     ends = _ends(directory, [tokens.get("eos_token"), eod], vocabulary)
     settings = _settings(said, tokens, others, templates)
-    files = {TOKENIZER: raw, SETTINGS: _json(settings), GENERATION: _json({"eos_token_id": ends} if ends else {})}
+    files = {
+        TOKENIZER: raw,
+        SETTINGS: _json(settings),
+        GENERATION: _json({} if ends is None else {"eos_token_id": ends}),
+    }
     for name, text in templates.items():
         files[TEMPLATE if name == "default" else f"{MORE_TEMPLATES}/{name}.jinja"] = text.encode()
     named = {f"{name}_id": vocabulary[token] for name, token in tokens.items() if name != "unk_token"}
-    return TokenizerFiles(files, {**named, **({"eos_token_id": ends} if ends else {})}, max(vocabulary.values()) + 1)
+    return TokenizerFiles(
+        files, {**named, **({} if ends is None else {"eos_token_id": ends})}, max(vocabulary.values()) + 1
+    )
 
 
 def _vocabulary(file: Path) -> tuple[bytes, dict[str, int], list[str]]:
@@ -150,11 +156,8 @@ def _ends(directory: Path, tokens: list[str | None], vocabulary: Mapping[str, in
     """Ids that end a generation: what the directory says, the end-of-text token, and the end of a training document."""
     said = next((_ids(directory / name) for name in (GENERATION, MODEL) if _ids(directory / name)), [])
     last = max(vocabulary.values())
-    ids = [
-        *(index for index in said if index <= last),
-        *(vocabulary[t] for t in tokens if t is not None and t in vocabulary),
-    ]
-    found = list(dict.fromkeys(ids))
+    ends = [vocabulary[token] for token in tokens if token is not None and token in vocabulary]
+    found = list(dict.fromkeys([*(index for index in said if index <= last), *ends]))
     return found[0] if len(found) == 1 else found or None
 
 

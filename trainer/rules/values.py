@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 from trainer.config.arithmetic import head_dim
+from trainer.config.groups.precision import HALF
 from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.rules.quantities import total_steps
@@ -28,6 +29,7 @@ CHOICES = {
     "logging.wandb.mode": ("off", "auto", "online", "offline"),
     "reliability.nonfinite": ("stop", "skip"),
     "checkpoint.mode": ("auto", "async", "sync"),
+    "checkpoint.export_hf": (None, "last", "every"),
 }
 POSITIVE = (
     "train.tokens_per_step",
@@ -92,6 +94,8 @@ NOT_NEGATIVE = (
     "data.prefetch",
     "model.full_attention_layers",
 )
+REMEDIES = {("precision.mode", "fp16"): HALF}
+"""For values that people ask for, and that there is another way to."""
 SHARES = (
     ("data.heldout_fraction", 0.0, 0.5),
     ("schedule.warmup_fraction", 0.0, 1.0),
@@ -110,7 +114,7 @@ def choices(config: Config, world: World) -> Iterator[Problem]:
     for key, allowed in CHOICES.items():
         if (value := lookup(config, key)) not in allowed:
             names = ", ".join("null" if name is None else name for name in allowed)
-            yield Problem(key, value, f"one of: {names}", f"set {key} to one of them")
+            yield Problem(key, value, f"one of: {names}", REMEDIES.get((key, value), f"set {key} to one of them"))
 
 
 def ranges(config: Config, world: World) -> Iterator[Problem]:

@@ -6,6 +6,8 @@ runs/NAME/
   environment.json   versions, host, git commit, variables that steer XLA and the Neuron runtime
   metrics.jsonl      one line a step
   checkpoints/
+  tokenizer/         as transformers reads it; goes along with what scripts/export_hf.py writes
+  hf/                with checkpoint.export_hf: a directory for each step, as scripts/export_hf.py writes them
   result.json        written when training is complete
   exit.json          how the last launch ended (trainer/run/exit_json.py)
   launches.jsonl     a line for each launch
@@ -38,6 +40,7 @@ from trainer.run.trajectory import CONFIG, differences, refuse_changes
 from trainer.trainium.environment import recorded
 from trainer.trainium.installed import PACKAGES, WITH_THEM
 
+TOKENIZER = "tokenizer"
 RESULT, METRICS, LAUNCHES = "result.json", "metrics.jsonl", "launches.jsonl"
 
 _HEADER = """\
@@ -68,6 +71,16 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Where this run's checkpoints are."""
         return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        """Where this run keeps its tokenizer."""
+        return self.path / TOKENIZER
+
+    @property
+    def exports(self) -> Path:
+        """Where this run's weights go as Hugging Face directories."""
+        return self.path / "hf"
 
     def begin(self, config: Config, overrides: list[str], step: int, evaluates_first: bool = False) -> list[str]:
         """Record what the run goes on with from ``step``; its first change on the disk. For rank 0 alone.

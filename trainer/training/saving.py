@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from trainer.backends.base import Backend
 from trainer.checkpoint.room import available_memory, needs, refuse_too_little_room, why_synchronous
@@ -32,8 +33,10 @@ class Saves:
         watchdog: Watchdog,
         newest: int,
         clock: Callable[[], float] = time.monotonic,
+        saved: Callable[[Path], object] | None = None,
     ) -> None:
-        """clock: seconds; only rank 0's counts."""
+        """clock: seconds; only rank 0's counts. saved: hears of each checkpoint; must not wait or fail."""
+        self._saved = saved or (lambda path: None)
         self._config, self._saver, self._backend, self._watchdog = config, saver, backend, watchdog
         self._clock, self._last = clock, clock()
         self._beside = False
@@ -89,6 +92,7 @@ class Saves:
                 self._saver.begin(store, state, wait_for_copy=False)
                 return None
             path = self._saver.save(store, state)
+            self._saved(path)
         return SaveRecord(state.step, str(path), time.perf_counter() - start)
 
     def copied(self) -> None:
@@ -106,6 +110,7 @@ class Saves:
                 self.newest = NONE
                 yield done.error
             else:
+                self._saved(done.path)
                 yield SaveRecord(done.step, str(done.path), done.seconds)
             done = self._saver.finished()
 

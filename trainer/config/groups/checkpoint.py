@@ -18,5 +18,8 @@ class CheckpointConfig:
     """Checkpoints of steps that this divides are kept for good; 0: none."""
     mode: str = "auto"
     """async: training goes on while a copy is written | sync: it waits | auto: async where memory allows the copy."""
+    export_hf: str | None = None
+    """Also as a Hugging Face directory, hf/step-... of the run's: last (once training is complete) | every (each save).
+    Beside training; what fails is said, and costs no checkpoint."""
     assumed_bytes_per_second: float = 1e9
     """Of the file system that checkpoints go to, all ranks together: what the estimate of a save's length stands on."""

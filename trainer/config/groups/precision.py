@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HALF = "train in BF16 (precision=bf16_mixed), and give --dtype float16 to scripts/export_hf.py"
+"""For who asks for fp16: its range wants a loss scale, which BF16 does without, on Trainium too."""
+
 
 @dataclass(frozen=True)
 class PrecisionConfig:
