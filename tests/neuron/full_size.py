@@ -13,8 +13,6 @@ from trainer.rules.derived import Derived, derive, effective
 from trainer.rules.quantities import pretended
 from trainer.run.world import World
 
-MICROBATCHES = 5
-"""Of a shortened recipe with a pipeline: one more than its stages, so that the schedule is the full-size recipe's."""
 CONTEXT = ["llama3_8b-cp2", "llama3_70b-cp2"]
 """No recipe uses context parallelism; these two, of long sequences, would: without a pipeline, and with one."""
 CASES = [*ALL, *CONTEXT]
@@ -34,7 +32,8 @@ def planned(recipe: str, layers: int | None = None) -> tuple[Config, Derived]:
     config = named(recipe)
     world = pretended(config, World(cpu_bf16=True))
     if layers is not None:
-        microbatches = MICROBATCHES if config.parallel.pp > 1 else 1
+        # With a pipeline one more than its stages, so that the schedule is the full-size recipe's.
+        microbatches = config.parallel.pp + 1 if config.parallel.pp > 1 else 1
         copies = world.size // (config.parallel.tp * config.parallel.pp * config.parallel.cp)
         tokens = microbatches * config.train.microbatch * copies * config.data.seq_len
         config = replace(config, model=replace(config.model, layers=layers, published_parameters=None))

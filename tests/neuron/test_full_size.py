@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "neuron_collectives"
 RECIPES = [pytest.param(recipe, True, marks=pytest.mark.nxd, id=f"{recipe}-source") for recipe in CASES]
 IN_CI = [
     pytest.param(recipe, False, marks=pytest.mark.slow, id=f"{recipe}-double")
-    for recipe in ("smollm2_135m", "deepseek7b")
+    for recipe in ("smollm2_135m", "deepseek7b", "falcon7b")
 ]
 """The double's layers keep what they gathered, and so send less than the original: it holds the same, no more."""
 
@@ -71,14 +71,20 @@ def placements(model: ModelConfig, tp: int, rank: int) -> dict[str, Placement]:
 
 def names(model: ModelConfig, layers: range, first: bool, last: bool) -> set[str]:
     """Canonical, of a stage."""
-    projections = [f"self_attn.{name}_proj" for name in "qkvo"] + [
-        f"mlp.{name}_proj" for name in ("gate", "up", "down")
-    ]
-    of_a_layer = [*projections, "input_layernorm", "post_attention_layernorm"]
-    found = {f"model.layers.{layer}.{name}.weight" for layer in layers for name in of_a_layer}
-    found |= {"model.embed_tokens.weight"} if first or (last and model.tied) else set()
-    found |= {"model.norm.weight"} if last else set()
-    return found | ({"lm_head.weight"} if last and not model.tied else set())
+    with torch.device("meta"):
+        everywhere = [name for name, _ in CausalLM(model).named_parameters()]
+    ends = {
+        "model.embed_tokens": first or (last and model.tied),
+        "model.embed_positions": first,
+        "model.norm": last,
+        "lm_head": last,
+    }
+
+    def here(name: str) -> bool:
+        module = name.rpartition(".")[0]
+        return ends[module] if module in ends else int(name.split(".")[2]) in layers
+
+    return {name for name in everywhere if here(name)}
 
 
 def check_pieces(here: dict[str, Any], placed: dict[str, Placement]) -> None:

@@ -1,7 +1,8 @@
 """The collectives of a rank's step under neuronx-distributed, from the layout and papers' descriptions alone.
 
-For what the full-size recipes use, and context parallelism: ZeRO-1, heads that divide, sequence parallelism wherever
-there is tensor parallelism, whole layers recomputed or none, one stage for each pipeline rank, all of equal length.
+For what the full-size recipes use, and context parallelism: ZeRO-1, sequence parallelism wherever there is tensor
+parallelism, whole layers recomputed or none, norms before the blocks, one stage for each pipeline rank, all of equal
+length.
 Each collective is a line: kind, axis, ranks, dtype, bytes that the rank hands in.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.recipes.closed_forms import Rank
 from trainer.config.schema import Config
 
 BF16, FP32 = 2, 4
@@ -88,9 +90,8 @@ class Stage:
 
     def _context(self, kind: str, parts: int) -> list[str]:
         """Keys and values, or their gradients, of some context-parallel ranks' positions, in one message."""
-        cp, model = self.config.parallel.cp, self.config.model
-        heads, head = max(1, model.kv_heads // self.tp), model.head_dim or model.hidden // model.heads
-        size = parts * self.tokens * 2 * heads * head * BF16
+        cp, (_, key_value, _) = self.config.parallel.cp, self._rank.widths
+        size = parts * self.tokens * 2 * key_value * BF16
         return [self._line(kind, "cp", cp, "bf16", size)] if cp > 1 else []
 
     def _forward(self) -> Iterator[str]:
@@ -133,29 +134,52 @@ class Stage:
 
     # --- update
 
+    @property
+    def _rank(self) -> Rank:
+        return Rank(self.config, self.layers, self.first, self.last, self.data, self.microbatches)
+
     def _matrices(self) -> list[tuple[int, int]]:
-        """Shapes of this rank's matrices: embedding; of each layer output projection, fused query-key-value, down,
-        fused gate and up; head.
+        """Shapes of what decays on this rank: embedding, learned positions; of each layer output projection, fused
+        query-key-value, down, fused gate and up (without a gate: up, down); head.
         """
-        model, tp = self.config.model, self.tp
-        head = model.head_dim or model.hidden // model.heads
-        query, key_value, wide = model.heads // tp * head, max(1, model.kv_heads // tp) * head, model.mlp // tp
+        model, rank = self.config.model, self._rank
+        query, key_value, wide = rank.widths
         layer = [(model.hidden, query), (query + 2 * key_value, model.hidden)]
-        layer += [(model.hidden, wide), (2 * wide, model.hidden)]
-        table = (model.vocab // tp, model.hidden)
-        return [*[table] * self.first, *layer * self.layers, *[table] * (self.last and not (model.tied and self.first))]
+        if model.activation == "swiglu":
+            layer += [(model.hidden, wide), (2 * wide, model.hidden)]
+        else:
+            layer += [(wide, model.hidden), (model.hidden, wide)]
+        table = (model.vocab // self.tp, model.hidden)
+        head = [table] * (self.last and not (model.tied and self.first))
+        return [*[table] * self.first, *rank.positions(), *layer * self.layers, *head]
+
+    def _vectors(self) -> list[tuple[int, bool]]:
+        """Lengths of what does not decay on this rank, biases and norms, and whether its gradient is a part of a sum
+        over the tensor-parallel ranks.
+        """
+        model, rank = self.config.model, self._rank
+        query, key_value, wide = rank.widths
+        attention = [(model.hidden, True)] * model.o_bias
+        attention += [(rank.head_size, True)] * (2 if model.qk_norm == "head" else 0)
+        attention += [(query + 2 * key_value, False)] * model.qkv_bias
+        feed_forward = [(wide, False), (model.hidden, True)] * model.mlp_bias
+        norm = [(size, True) for size in rank.norm()]
+        norms = norm * (1 if model.block == "parallel_one_norm" else 2)
+        return [*[*attention, *feed_forward, *norms] * self.layers, *norm * self.last]
 
     def _update(self) -> Iterator[str]:
-        model = self.config.model
-        norms = 2 * self.layers + self.last
-        if (copies := self.tp // model.kv_heads) > 1:  # keys and values whose heads several ranks hold
-            head = model.head_dim or model.hidden // model.heads
-            rows = [head * model.hidden * FP32] * 2 * self.layers
-            for size in _joined(rows):
+        model, rank = self.config.model, self._rank
+        _, heads, copies = rank.heads
+        if copies > 1:  # keys and values whose heads several ranks hold
+            of_a_head = [heads * rank.head_size * width * FP32 for width in (model.hidden, 1)[: 1 + model.qkv_bias]]
+            for size in _joined([size for size in of_a_head for _ in "kv"] * self.layers):
                 yield self._line("all-reduce", f"tp/{self.tp // copies}", copies, "f32", size)
         if self.tp > 1:
-            yield self._line("all-reduce", "tp", self.tp, "f32", norms * model.hidden * FP32)
-        shapes = [*self._matrices(), *[(model.hidden, 1)] * norms]
+            parts = [rows * width for rows, width in rank.positions()]
+            parts += [size for size, partial in self._vectors() if partial]
+            for size in _joined([elements * FP32 for elements in parts]):
+                yield self._line("all-reduce", "tp", self.tp, "f32", size)
+        shapes = [*self._matrices(), *[(size, 1) for size, _ in self._vectors()]]
         padded = [-(-rows // self.data) * self.data * width for rows, width in shapes]
         for size in _buckets([elements * FP32 for elements in padded], CAP):
             yield self._line("reduce-scatter", "data", self.data, "f32", size)
