@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 include environment.mk
 
-.PHONY: help setup train test test-slow test-long campaign test-layouts test-recipes test-nxd trn1-smoke check clean
+.PHONY: help setup env-4-48 train test test-slow test-long campaign test-layouts test-recipes test-nxd trn1-smoke check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -17,6 +17,10 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes and not nxd" -n 2
+
+# make env-4-48   transformers 4.48.3 beside .venv, for the tests of both versions (in .cache, and on their first run)
+env-4-48: $(READY)
+	$(BIN)/python -m tests.families.old_environment
 
 # make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)

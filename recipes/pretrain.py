@@ -27,6 +27,8 @@ from trainer.training.saving import Saves
 from trainer.training.trust import agree_on, launch_facts
 from trainer.training.watchdog import Watchdog
 
+say = partial(print, flush=True)
+
 
 def run(config: Config, derived: Derived, world: World, overrides: list[str]) -> ExitCode:
     """Run to the end, or resume, or say that it is done. Collective over the ranks of this launch."""
@@ -66,11 +68,6 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
     if exports is not None and code is ExitCode.DONE:
         exports.finish()  # the other ranks have nothing to wait for
     return code
-
-
-def say(line: str) -> None:
-    """To people, at once."""
-    print(line, flush=True)
 
 
 def train(

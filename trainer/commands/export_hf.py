@@ -64,9 +64,11 @@ def checkpoint_of(given: str) -> Path:
 def tokenizer_of(checkpoint: Path) -> tuple[TokenizerFiles | None, str]:
     """That of the run whose checkpoint it is, or the one that its configuration names; and a line about it."""
     config = config_of(checkpoint).data.tokenizer
-    kept = checkpoint.parent.parent / KEPT
-    if checkpoint.parent.name == INSIDE and (kept / TOKENIZER).is_file():
-        return _from(kept, None)
+    of_run, imported = checkpoint.parent.parent / KEPT, checkpoint.parent
+    if checkpoint.parent.name == INSIDE and (of_run / TOKENIZER).is_file():
+        return _from(of_run, None)
+    if (imported / TOKENIZER).is_file():  # by scripts/import_hf.py
+        return _from(imported, None)
     if config.kind == "file" and config.path is not None and Path(config.path).expanduser().exists():
         return _from(Path(config.path).expanduser(), config.eod)
     where = f"{config.path} is not here" if config.kind == "file" else "the run has kept none"

@@ -64,8 +64,8 @@ def tokenizer_files(source: Path, eod: str | None = None) -> TokenizerFiles:
         tokens.setdefault("eos_token", eod)
     for name, token in tokens.items():
         if token not in vocabulary:
-            rule = f"one of the tokens in {file}"
-            raise ConfigError(Problem(f"{directory / SETTINGS}: {name}", token, rule, AGAIN))
+            rule = f"has the token {token!r}, which {SETTINGS} names as {name}"
+            raise ConfigError(Problem(KEY, str(file), rule, AGAIN))
     others = [token for token in _others(said, added) if token in vocabulary and token not in tokens.values()]
     templates = _templates(directory, said.get("chat_template"))
     ends = _ends(directory, [tokens.get("eos_token"), eod], vocabulary)

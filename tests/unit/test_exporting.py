@@ -1,0 +1,109 @@
+"""checkpoint.export_hf: which saves become directories, which of them stay, and that a failure costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from tests.families import tokenizers_of
+from tests.families.checkpoints import save_run
+from tests.unit.test_export import LLAMA, weights
+from trainer.config.groups.checkpoint import CheckpointConfig
+from trainer.run.directory import RunDirectory
+from trainer.training import exporting
+from trainer.training.exporting import Exports, keep_tokenizer
+
+MODEL = replace(LLAMA, vocab=300)
+
+
+class Run:
+    """A run that saves, and the lines that it prints."""
+
+    def __init__(self, path: Path, **settings: Any) -> None:
+        self.said: list[str] = []
+        self.directory = RunDirectory(path / "run", result=None)
+        self.exports = Exports(CheckpointConfig(**settings), self.directory, 30, self.said.append)
+
+    def save(self, step: int) -> Path:
+        return save_run(self.directory.path, MODEL, weights(MODEL), step=step)
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.directory.exports.glob("*"))
+
+
+def test_last_is_the_end_of_training_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path, export_hf="last")
+    for step in (10, 20):
+        run.exports.saved(run.save(step))
+    run.exports.finish()
+    assert run.names() == []
+    run.exports.saved(run.save(30))
+    run.exports.finish()
+    assert run.names() == ["step-00000030"]
+
+
+def test_every_keeps_as_many_as_there_are_checkpoints(tmp_path: Path) -> None:
+    run = Run(tmp_path, export_hf="every", keep=2, keep_every=20)
+    (run.directory.exports / ".step-00000001.exporting").mkdir(parents=True)  # of a launch that was killed
+    run.directory.path.joinpath("tokenizer").mkdir()
+    keep_tokenizer(run.directory, _tokenizer(tmp_path), "<|endoftext|>", run.said.append)
+    for step in (10, 20, 30, 40):
+        run.exports.saved(run.save(step))
+        run.exports.finish()
+    assert run.names() == ["step-00000020", "step-00000030", "step-00000040"]
+    assert run.said[-1] == f"  exported {run.directory.exports / 'step-00000040'}"
+
+
+def _tokenizer(path: Path) -> Path:
+    (path / "source").mkdir(exist_ok=True)
+    tokenizers_of.made().save(str(path / "source" / "tokenizer.json"))
+    return path / "source" / "tokenizer.json"
+
+
+def test_a_save_while_one_is_written_is_passed_over_and_the_last_is_caught_up_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, go, export = Run(tmp_path, export_hf="every", keep=0), Event(), exporting.export
+    monkeypatch.setattr(exporting, "export", lambda *args, **more: (go.wait(60), export(*args, **more)))
+    for step in (10, 20, 30):
+        run.exports.saved(run.save(step))  # never waits
+    go.set()
+    run.exports.finish()
+    assert run.names() == ["step-00000010", "step-00000030"]
+
+
+def test_a_failure_is_a_line_and_the_next_save_is_exported(tmp_path: Path) -> None:
+    run = Run(tmp_path, export_hf="every")
+    checkpoint = run.save(10)
+    (checkpoint / "config.yaml").unlink()
+    run.exports.saved(checkpoint)
+    run.exports.finish()
+    (line,) = run.said
+    assert line.startswith("  step-00000010 was not exported: ")
+    assert "config.yaml" in line
+    run.exports.saved(run.save(20))
+    run.exports.finish()
+    assert run.names() == ["step-00000020"]
+
+
+def test_a_bug_is_a_traceback_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, export_hf="every")
+    monkeypatch.setattr(exporting, "export", lambda *args, **more: 1 / 0)
+    run.exports.saved(run.save(10))
+    run.exports.finish()
+    assert "ZeroDivisionError" in run.said[-1]
+
+
+def test_a_tokenizer_that_cannot_go_along_is_a_line(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.directory.path.mkdir()
+    source = tokenizers_of.by_hand(tmp_path / "source", eos_token="</s>")
+    keep_tokenizer(run.directory, source / "tokenizer.json", "<|endoftext|>", run.said.append)
+    (line,) = run.said
+    assert "will not go along with exports" in line
+    assert "</s>" in line
+    assert not list(run.directory.tokenizer.iterdir())
