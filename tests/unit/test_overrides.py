@@ -65,6 +65,13 @@ def test_an_element_that_is_not_there_is_answered_with_the_list_as_it_is() -> No
     assert composed(typed) == composed(TWO), "the remedy runs, and is the present list"
 
 
+def test_fp16_is_answered_in_words() -> None:
+    """Neither a group file nor a mode has that name; there is another way to what is asked for."""
+    problem = refused("precision=fp16")
+    assert problem.key == "precision"
+    assert "train in BF16 (precision=bf16_mixed), and give --dtype float16 to scripts/export_hf.py" in problem.remedy
+
+
 def typed_remedy(problem: Problem) -> str:
     """The override that a remedy spells out, as the shell hands it over."""
     found = re.search(r"'[\w.]+=[^']*'", problem.remedy)

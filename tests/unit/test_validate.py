@@ -44,6 +44,8 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("schedule.warmup_steps", 101, "schedule.warmup_steps", "100 steps"),
     ("schedule.warmup_fraction", 1.5, "schedule.warmup_fraction", "between 0 and 1"),
     ("precision.mode", "fp8", "precision.mode", "bf16_mixed"),
+    ("precision.mode", "fp16", "precision.mode", "--dtype float16 to scripts/export_hf.py"),
+    ("checkpoint.export_hf", "always", "checkpoint.export_hf", "null, last, every"),
     ("backend.name", "cuda", "backend.name", "native"),
     ("backend.name", "neuron", "backend.name", "Trainium"),
     ("rehearsal.world", 0, "rehearsal.world", "above 0"),
