@@ -41,11 +41,12 @@ class MappedFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._open: OrderedDict[str, tuple[mmap.mmap, dict[str, Entry]]] = OrderedDict()
+        self._open: OrderedDict[str, mmap.mmap] = OrderedDict()
+        self._headers: dict[str, dict[str, Entry]] = {}  # of closed ones too: a tensor may be cut over all files
 
     def let_go(self) -> None:
         """Of the pages that were read: the page cache keeps them, and the process takes them anew where it has to."""
-        for mapped, _ in self._open.values():
+        for mapped in self._open.values():
             mapped.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, file: str, key: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -54,11 +55,11 @@ class MappedFiles:
             if len(self._open) >= MOST_FILES:
                 self._open.popitem(last=False)  # the map goes once no view of it is left
             path = self._directory / file
-            entries = read_header(path)
-            self._open[file] = (map_file(path), entries)
+            if file not in self._headers:
+                self._headers[file] = read_header(path)
+            self._open[file] = map_file(path)
         self._open.move_to_end(file)
-        mapped, entries = self._open[file]
-        found = entries.get(key)
+        found = self._headers[file].get(key)
         if found is None or (found.dtype, found.shape) != (dtype, shape):
             raise Unsound(f"{file}: {key} is not there as {dtype} {list(shape)} any more")
-        return view(mapped, found)
+        return view(self._open[file], found)
