@@ -166,6 +166,15 @@ def test_a_run_of_ours_is_a_source() -> None:
     assert (found.model.hidden, found.model.vocab) == (16, 40)
     assert found.data.tokenizer == TokenizerConfig(kind="file", path="made/tokenizer.json")
     assert "tokenizer      made/tokenizer.json, as made/step-00000000 was trained with" in lines
+    Path("runs/other").mkdir(parents=True)
+    Path("made").rename("runs/other/checkpoints")
+    found, _ = resolve(config("runs/other"), NOTHING, WORLD)
+    assert found.data.tokenizer.kind == "file", "as its configuration says"
+    Path("runs/other/tokenizer").mkdir()
+    Path("runs/other/checkpoints/tokenizer.json").rename("runs/other/tokenizer/tokenizer.json")
+    found, _ = resolve(config("runs/other"), NOTHING, WORLD)
+    assert found.data.tokenizer.path == "runs/other/tokenizer/tokenizer.json", "a run keeps it, one learnt there too"
+    Path("runs/other/checkpoints").rename("made")
     with pytest.raises(ConfigError, match=r"16, as made/step-00000000 says"):
         resolve(config("made", hidden=8), Given({"model.hidden"}), WORLD)
 

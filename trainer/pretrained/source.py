@@ -24,6 +24,7 @@ from trainer.pretrained.files import INDEX, SINGLE
 from trainer.pretrained.refused import refused
 from trainer.pretrained.shapes import parameter_shapes
 from trainer.pretrained.tokens import FILE, tokenizer_of
+from trainer.run.directory import TOKENIZER
 
 CHECKPOINTS = "checkpoints"
 """In a run's directory."""
@@ -112,10 +113,9 @@ def _of_checkpoint(given: str, path: Path, notes: list[str]) -> Source:
         raise refused(given, rule, "name another step of the same run") from None
     _refuse_other_tensors(given, config.model, stored)
     tokenizer = config.data.tokenizer
-    for home in (path.parent, path.parent.parent):
-        if (home / FILE).exists():
-            tokenizer = TokenizerConfig(kind="file", path=str(home / FILE), eod=tokenizer.eod)
-            break
+    kept = path.parent.parent / TOKENIZER if path.parent.name == CHECKPOINTS else path.parent  # a run's; an import's
+    if (kept / FILE).exists():
+        tokenizer = TokenizerConfig(kind="file", path=str(kept / FILE), eod=tokenizer.eod)
     dtypes = Counter(tensor.dtype for tensor in stored.values())
     return Source(given, path, config.model, dtypes, tokenizer, tuple(notes), stored=stored)
 
