@@ -108,6 +108,7 @@ ON_SOURCE = {
         "tp2-sp-parallel",
         "tp2-sp-learned",
         "pp2-learned",
+        "tp2-sp-pp2-learned",
         "tp2-post",
         "tp4-sp-post",
         "tp2-sp-window",

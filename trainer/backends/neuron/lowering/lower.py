@@ -17,7 +17,7 @@ from trainer.backends.neuron.lowering.layers import Layers
 from trainer.backends.neuron.lowering.linears import Linears
 from trainer.backends.neuron.lowering.local import Local, fuse
 from trainer.backends.neuron.lowering.model import LoweredLM
-from trainer.backends.neuron.lowering.seams import scatter_to_sequence, total_over_ranks
+from trainer.backends.neuron.lowering.seams import SequencePart, total_over_ranks
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan, Rule
 
@@ -74,7 +74,7 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
             _cut_norm(module, placements[f"{path}.weight"], options.tp)
     _lower_vocabulary(model, layers)
     if options.sequence and options.tp > 1:
-        model.model.part = scatter_to_sequence
+        model.model.part = SequencePart()
     _attend(model, options)
     model.to(options.dtype)
     _mark(model, rules, layers)

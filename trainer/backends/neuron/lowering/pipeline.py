@@ -13,7 +13,7 @@ from trainer.backends.neuron import device
 from trainer.backends.neuron.lowering.model import INPUTS, LoweredLayer, LoweredLM
 from trainer.batch import Batch
 
-LEAVES = ("TokenLoss", "Embedding", "Dropout")
+LEAVES = ("TokenLoss", "Embedding", "Dropout", "SequencePart")
 """Modules that FX must not look into, besides the layers, the final norm and NxD's own, by class name."""
 
 

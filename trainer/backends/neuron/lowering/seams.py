@@ -8,6 +8,7 @@ from neuronx_distributed.parallel_layers.mappings import (
     reduce_from_tensor_model_parallel_region,
     scatter_to_sequence_parallel_region,
 )
+from torch import nn
 
 from trainer.backends.neuron.lowering.layers import SEQUENCE_DIM
 
@@ -18,7 +19,12 @@ def total_over_ranks(x: torch.Tensor) -> torch.Tensor:
     return whole
 
 
-def scatter_to_sequence(positions: torch.Tensor) -> torch.Tensor:
-    """[batch, seq] -> [batch, seq / tp]: those of this rank's part."""
-    mine: torch.Tensor = scatter_to_sequence_parallel_region(positions, SEQUENCE_DIM)
-    return mine
+class SequencePart(nn.Module):
+    """Positions of this rank's part. A module, since FX, which a pipeline traces with, must not look into it: NxD
+    asks whether the sequence divides.
+    """
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """[batch, seq] -> [batch, seq / tp]."""
+        mine: torch.Tensor = scatter_to_sequence_parallel_region(positions, SEQUENCE_DIM)
+        return mine
