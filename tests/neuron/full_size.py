@@ -38,6 +38,8 @@ def planned(recipe: str, layers: int | None = None) -> tuple[Config, Derived]:
         tokens = microbatches * config.train.microbatch * copies * config.data.seq_len
         config = replace(config, model=replace(config.model, layers=layers, published_parameters=None))
         config = replace(config, train=replace(config.train, tokens_per_step=tokens))
+        evenly = replace(config.parallel.pipeline, cuts=[])
+        config = replace(config, parallel=replace(config.parallel, pipeline=evenly))
     derived = derive(config, world)
     return effective(config, derived), derived
 
