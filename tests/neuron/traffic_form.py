@@ -170,6 +170,8 @@ class Stage:
     def _update(self) -> Iterator[str]:
         model, rank = self.config.model, self._rank
         _, heads, copies = rank.heads
+        if model.tied and self.config.parallel.pp > 1 and (self.first or self.last):  # the table at both ends
+            yield self._line("all-reduce", "pp", 2, "f32", model.vocab // self.tp * model.hidden * FP32)
         if copies > 1:  # keys and values whose heads several ranks hold
             of_a_head = [heads * rank.head_size * width * FP32 for width in (model.hidden, 1)[: 1 + model.qkv_bias]]
             for size in _joined([size for size in of_a_head for _ in "kv"] * self.layers):
