@@ -195,7 +195,7 @@ def test_cfg_and_help_work_as_a_hydra_user_expects(tmp_path: Path) -> None:
     assert "factor: 0.316" in done.output
     done = run(tmp_path, "--help")
     assert done.code == 0
-    assert "recipe: deepseek67b, deepseek7b, llama3_70b" in done.output
+    assert "recipe: deepseek67b, deepseek7b, falcon40b" in done.output
     assert not list(tmp_path.iterdir())
 
 
@@ -228,7 +228,8 @@ def test_validation_needs_no_torch(tmp_path: Path) -> None:
         "heavy = {'torch', 'numpy', 'datasets', 'tokenizers', 'torch_xla'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     ).replace("sys.argv.pop() and path", repr(str(harness.ROOT / "scripts" / "train.py")))
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, timeout=60, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_rehearsal_prints_and_leaves_nothing(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_plain_attention_is_announced() -> None:
 )
 def test_a_remedy_does_not_lead_back(changes: dict[str, Any], remedy: str) -> None:
     """Copies of key-value heads that lie apart allow no ZeRO, which these want: something else has to change."""
-    heads = {"model.heads": 9, "model.kv_heads": 3, "model.head_dim": 16}
+    heads = {"model.family": "mistral", "model.heads": 9, "model.kv_heads": 3, "model.head_dim": 16}
     world = replace(CPU, size=8)
     (with_zero,) = problems({**heads, **changes, "parallel.zero": 1}, world)
     assert "parallel.zero=0" in with_zero.remedy
