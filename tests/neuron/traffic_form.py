@@ -175,7 +175,8 @@ class Stage:
         if copies > 1:  # keys and values whose heads several ranks hold
             of_a_head = [heads * rank.head_size * width * FP32 for width in (model.hidden, 1)[: 1 + model.qkv_bias]]
             for size in _joined([size for size in of_a_head for _ in "kv"] * self.layers):
-                yield self._line("all-reduce", f"tp/{self.tp // copies}", copies, "f32", size)
+                axis = "tp" if copies == self.tp else f"tp/{self.tp // copies}"  # multi-query: every rank has the head
+                yield self._line("all-reduce", axis, copies, "f32", size)
         if self.tp > 1:
             parts = [rows * width for rows, width in rank.positions()]
             parts += [size for size, partial in self._vectors() if partial]
