@@ -25,13 +25,17 @@ SHARDING = "DCP_SHARDING_INFO"
 CONVERT = (
     "where you trust it: AutoModelForCausalLM.from_pretrained(it).save_pretrained(another), which writes safetensors"
 )
+GGUF = (
+    "transformers: model = from_pretrained(it, gguf_file=...); model.hf_quantizer = None; "
+    "del model.config.quantization_config (5 refuses to save it otherwise); model.save_pretrained(another)"
+)
 FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("adapter_config.json", "an adapter, which is no model", "merge it into its base (peft: merge_and_unload), save"),
     ("pytorch_model*.bin*", "pickled weights, and unpickling runs code", CONVERT),
     ("*.pth", "pickled weights of Meta's layout, and unpickling runs code", CONVERT),
     ("*.pt", "pickled weights, and unpickling runs code", CONVERT),
     ("*.ckpt*", "pickled weights, and unpickling runs code", CONVERT),
-    ("*.gguf", "GGUF weights", "transformers: from_pretrained(it, gguf_file=...).save_pretrained(another)"),
+    ("*.gguf", "GGUF weights", GGUF),
     (
         "tf_model.h5",
         "TensorFlow's weights",
