@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
+from tests import directories
 from tests.families import tokenizers_of
 from tests.families.tokenizers_of import CHAT, MESSAGES, TEMPLATE, TEXTS
+from trainer.commands.export_hf import export_hf
+from trainer.commands.import_hf import import_directory
 from trainer.errors import ConfigError
 from trainer.pretrained.tokenizer_files import tokenizer_files
 
@@ -40,6 +44,17 @@ def test_what_transformers_5_makes_of_it(make: Callable[[Path, bool], Path], bos
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<bos>", "<|im_end|>", "<pad>")
     assert len(tokenizer) == found.size == plain.get_vocab_size(), "none is invented"
     assert found.ids == {f"{name}_token_id": plain.token_to_id(token) for name, token in ROLES.items()}
+
+
+def test_llamas_own_class_no_longer_changes_the_text(tmp_path: Path) -> None:
+    source = tokenizers_of.llama_directory(tmp_path / "source")
+    shutil.copytree(source, tmp_path / "out")
+    tokenizer_files(source).write(tmp_path / "out")
+    plain, text = tokenizers_of.like_llama(), " hello"
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (source, tmp_path / "out"))
+    assert before(text)["input_ids"] == before("hello")["input_ids"] != plain.encode(text).ids, "the trap is gone"
+    for text in (" hello", "hello", *TEXTS):
+        assert after(text)["input_ids"] == plain.encode(text).ids
 
 
 ROLES = {"bos": "<bos>", "eos": "<|im_end|>", "pad": "<pad>"}
@@ -95,6 +110,40 @@ def test_named_templates_stay_named(tmp_path: Path) -> None:
     assert settings_of(tmp_path / "out")["chat_template"] == listed
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template == {"default": TEMPLATE, "tool_use": "tools"}
+
+
+def imported_and_exported(source: Path) -> Path:
+    """By way of the two commands; a model is put beside the tokenizer first."""
+    config = {**directories.CONFIG, "vocab_size": tokenizers_of.made().get_vocab_size(), "eos_token_id": [0, 3]}
+    directories.write(source, config)
+    list(import_directory(str(source), str(source.with_name("made"))))
+    list(export_hf(str(source.with_name("made")), str(source.with_name("out")), None, None))
+    return source.with_name("out")
+
+
+@pytest.mark.parametrize("make", [tokenizers_of.by_hand, tokenizers_of.by_five])
+def test_all_of_a_tokenizer_goes_through_an_imported_checkpoint(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    source = make(tmp_path / "source")
+    if make is tokenizers_of.by_five:  # 4 has no such files
+        (source / "additional_chat_templates").mkdir()
+        (source / "additional_chat_templates" / "tools.jinja").write_text("tools")
+    out = imported_and_exported(source)
+    assert (out / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+    before, after = AutoTokenizer.from_pretrained(source), AutoTokenizer.from_pretrained(out)
+    named = {"default": TEMPLATE, "tools": "tools"}
+    assert before.chat_template == after.chat_template == (named if make is tokenizers_of.by_five else TEMPLATE)
+    assert before.special_tokens_map.items() <= after.special_tokens_map.items()
+    assert [after(text)["input_ids"] for text in TEXTS] == [tokenizers_of.made().encode(text).ids for text in TEXTS]
+    end = tokenizers_of.made().token_to_id("<|im_end|>")
+    assert GenerationConfig.from_pretrained(out).eos_token_id == [0, 3, end], "config.json says them, if nothing else"
+    assert json.loads((out / "config.json").read_text())["eos_token_id"] == [0, 3, end]
+
+
+def test_generation_config_json_goes_before_config_json_through_an_imported_checkpoint(tmp_path: Path) -> None:
+    source = tokenizers_of.by_hand(tmp_path / "source")
+    (source / "generation_config.json").write_text('{"eos_token_id": 5, "top_k": 20}')
+    end = tokenizers_of.made().token_to_id("<|im_end|>")
+    assert GenerationConfig.from_pretrained(imported_and_exported(source)).to_diff_dict()["eos_token_id"] == [5, end]
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {

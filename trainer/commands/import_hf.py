@@ -20,19 +20,21 @@ from trainer.commands.ckpt.places import CommandError
 from trainer.config.groups.data import DataConfig, TokenizerConfig
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.files import write_json
 from trainer.parallel.boxes import whole_box
 from trainer.pretrained.shapes import parameter_shapes
 from trainer.pretrained.source import Source, open_source
+from trainer.pretrained.tokenizer_files import GENERATION, MORE_TEMPLATES, SETTINGS, TEMPLATE, stated_ends
 from trainer.pretrained.tokens import FILE
 from trainer.pretrained.weights import Read, weights_of
 from trainer.run.directory import config_yaml
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BESIDE = (
-    FILE,
-    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"),
+    *(FILE, SETTINGS, "special_tokens_map.json", GENERATION),
+    *(TEMPLATE, f"{MORE_TEMPLATES}/*.jinja"),
 )
-"""Files that are copied, for training and for an export."""
+"""Globs of files that are copied, for training and for an export."""
 
 
 def import_directory(given: str, target: str, dtype: str = "float32") -> Iterator[str]:
@@ -42,21 +44,29 @@ def import_directory(given: str, target: str, dtype: str = "float32") -> Iterato
     yield from (f"  {note}" for note in source.notes)
     config = _config(source, place.directory)
     place = replace(place, config_yaml=config_yaml(config, place.directory))
-    found = _pieces(source, dtype)
+    found, ends = _pieces(source, dtype), stated_ends(source.path)
     read = weights_of(source, source.model.vocab)
     try:
         size = write(
             place, Exchange(None), lambda: {PARTS[0]: found}, lambda piece: _contents(read, piece), TrainState()
         )
-        for name in BESIDE:
-            if (source.path / name).is_file():
-                shutil.copyfile(source.path / name, place.directory / name)
+        _copy_beside(source.path, place.directory, ends)
     except WriteError as error:
         rule = f"takes a checkpoint ({error})"
         raise CommandError(Problem("CHECKPOINTS", target, rule, "make room, or name another directory")) from error
     rounded = [kind for kind in source.dtypes if dtype == "bfloat16" and kind != "bfloat16"]
     yield f"{place.final(0)}: {len(found):,} tensors, {size:,} bytes, {dtype}{', rounded' if rounded else ''}"
     yield f"train from it with model.init_from={target}"
+
+
+def _copy_beside(source: Path, directory: Path, ends: list[int]) -> None:
+    """ends: config.json says them where there is no generation_config.json, and config.json does not go along."""
+    for file in (found for pattern in BESIDE for found in source.glob(pattern) if found.is_file()):
+        copy = directory / file.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)
+    if ends and not (directory / GENERATION).exists():
+        write_json(directory / GENERATION, {"eos_token_id": ends})
 
 
 def _source(given: str) -> Source:

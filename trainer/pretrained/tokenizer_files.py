@@ -154,11 +154,16 @@ def _listed(said: Any) -> Iterator[tuple[str, str]]:
 
 def _ends(directory: Path, tokens: list[str | None], vocabulary: Mapping[str, int]) -> list[int] | int | None:
     """Ids that end a generation: what the directory says, the end-of-text token, and the end of a training document."""
-    said = next((_ids(directory / name) for name in (GENERATION, MODEL) if _ids(directory / name)), [])
+    said = stated_ends(directory)
     last = max(vocabulary.values())
     ends = [vocabulary[token] for token in tokens if token is not None and token in vocabulary]
     found = list(dict.fromkeys([*(index for index in said if index <= last), *ends]))
     return found[0] if len(found) == 1 else found or None
+
+
+def stated_ends(directory: Path) -> list[int]:
+    """Ids that end a generation, as a directory says them: config.json where generation_config.json does not."""
+    return next((found for name in (GENERATION, MODEL) if (found := _ids(directory / name))), [])
 
 
 def _ids(path: Path) -> list[int]:
