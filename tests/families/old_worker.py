@@ -46,14 +46,24 @@ def logits(*directories: str) -> dict[str, Any]:
 
 
 def save(specification: str) -> dict[str, Any]:
-    """Models of [[directory, configuration class, its arguments], ...], random, as this version saves them."""
-    for directory, name, arguments in json.loads(Path(specification).read_text()):
+    """Models of [[directory, configuration class, its arguments, size of a file], ...], random, as this version saves
+    them.
+    """
+    for directory, name, arguments, size in json.loads(Path(specification).read_text()):
         torch.manual_seed(3)
         config = getattr(transformers, name)(**arguments)
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
         for key, parameter in model.named_parameters():
             torch.nn.init.normal_(parameter, mean=0.0 if key.endswith("bias") or parameter.ndim > 1 else 1.0, std=0.15)
-        model.save_pretrained(directory)
+        model.save_pretrained(directory, max_shard_size=size)
+    return {}
+
+
+def save_tokenizer(directory: str, file: str, settings: str) -> dict[str, Any]:
+    """Of a tokenizer.json and its settings, after a call with truncation, as this version saves it."""
+    made = transformers.PreTrainedTokenizerFast(tokenizer_file=file, **json.loads(settings))
+    made("one call", truncation=True, max_length=2)
+    made.save_pretrained(directory)
     return {}
 
 

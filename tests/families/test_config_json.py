@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.families.cases import LINEAR, LLAMA3, config
+from tests.families.cases import CLASSES, LINEAR, LLAMA3, MODELS, config
 from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 from trainer.errors import ConfigError
 from trainer.pretrained.config_json import config_json, dtype_of, read_config
@@ -111,10 +111,13 @@ def test_dtype_has_two_names() -> None:
     assert "torch_dtype (float32)" in said
 
 
-@pytest.mark.parametrize(("family", "name"), [("falcon", "7b"), ("gpt2", "gpt2"), ("llama", "llama 1")])
-def test_an_absent_tying_key_means_what_the_family_means(family: str, name: str) -> None:
-    assert fields(family, name, tie_word_embeddings=...)["tied"] is (family != "llama")
-    assert fields(family, name, tie_word_embeddings=False)["tied"] is False
+@pytest.mark.parametrize(("family", "models"), MODELS.items(), ids=list(MODELS))
+def test_an_absent_tying_key_means_what_transformers_takes_it_for(family: str, models: dict[str, Any]) -> None:
+    said = values(family, next(iter(models)), tie_word_embeddings=...)
+    assert read_config(said)[1]["tied"] is CLASSES[family][0].from_dict(said).tie_word_embeddings
+    assert read_config(said)[1]["tied"] is (family in ("falcon", "gpt2"))
+    for tied in (True, False):
+        assert read_config({**said, "tie_word_embeddings": tied})[1]["tied"] is tied
 
 
 def test_an_absent_window_is_mistrals_own() -> None:

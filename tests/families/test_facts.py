@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests import directories, harness
 from tests.families.checkpoints import save_run
 from tests.families.mapping import to_theirs
 from tests.unit.test_export import MODELS, weights
+from trainer.checkpoint.tensorfile import header
 from trainer.commands.import_hf import import_directory
 from trainer.errors import ConfigError
 from trainer.pretrained.config_json import format_of
@@ -55,12 +56,31 @@ def test_each_tensors_own_dtype_counts_and_not_what_config_json_says(said: str |
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in tensors.items())
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_transformers_computes_in_the_dtype_that_an_export_says(dtype: str, tmp_path: Path) -> None:
+    checkpoint = save_run(tmp_path / "run", MODELS["llama"], weights(MODELS["llama"]))
+    export(checkpoint, tmp_path / "out", dtype)
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    held = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(found[name].dtype is getattr(torch, dtype) and torch.equal(found[name], held[name]) for name in held)
+
+
+def test_a_checkpoint_of_two_dtypes_comes_out_in_the_wider(tmp_path: Path) -> None:
+    """Else FP32 norms beside BF16 would be rounded: by us, or by transformers 5, whose first tensor decides for all."""
+    values = weights(MODELS["llama"], torch.bfloat16)
+    norm = values["model.norm.weight"] = values["model.norm.weight"].float() + 1 / 3
+    export(save_run(tmp_path / "run", MODELS["llama"], values), tmp_path / "out")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(found[name], values[name].float()) for name in values)
+    assert not torch.equal(norm, norm.bfloat16().float())
+
+
 def test_shards_over_an_old_file_are_refused_since_the_old_file_wins(tmp_path: Path) -> None:
-    model = LlamaForCausalLM(LlamaConfig(**SMALL))
-    model.save_pretrained(tmp_path / "source")
-    model.save_pretrained(tmp_path / "new", max_shard_size="5KB")
-    for file in (tmp_path / "new").iterdir():
-        file.rename(tmp_path / "source" / file.name)
+    old, new = LlamaForCausalLM(LlamaConfig(**SMALL)), LlamaForCausalLM(LlamaConfig(**SMALL))
+    old.save_pretrained(tmp_path / "source")
+    new.save_pretrained(tmp_path / "source", max_shard_size="5KB")
+    found = LlamaForCausalLM.from_pretrained(tmp_path / "source")
+    assert torch.equal(found.lm_head.weight, old.lm_head.weight), "the trap is gone"
     with pytest.raises(ConfigError) as raised:
         open_source(str(tmp_path / "source"))
     assert "model.safetensors.index.json" in raised.value.report()
@@ -104,6 +124,15 @@ def test_weights_that_lie_transposed_or_strided_in_memory_come_out_right(name: s
     wanted = to_theirs(straight, list(format_of(model.family).tensors(model)))
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("length", range(1, 9))
+def test_data_begins_at_a_multiple_of_8_bytes_as_in_safetensors_own_files(length: int, tmp_path: Path) -> None:
+    values = {"x" * length: torch.tensor([1.5])}
+    save_file(values, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    ours = header([("x" * length, "float32", (1,))]) + values["x" * length].numpy().tobytes()
+    assert ours == (tmp_path / "theirs.safetensors").read_bytes()
+    assert (len(ours) - 4) % 8 == 0
 
 
 def test_lint_knows_safetensors_numpy(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests import harness
+from tests.families import tokenizers_of
 from tests.families.checkpoints import save_run
 from tests.families.mapping import to_theirs
 from trainer.commands.export_hf import export_hf
@@ -26,6 +27,7 @@ from trainer.pretrained.export import export
 from trainer.pretrained.shapes import parameter_shapes
 from trainer.pretrained.shards import parse_size
 from trainer.pretrained.target import SUFFIX, clear_abandoned, new_directory
+from trainer.pretrained.tokenizer_files import tokenizer_files
 
 LLAMA = ModelConfig(hidden=16, layers=2, heads=4, kv_heads=2, mlp=24, vocab=40, max_positions=64)
 PLAIN = {"norm": "layer", "qkv_bias": True, "o_bias": True, "mlp_bias": True}
@@ -147,6 +149,24 @@ def test_an_unsound_checkpoint_leaves_nothing_behind(case: str, tmp_path: Path) 
         export(checkpoint, tmp_path / "out")
     assert words in raised.value.report()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_an_id_without_a_row_of_the_embedding_is_refused(tmp_path: Path) -> None:
+    ids = tokenizers_of.made().get_vocab_size()
+    tokenizers_of.made().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = tokenizer_files(tmp_path / "tokenizer.json")
+    for vocab in (ids - 1, ids):
+        model = replace(LLAMA, vocab=vocab)
+        checkpoint = save_run(tmp_path / f"run-{vocab}", model, weights(model))
+        if vocab == ids:
+            export(checkpoint, tmp_path / "out", tokenizer=tokenizer)
+            continue
+        with pytest.raises(ConfigError) as raised:
+            export(checkpoint, tmp_path / "out", tokenizer=tokenizer)
+        (problem,) = raised.value.problems
+        assert (problem.key, problem.value) == ("model.vocab", vocab)
+        assert f"{ids:,} ids" in problem.rule
+        assert not (tmp_path / "out").exists()
 
 
 def full(path: Path) -> str:
