@@ -30,6 +30,7 @@ class MeanSquare:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """FP32 [..., heads here * head_dim] -> [..., 1]."""
         squares = x.square()
-        parts = [squares[..., mine].sum(-1, keepdim=True) for mine in self.counted]
-        here = sum(parts[1:], parts[0]) if parts else torch.zeros_like(squares[..., :1])
+        # A rank that counts nothing hands in 0, as a function of its input: backward, too, the others wait for it.
+        parts = [squares[..., mine].sum(-1, keepdim=True) for mine in self.counted] or [squares[..., :1] * 0]
+        here = sum(parts[1:], parts[0])
         return self.total(here) / self.size

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from neuronx_distributed.parallel_layers.utils import set_tensor_model_parallel_attributes
 from torch import nn
 
 from trainer.backends.base import BuildModel
@@ -88,8 +89,11 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
 
 
 def _cut_norm(module: Any, placement: Placement, tp: int) -> None:
-    """A norm over all heads, of which a rank has some."""
+    """A norm over all heads, of which a rank has some. Without NxD's marks the norm of all gradients would pass over it
+    on every rank but the first.
+    """
     module.weight = nn.Parameter(torch.empty(placement.local_shape, device="meta"))
+    set_tensor_model_parallel_attributes(module.weight, True, 0, 1, num_partitions=tp)
     if tp > 1:
         module.mean_square = MeanSquare.over(placement, total_over_ranks)
 
