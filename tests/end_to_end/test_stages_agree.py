@@ -48,6 +48,7 @@ def test_thawing_one_stage_is_refused_by_both(cwd: Path) -> None:
     assert "restore model.frozen" in output
 
 
+@pytest.mark.long
 def test_another_optimizer_on_resume_is_refused_by_both(cwd: Path) -> None:
     done = harness.train(cwd, [*COMMON, FIRST, "train.stop_after_steps=3"], processes=2)
     assert done.code == 0, done.output

@@ -30,6 +30,7 @@ def test_a_sweep_is_a_run_each(tmp_path: Path) -> None:
     assert made[1].endswith("optim.lr=0.002")
 
 
+@pytest.mark.long
 def test_one_element_of_a_list_is_swept(tmp_path: Path) -> None:
     harness.write_corpus(tmp_path / "corpus")
     more = ["run.name=mix", "train.stop_after_steps=1", "--multirun", "data.sources.0.weight=1,2"]

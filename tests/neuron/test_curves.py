@@ -43,6 +43,7 @@ ON_DOUBLE = {
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
 LONG = (
     "tp2-parallel",
+    "tp2-sp-multiquery",
     "cp2-zero1-window",
     "pp2-interleaved-full",
     "tp2-qknorm",
