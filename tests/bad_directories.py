@@ -96,6 +96,9 @@ CASES: dict[str, Case] = {
     "config.json is a list": (text("config.json", "[]"), "config.json", "publisher"),
     "config.json is huge": (lambda path: os.truncate(path / "config.json", 17 << 20), "more than", "publisher"),
     "another model_type": (config(model_type="bert"), "model_type = 'bert'", "families"),
+    "an architecture that is a number": (config(architectures=5), "a list of names", "publisher"),
+    "an architecture that is an object": (config(architectures={"A": 1}), "a list of names", "publisher"),
+    "a number that no float reaches": (config(rope_theta=10**400), "a finite number", "publisher"),
     "another architecture": (
         config(architectures=["LlamaForSequenceClassification"]),
         "LlamaForSequenceClassification",

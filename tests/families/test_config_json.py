@@ -125,6 +125,18 @@ def test_an_absent_window_is_mistrals_own() -> None:
     assert fields("mistral", "window", sliding_window=None)["sliding_window"] is None
 
 
+def test_a_mistral_whose_layers_differ_is_not_mistral() -> None:
+    """transformers 5 reads it as Ministral."""
+    kinds = ["sliding_attention"] * 2
+    assert fields("mistral", "window", layer_types=kinds)["sliding_window"] == 7
+    assert (
+        fields("mistral", "window", sliding_window=None, layer_types=["full_attention"] * 2)["sliding_window"] is None
+    )
+    said = refused(values("mistral", "window", layer_types=["full_attention", "sliding_attention"]))
+    assert "layer_types" in said
+    assert "a window in layers from 0 on" in said
+
+
 def test_qwens_first_layers_look_at_everything() -> None:
     windowed = {"use_sliding_window": True, "sliding_window": 8, "num_hidden_layers": 3}
     found = fields("qwen2", "grouped", **windowed, max_window_layers=2)

@@ -74,6 +74,8 @@ def _read(values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def family_of_config(values: Mapping[str, Any]) -> str:
     """The family that computes what a config.json describes. Raises ConfigError where there is none."""
     kind, names = values.get("model_type"), values.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise refusal("architectures", names, "a list of names", DAMAGED)
     known = {name: format_of(name) for name in FAMILIES}
     if kind is not None:
         fitting = [name for name, found in known.items() if kind in found.model_types]
@@ -82,12 +84,12 @@ def family_of_config(values: Mapping[str, Any]) -> str:
             remedy = "the decoder has switches for these families only; an old name: save it with a newer transformers"
             raise refusal("model_type", kind, f"one of: {types}", remedy)
         allowed = known[fitting[0]].architectures
-        if names and not set(map(str, names)) & set(allowed):
+        if names and not set(names) & set(allowed):
             remedy = "save the language model itself, with its head, and take that directory"
             raise refusal("architectures", names, f"{allowed[0]}, a language model", remedy)
         return fitting[0]
     for name, found in known.items():
-        if set(map(str, names)) & set(found.architectures):
+        if set(names) & set(found.architectures):
             return name
     raise refusal("model_type", None, "config.json names its model_type, or a known architecture", DAMAGED)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ class Keys:
         value = self._value(key, default)
         if value is default:
             return value
-        if type(value) in (int, float) and math.isfinite(value) and value > 0:
+        if type(value) in (int, float) and 0 < value <= sys.float_info.max:  # an int may be too large for a float
             return float(value)
         raise refusal(self.prefix + key, value, "a finite number above 0", DAMAGED)
 

@@ -18,14 +18,18 @@ def read_windows(keys: Keys, layers: int) -> dict[str, Any]:
     if "sliding_window" in keys.values and keys.values["sliding_window"] is None:
         window = None
     full = layers if window is None else min(keys.whole("max_window_layers", 28, low=0), layers)
-    kinds = keys.values.get("layer_types")
-    if kinds is not None:
-        expected = [FULL] * full + [WINDOWED] * (layers - full)
-        if kinds != expected:
-            said = "no layer" if window is None else f"layers from {full} on"
-            rule = f"as use_sliding_window, sliding_window and max_window_layers say: a window in {said}"
-            raise refusal("layer_types", _counted(kinds), rule, MIXED)
+    refuse_other_kinds(keys, layers, full, "use_sliding_window, sliding_window and max_window_layers")
     return {"sliding_window": None if full == layers else window, "full_attention_layers": full % layers}
+
+
+def refuse_other_kinds(keys: Keys, layers: int, full: int, said_by: str) -> None:
+    """layer_types, which transformers 5 follows where it is there, against what the other keys say: ``full`` layers
+    without a window, then windows. Raises ConfigError.
+    """
+    kinds = keys.values.get("layer_types")
+    if kinds is not None and kinds != [FULL] * full + [WINDOWED] * (layers - full):
+        said = "no layer" if full == layers else f"layers from {full} on"
+        raise refusal("layer_types", _counted(kinds), f"as {said_by} say: a window in {said}", MIXED)
 
 
 def _counted(kinds: object) -> object:

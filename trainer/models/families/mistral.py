@@ -11,6 +11,7 @@ from trainer.pretrained.format import Format
 from trainer.pretrained.keys import Keys
 from trainer.pretrained.llama_like import ANY, read_dimensions, unsaid, write_dimensions
 from trainer.pretrained.shapes import canonical_tensors
+from trainer.pretrained.windows import refuse_other_kinds
 
 if TYPE_CHECKING:
     from trainer.models.family import Family
@@ -31,7 +32,11 @@ def read(values: Mapping[str, Any]) -> dict[str, Any]:
     keys = Keys(values)
     null = "sliding_window" in values and values["sliding_window"] is None
     window = None if null else keys.whole("sliding_window", ABSENT_WINDOW)
-    return {**read_dimensions(keys, positions=131072, eps=1e-6, kv_heads=8), "sliding_window": window}
+    dimensions = read_dimensions(keys, positions=131072, eps=1e-6, kv_heads=8)
+    # transformers 5 reads a Mistral with layer_types as Ministral, whose layers differ by them.
+    layers = dimensions["layers"]
+    refuse_other_kinds(keys, layers, 0 if window else layers, "model_type and sliding_window")
+    return {**dimensions, "sliding_window": window}
 
 
 def write(model: ModelConfig) -> dict[str, Any]:
