@@ -101,9 +101,29 @@ def test_a_bug_is_a_traceback_and_training_goes_on(tmp_path: Path, monkeypatch: 
 def test_a_tokenizer_that_cannot_go_along_is_a_line(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.directory.path.mkdir()
-    source = tokenizers_of.by_hand(tmp_path / "source", eos_token="</s>")
+    source = tokenizers_of.by_hand(tmp_path / "source")
+    (source / "chat_template.jinja").write_bytes(b"\xff")
     keep_tokenizer(run.directory, source / "tokenizer.json", "<|endoftext|>", run.said.append)
     (line,) = run.said
     assert "will not go along with exports" in line
-    assert "</s>" in line
-    assert not list(run.directory.tokenizer.iterdir())
+    assert "chat_template.jinja" in line
+    assert not run.directory.tokenizer.exists()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_weights_go_out_without_the_tokenizer_that_could_not_be_kept(tmp_path: Path, kept: bool) -> None:
+    run = Run(tmp_path)
+    if kept:  # empty, as an older version left it
+        run.directory.tokenizer.mkdir(parents=True)
+    run.exports.saved(run.save(30))
+    run.exports.finish()
+    assert run.names() == ["step-00000030"]
+
+
+def test_a_token_that_is_none_is_left_out_and_said(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.directory.path.mkdir()
+    source = tokenizers_of.by_hand(tmp_path / "source", pad_token="[PAD]")
+    keep_tokenizer(run.directory, source / "tokenizer.json", "<|endoftext|>", run.said.append)
+    assert run.said == ["  tokenizer: pad_token is left out: tokenizer.json has no '[PAD]'"]
+    assert "[PAD]" not in (run.directory.tokenizer / "tokenizer_config.json").read_text()

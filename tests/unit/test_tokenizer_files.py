@@ -150,10 +150,6 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer.json": (lambda p: (p / "tokenizer.json").unlink(), "tokenizer.json"),
     "a broken tokenizer.json": (lambda p: (p / "tokenizer.json").write_text("{"), "is a tokenizer.json"),
     "broken settings": (lambda p: (p / "tokenizer_config.json").write_text("[1]"), "not an object"),
-    "a token that is not there": (
-        lambda p: (p / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'),
-        "'</s>'",
-    ),
     "a template without a name": (
         lambda p: (p / "tokenizer_config.json").write_text('{"chat_template": [{"template": "x"}]}'),
         "name and template",

@@ -34,12 +34,14 @@ AGAIN = "take the files as the tokenizer's publisher gives them"
 @dataclass(frozen=True)
 class TokenizerFiles:
     """files: what to write, by path in the directory. ids: bos_token_id, eos_token_id and pad_token_id, those there
-    are, as config.json has them. size: ids that the model needs a row for.
+    are, as config.json has them. size: ids that the model needs a row for. notes: what was left
+    out.
     """
 
     files: Mapping[str, bytes]
     ids: Mapping[str, int | list[int]]
     size: int
+    notes: tuple[str, ...] = ()
 
     def write(self, directory: Path) -> None:
         """Into a new directory, or over files of the same names. Raises OSError."""
@@ -62,10 +64,9 @@ def tokenizer_files(source: Path, eod: str | None = None) -> TokenizerFiles:
     tokens = {name: content for name in NAMED if (content := _content(said.get(name))) is not None}
     if eod is not None:
         tokens.setdefault("eos_token", eod)
-    for name, token in tokens.items():
-        if token not in vocabulary:
-            rule = f"has the token {token!r}, which {SETTINGS} names as {name}"
-            raise ConfigError(Problem(KEY, str(file), rule, AGAIN))
+    # transformers would add such a token as it loads them, with an id that the embedding has no row for.
+    absent = {name: tokens.pop(name) for name, token in list(tokens.items()) if token not in vocabulary}
+    notes = tuple(f"{name} is left out: {file.name} has no {token!r}" for name, token in absent.items())
     others = [token for token in _others(said, added) if token in vocabulary and token not in tokens.values()]
     templates = _templates(directory, said.get("chat_template"))
     ends = _ends(directory, [tokens.get("eos_token"), eod], vocabulary)
@@ -78,9 +79,8 @@ def tokenizer_files(source: Path, eod: str | None = None) -> TokenizerFiles:
     for name, text in templates.items():
         files[TEMPLATE if name == "default" else f"{MORE_TEMPLATES}/{name}.jinja"] = text.encode()
     named = {f"{name}_id": vocabulary[token] for name, token in tokens.items() if name != "unk_token"}
-    return TokenizerFiles(
-        files, {**named, **({} if ends is None else {"eos_token_id": ends})}, max(vocabulary.values()) + 1
-    )
+    ids = {**named, **({} if ends is None else {"eos_token_id": ends})}
+    return TokenizerFiles(files, ids, max(vocabulary.values()) + 1, notes)
 
 
 def _vocabulary(file: Path) -> tuple[bytes, dict[str, int], list[str]]:

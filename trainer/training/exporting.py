@@ -13,7 +13,7 @@ from trainer.config.groups.checkpoint import CheckpointConfig
 from trainer.errors import ConfigError, RunError
 from trainer.pretrained.export import export
 from trainer.pretrained.target import clear_abandoned
-from trainer.pretrained.tokenizer_files import tokenizer_files
+from trainer.pretrained.tokenizer_files import TOKENIZER, tokenizer_files
 from trainer.run.directory import RunDirectory
 
 Say = Callable[[str], object]
@@ -55,13 +55,14 @@ class Exports:
             target.parent.mkdir(exist_ok=True)
             clear_abandoned(target.parent)
             kept = self._run.tokenizer
-            files = tokenizer_files(kept) if kept.is_dir() else None
+            files = tokenizer_files(kept) if (kept / TOKENIZER).is_file() else None
             export(checkpoint, target, tokenizer=files, hashes=False)
             for old in surplus(target.parent, step_of(target), self._config.keep, self._config.keep_every):
                 remove(old)
             self._say(f"  exported {target}")
         except RunError as error:
-            self._say(f"  {checkpoint.name} was not exported: {'; '.join(p.rule for p in error.problems)}")
+            why = "; ".join(f"{one.key} = {one.value!r} ({one.rule})" for one in error.problems)
+            self._say(f"  {checkpoint.name} was not exported: {why}")
         except OSError as error:
             self._say(f"  {checkpoint.name} was not exported: {error}")
         except Exception:
@@ -76,8 +77,11 @@ def keep_tokenizer(directory: RunDirectory, file: Path | None, eod: str, say: Sa
     if file is None:
         return
     try:
+        files = tokenizer_files(file, eod)
         directory.tokenizer.mkdir(exist_ok=True)
-        tokenizer_files(file, eod).write(directory.tokenizer)
+        files.write(directory.tokenizer)
+        for note in files.notes:
+            say(f"  tokenizer: {note}")
     except ConfigError as error:
         problem = error.problems[0]
         say(f"  the tokenizer will not go along with exports: {problem.key} = {problem.value!r} ({problem.rule})")
