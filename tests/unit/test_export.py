@@ -169,6 +169,24 @@ def test_an_id_without_a_row_of_the_embedding_is_refused(tmp_path: Path) -> None
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("hashes", [False, True])
+def test_a_checkpoint_that_a_run_removes_meanwhile_is_named(
+    hashes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the target, which can be written."""
+    checkpoint = save_run(tmp_path / "run", LLAMA, weights(LLAMA))
+
+    def removed(*_: object) -> bool:
+        for file in (checkpoint / "model").glob("*.safetensors"):
+            file.unlink()
+        return False
+
+    monkeypatch.setattr("trainer.pretrained.export.refuse_other_tensors", removed)
+    with pytest.raises(CheckpointError, match="No such file"):
+        export(checkpoint, tmp_path / "out", hashes=hashes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
 def full(path: Path) -> str:
     (path / "full").mkdir()
     (path / "full" / "notes.txt").touch()
@@ -178,6 +196,12 @@ def full(path: Path) -> str:
 def a_file(path: Path) -> str:
     (path / "file").touch()
     return str(path / "file")
+
+
+def circle(path: Path) -> str:
+    (path / "one").symlink_to(path / "other")
+    (path / "other").symlink_to(path / "one")
+    return str(path / "one")
 
 
 REFUSED: dict[str, tuple[Callable[[Path], tuple[str, str, str | None]], int, str]] = {
@@ -191,6 +215,16 @@ REFUSED: dict[str, tuple[Callable[[Path], tuple[str, str, str | None]], int, str
         3,
         "inside a checkpoint",
     ),
+    "among checkpoints": (
+        lambda p: (str(p / "run"), str(p / "run/checkpoints/step-00000999"), None),
+        3,
+        "among checkpoints",
+    ),
+    "nobody's home": (lambda p: (str(p / "run"), "~nobody-of-this-name/out", None), 3, "nobody's"),
+    "a name too long": (lambda p: (str(p / "run"), str(p / ("a" * 300)), None), 3, "File name too long"),
+    "a run's name too long": (lambda p: (str(p / ("a" * 300)), str(p / "out"), None), 3, "is a directory"),
+    "links in a circle": (lambda p: (str(p / "run"), circle(p), None), 3, "can be written"),
+    "a size without end": (lambda p: (str(p / "run"), str(p / "out"), "9" * 400), 3, "a size, as 5GB"),
     "a size of nothing": (lambda p: (str(p / "run"), str(p / "out"), "0GB"), 3, "a size, as 5GB"),
     "a size in words": (lambda p: (str(p / "run"), str(p / "out"), "large"), 3, "a size, as 5GB"),
 }

@@ -165,11 +165,9 @@ def test_a_run_of_ours_is_a_source() -> None:
     assert found.model.init_from == "made/step-00000000"
     assert (found.model.hidden, found.model.vocab) == (16, 40)
     assert found.data.tokenizer == TokenizerConfig(kind="file", path="made/tokenizer.json")
-    assert "tokenizer      made/tokenizer.json, as made/step-00000000 was trained with" in lines
+    assert "tokenizer      made/tokenizer.json: 38 ids; 2 rows have no id" in lines
     Path("runs/other").mkdir(parents=True)
     Path("made").rename("runs/other/checkpoints")
-    found, _ = resolve(config("runs/other"), NOTHING, WORLD)
-    assert found.data.tokenizer.kind == "file", "as its configuration says"
     Path("runs/other/tokenizer").mkdir()
     Path("runs/other/checkpoints/tokenizer.json").rename("runs/other/tokenizer/tokenizer.json")
     found, _ = resolve(config("runs/other"), NOTHING, WORLD)
@@ -193,6 +191,36 @@ def test_a_run_that_has_begun_does_not_look_at_its_source_again() -> None:
         resolve(config(hidden=8), Given({"model.hidden"}), WORLD)
     with pytest.raises(ConfigError, match=r"gone2.*\n.*does not exist"):
         resolve(config("gone2"), NOTHING, WORLD)
+
+
+def test_a_source_is_the_same_by_another_spelling() -> None:
+    first, _ = resolve(config(), NOTHING, WORLD)
+    begun(Path("runs/mine"), first)
+    _, (line,) = resolve(config(str(Path("model").resolve())), NOTHING, WORLD)
+    assert "the run has begun" in line
+    with pytest.raises(ConfigError, match="holds a model"):
+        resolve(config("."), NOTHING, WORLD)
+
+
+def test_an_import_without_a_tokenizer_is_no_run_that_learnt_one() -> None:
+    """Ids of a tokenizer that the run would learn mean nothing to the weights, whichever way they came."""
+    Path("model/tokenizer.json").unlink()
+    assert any("no tokenizer.json" in line for line in list(import_directory("model", "made")))
+    for named in ("model", "made"):
+        with pytest.raises(ConfigError, match="learnt anew"):
+            resolve(config(named), NOTHING, WORLD)
+
+
+def test_an_import_says_what_its_tokenizer_is_short_of() -> None:
+    directories.write_tokenizer(Path("model"), 43)
+    lines = list(import_directory("model", "made"))
+    assert any("43 ids, the embedding 40 rows: a run from it says model.vocab=43" in line for line in lines)
+    with pytest.raises(ConfigError, match=r"model\.vocab=43 adds rows"):
+        resolve(config("made"), NOTHING, WORLD)
+    directories.write_tokenizer(Path("model"), 20)
+    with pytest.raises(ConfigError, match="less than 7/8"):
+        list(import_directory("model", "another"))
+    assert not Path("another").exists()
 
 
 def test_another_source_is_another_trajectory() -> None:

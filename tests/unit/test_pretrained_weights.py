@@ -216,7 +216,7 @@ def test_a_directory_becomes_a_checkpoint(tmp_path: Path, dtype: str) -> None:
     assert source.tokenizer.path == str(tmp_path / "made" / "tokenizer.json")
     wanted = tensors["transformer.h.0.mlp.c_fc.weight"].t().to(getattr(torch, dtype))
     assert_all_boxes(tmp_path / "made", {"model.layers.0.mlp.up_proj.weight": wanted})
-    with pytest.raises(ConfigError, match="there is something in it"):
+    with pytest.raises(ConfigError, match="is new or empty; it holds LATEST"):
         list(import_directory(str(tmp_path / "gpt2"), str(tmp_path / "made")))
     with pytest.raises(ConfigError, match="takes it as it is"):
         list(import_directory(str(tmp_path / "made"), str(tmp_path / "again")))

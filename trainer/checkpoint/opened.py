@@ -10,6 +10,7 @@ import torch
 from trainer.checkpoint.index import file_of, read_index
 from trainer.checkpoint.mapped import MappedFiles
 from trainer.checkpoint.slices import overlaps
+from trainer.checkpoint.strict_json import Unsound
 from trainer.parallel.boxes import Box
 
 LET_GO = 256 << 20
@@ -28,12 +29,15 @@ class Opened:
     def read(self, name: str, offsets: Sequence[int], target: torch.Tensor) -> None:
         """Copy the region that begins at ``offsets`` and has the target's shape, converted to the target's dtype.
 
-        Raises Unsound where a file is not as the index says, or OSError.
+        Raises Unsound where a file is not as the index says, or cannot be read.
         """
         stored, sizes = self.index[name], tuple(target.shape)
         box = Box(name, stored.shape, tuple(offsets), sizes, tuple(slice(0, size) for size in sizes))
         for part in overlaps(name, stored, box):
-            chunk = self._files.tensor(file_of(part.rank), part.key, stored.dtype, part.shape)
+            try:
+                chunk = self._files.tensor(file_of(part.rank), part.key, stored.dtype, part.shape)
+            except OSError as error:
+                raise Unsound(f"{file_of(part.rank)}: {error.strerror}") from None
             target[part.place].copy_(chunk[part.source])
         self._read += target.nbytes
         if self._read >= LET_GO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from trainer.checkpoint.directory import newest_sound
 from trainer.checkpoint.names import checkpoints, is_checkpoint_name
 from trainer.checkpoint.sizes import in_bytes
 from trainer.checkpoint.verify import fault
+from trainer.config.homes import expanded
 from trainer.errors import CheckpointError, ConfigError, Problem
 from trainer.pretrained.export import Exported, config_of, export
 from trainer.pretrained.shards import SHARD_BYTES, parse_size
-from trainer.pretrained.target import refuse_target
+from trainer.pretrained.target import place_of, refuse_target
 from trainer.pretrained.tokenizer_files import TOKENIZER, TokenizerFiles, tokenizer_files
 from trainer.run.directory import TOKENIZER as KEPT
 
@@ -24,11 +26,11 @@ def export_hf(given: str, target: str, dtype: str | None, shard_size: str | None
     size = SHARD_BYTES if shard_size is None else parse_size(shard_size)
     if size is None:
         raise ConfigError(Problem("--shard-size", shard_size, "a size, as 5GB, 500MB or 4GiB", "write one, or none"))
-    directory = Path(target)
-    refuse_target(directory.expanduser().resolve())
+    directory = place_of(target)
+    refuse_target(directory)
     checkpoint = checkpoint_of(given)
     tokenizer, about = tokenizer_of(checkpoint)
-    yield f"{checkpoint} -> {directory}"
+    yield f"{checkpoint} -> {target}"
     yield from described(export(checkpoint, directory, dtype, size, tokenizer))
     yield about
 
@@ -43,11 +45,10 @@ def described(done: Exported) -> Iterator[str]:
 
 def checkpoint_of(given: str) -> Path:
     """One checkpoint; of a run the newest that looks sound. Raises ConfigError, or CheckpointError where none is."""
-    path = Path(given).expanduser()
-    if not path.is_dir():
-        rule = "is a directory: a run's, or a checkpoint's"
+    path = place_of(given)
+    if not os.access(path, os.R_OK | os.X_OK) or not path.is_dir():
+        rule = "is a directory that can be read: a run's, or a checkpoint's"
         raise ConfigError(Problem("RUN", given, rule, "give one, as runs/tiny or runs/tiny/checkpoints/step-00000360"))
-    path = path.resolve()
     if is_checkpoint_name(path.name):
         return path
     directory = next((place for place in (path / INSIDE, path) if checkpoints(place)), None)
@@ -69,8 +70,8 @@ def tokenizer_of(checkpoint: Path) -> tuple[TokenizerFiles | None, str]:
         return _from(of_run, None)
     if (imported / TOKENIZER).is_file():  # by scripts/import_hf.py
         return _from(imported, None)
-    if config.kind == "file" and config.path is not None and Path(config.path).expanduser().exists():
-        return _from(Path(config.path).expanduser(), config.eod)
+    if config.kind == "file" and config.path is not None and Path(expanded(config.path)).exists():
+        return _from(Path(expanded(config.path)), config.eod)
     where = f"{config.path} is not here" if config.kind == "file" else "the run has kept none"
     return None, f"  no tokenizer: {where}; transformers wants one beside the weights"
 
@@ -78,4 +79,5 @@ def tokenizer_of(checkpoint: Path) -> tuple[TokenizerFiles | None, str]:
 def _from(source: Path, eod: str | None) -> tuple[TokenizerFiles, str]:
     found = tokenizer_files(source, eod)
     ends = found.ids.get("eos_token_id")
-    return found, f"  tokenizer: {source} ({found.size:,} ids, end of text {ends})"
+    notes = "".join(f"; {note}" for note in found.notes)
+    return found, f"  tokenizer: {source} ({found.size:,} ids, end of text {ends}{notes})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +11,23 @@ import torch
 from trainer.checkpoint.commit import Place
 from trainer.checkpoint.exchange import Exchange, WriteError
 from trainer.checkpoint.hashed_file import BLOCK
-from trainer.checkpoint.names import PARTS
+from trainer.checkpoint.names import PARTS, name_of
 from trainer.checkpoint.pieces import Piece, as_bytes
 from trainer.checkpoint.state import TrainState
 from trainer.checkpoint.write import write
 from trainer.commands.ckpt.places import CommandError
 from trainer.config.groups.data import DataConfig, TokenizerConfig
+from trainer.config.homes import expanded
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
 from trainer.files import write_json
 from trainer.parallel.boxes import whole_box
+from trainer.pretrained.refused import refused
 from trainer.pretrained.shapes import parameter_shapes
-from trainer.pretrained.source import Source, open_source
+from trainer.pretrained.source import IMPORTED, Source, open_source
+from trainer.pretrained.target import KEY, new_directory, place_of, refuse_target
 from trainer.pretrained.tokenizer_files import GENERATION, MORE_TEMPLATES, SETTINGS, TEMPLATE, stated_ends
-from trainer.pretrained.tokens import FILE
+from trainer.pretrained.tokens import FILE, ids_of, refuse_other_vocabulary
 from trainer.pretrained.weights import Read, weights_of
 from trainer.run.directory import config_yaml
 
@@ -39,53 +41,69 @@ BESIDE = (
 
 def import_directory(given: str, target: str, dtype: str = "float32") -> Iterator[str]:
     """Write TARGET/step-00000000, and yield lines about it. Raises CommandError, and then leaves nothing."""
-    source, place = _source(given), _place(target, given)
-    yield f"{given}: {source.model.family}, {source.model.layers} layers, {sum(source.dtypes.values()):,} tensors"
-    yield from (f"  {note}" for note in source.notes)
-    config = _config(source, place.directory)
-    place = replace(place, config_yaml=config_yaml(config, place.directory))
-    found, ends = _pieces(source, dtype), stated_ends(source.path)
-    read = weights_of(source, source.model.vocab)
+    final = place_of(target)
     try:
-        size = write(
-            place, Exchange(None), lambda: {PARTS[0]: found}, lambda piece: _contents(read, piece), TrainState()
-        )
-        _copy_beside(source.path, place.directory, ends)
-    except WriteError as error:
-        rule = f"takes a checkpoint ({error})"
-        raise CommandError(Problem("CHECKPOINTS", target, rule, "make room, or name another directory")) from error
+        refuse_target(final)
+        source = _source(given)
+        yield f"{given}: {source.model.family}, {source.model.layers} layers, {sum(source.dtypes.values()):,} tensors"
+        yield from (f"  {note}" for note in [*source.notes, *_of_tokenizer(source)])
+        with new_directory(final) as directory:
+            _copy_beside(source.path, directory)
+            size = _write(source, directory, final, dtype)
+    except ConfigError as error:
+        named = {KEY: "CHECKPOINTS", "model.init_from": "DIRECTORY"}
+        raise CommandError([replace(one, key=named.get(one.key, one.key)) for one in error.problems]) from error
     rounded = [kind for kind in source.dtypes if dtype == "bfloat16" and kind != "bfloat16"]
-    yield f"{place.final(0)}: {len(found):,} tensors, {size:,} bytes, {dtype}{', rounded' if rounded else ''}"
+    count = len(parameter_shapes(source.model))
+    yield f"{final / name_of(0)}: {count:,} tensors, {size:,} bytes, {dtype}{', rounded' if rounded else ''}"
     yield f"train from it with model.init_from={target}"
 
 
-def _copy_beside(source: Path, directory: Path, ends: list[int]) -> None:
-    """ends: config.json says them where there is no generation_config.json, and config.json does not go along."""
+def _write(source: Source, directory: Path, final: Path, dtype: str) -> int:
+    """The checkpoint; its bytes. final: what the directory will be called."""
+    described = config_yaml(_config(source, final), final)
+    place = Place(directory, 0, 0, described, {IMPORTED: source.given})
+    found, read = _pieces(source, dtype), weights_of(source, source.model.vocab)
+    try:
+        return write(
+            place, Exchange(None), lambda: {PARTS[0]: found}, lambda piece: _contents(read, piece), TrainState()
+        )
+    except WriteError as error:
+        rule = f"takes a checkpoint ({error})"
+        raise ConfigError(Problem(KEY, str(final), rule, "make room, or name another directory")) from error
+
+
+def _of_tokenizer(source: Source) -> Iterator[str]:
+    """What will be said of it when a run begins from this. Raises ConfigError for another model's."""
+    if source.tokenizer is None or source.tokenizer.path is None:
+        yield "no tokenizer.json: a run from it names one (data.tokenizer.kind=file data.tokenizer.path=...)"
+        return
+    ids, rows = ids_of(source.path, Path(source.tokenizer.path)), source.model.vocab
+    refuse_other_vocabulary(source.path, ids, max(ids, rows), rows)
+    if ids > rows:
+        yield f"its tokenizer has {ids:,} ids, the embedding {rows:,} rows: a run from it says model.vocab={ids}"
+
+
+def _copy_beside(source: Path, directory: Path) -> None:
+    """Where there is no generation_config.json, config.json says which ids end a text, and that does not go along."""
     for file in (found for pattern in BESIDE for found in source.glob(pattern) if found.is_file()):
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise refused(source, f"{file.name} can be read ({error.strerror})", "restore access to it") from None
         copy = directory / file.relative_to(source)
         copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(file, copy)
-    if ends and not (directory / GENERATION).exists():
+        copy.write_bytes(data)
+    if (ends := stated_ends(source)) and not (directory / GENERATION).exists():
         write_json(directory / GENERATION, {"eos_token_id": ends})
 
 
 def _source(given: str) -> Source:
-    try:
-        source = open_source(given)
-    except ConfigError as error:
-        raise CommandError([replace(problem, key="DIRECTORY") for problem in error.problems]) from error
+    source = open_source(expanded(given))
     if source.directory is None:
         rule = "is a directory in Hugging Face's layout; it is a checkpoint of ours"
-        raise CommandError(Problem("DIRECTORY", given, rule, f"model.init_from={given} takes it as it is"))
+        raise refused(given, rule, f"model.init_from={given} takes it as it is")
     return source
-
-
-def _place(target: str, given: str) -> Place:
-    place = Place(Path(target).expanduser(), 0, 0, "", {"imported": str(given)})
-    if place.directory.exists() and any(place.directory.iterdir()):
-        rule = "is a directory to be made, or an empty one; there is something in it"
-        raise CommandError(Problem("CHECKPOINTS", target, rule, "name another"))
-    return place
 
 
 def _config(source: Source, directory: Path) -> Config:

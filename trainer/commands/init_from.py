@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from trainer.checkpoint.names import is_checkpoint_name
 from trainer.config.compose import to_config
 from trainer.config.groups.data import TokenizerConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.config.keys import flatten
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
-from trainer.pretrained.source import Source, open_source
+from trainer.pretrained.source import CHECKPOINTS, Source, open_source
+from trainer.pretrained.target import place_of
 from trainer.pretrained.tokens import ids_of, refuse_other_vocabulary
 from trainer.rules.places import REMOTE
 from trainer.rules.quantities import backend_name
@@ -60,7 +63,7 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
     named = str(Path(named))
     if (begun := _begun(config, named)) is not None:
         return _as_begun(config, begun, given)
-    if backend_name(config, world) == "fake" and not Path(named).exists():
+    if backend_name(config, world) == "fake" and not os.access(named, os.F_OK):
         why = f"{named} is not here: those of conf/model stand, and the tokenizer (backend=fake)"
         return config, (f"dimensions     {why}",)
     source = open_source(named)
@@ -80,7 +83,16 @@ def _begun(config: Config, named: str) -> Config | None:
     except (OSError, yaml.YAMLError, TypeError, ValueError, ConfigError):
         return None  # what is wrong with it is told where the run is opened
     before = saved.model.init_from
-    return saved if before is not None and Path(named) in (Path(before), *Path(before).parents) else None
+    return saved if before is not None and _the_same(named, before) else None
+
+
+def _the_same(named: str, before: str) -> bool:
+    """Whether both name one source: of a run, or of an import, a run's configuration names the checkpoint."""
+    given, saved = place_of(named), place_of(before)
+    places = [saved]
+    if is_checkpoint_name(saved.name):
+        places += saved.parents[: 2 if saved.parent.name == CHECKPOINTS else 1]
+    return given in places
 
 
 def _as_begun(config: Config, saved: Config, given: Given) -> tuple[Config, tuple[str, ...]]:
@@ -156,7 +168,7 @@ def _tokenizer(config: Config, source: Source, given: Given, rows: int) -> tuple
         return chosen, [
             f"tokenizer      {found.kind}, as {source.path} was trained with: the same text learns it again"
         ]
-    if source.directory is None:
+    if source.directory is None and not source.imported:
         return chosen, [f"tokenizer      {found.path}, as {source.path} was trained with"]
     ids = ids_of(source.path, Path(found.path))
     refuse_other_vocabulary(source.path, ids, rows, source.model.vocab)

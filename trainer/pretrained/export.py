@@ -26,7 +26,7 @@ from trainer.files import sha256, write_json
 from trainer.pretrained.config_json import DTYPES, NAME, config_json, format_of
 from trainer.pretrained.rows import KEY, Rows, refuse_other_tensors
 from trainer.pretrained.shards import INDEX, SHARD_BYTES, Shard, index_json, split
-from trainer.pretrained.target import new_directory, refuse_target
+from trainer.pretrained.target import new_directory, place_of, refuse_target
 from trainer.pretrained.tokenizer_files import TokenizerFiles
 
 WEIGHTS = PARTS[0]
@@ -70,7 +70,7 @@ def export(
     dtype: of all its tensors; None: the widest of the checkpoint's. hashes: read the weights' bytes for damage beside
     the writing. Raises ConfigError for what cannot be exported, and CheckpointError where the checkpoint is not sound.
     """
-    refuse_target(target.expanduser().resolve())
+    refuse_target(place_of(target))
     if wrong := fault(checkpoint, hashes=False):
         raise _unsound(checkpoint, wrong)
     model = config_of(checkpoint).model
@@ -140,8 +140,11 @@ def _damage(checkpoint: Path, stopped: Callable[[], bool]) -> str | None:
         if stopped():
             return None
         part, _, file = name.rpartition("/")
-        if part == WEIGHTS and sha256(checkpoint / name) != written.sha256:
-            return f"{file}: its SHA-256 is not the manifest's"
+        try:
+            if part == WEIGHTS and sha256(checkpoint / name) != written.sha256:
+                return f"{file}: its SHA-256 is not the manifest's"
+        except OSError as error:
+            return f"{file}: {error.strerror}"
     return None
 
 

@@ -27,7 +27,7 @@ class Shard:
 
 def parse_size(text: str) -> int | None:
     """Bytes of "5GB", "500MB" or "4GiB"; None for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)", text.strip(), re.IGNORECASE)
     unit = UNITS.get(match[2].upper()) if match else None
     size = int(float(match[1]) * unit) if match and unit else 0
     return size or None

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from trainer.checkpoint.index import Stored, read_index
+from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import CONFIG, MANIFEST, PARTS, checkpoints, is_checkpoint_name
 from trainer.checkpoint.strict_json import Unsound
 from trainer.checkpoint.verify import fault
@@ -28,6 +29,8 @@ from trainer.run.directory import TOKENIZER
 
 CHECKPOINTS = "checkpoints"
 """In a run's directory."""
+IMPORTED = "imported"
+"""In the manifest of what scripts/import_hf.py made: from which directory."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,22 @@ class Source:
     """Of Hugging Face's layout."""
     stored: Mapping[str, Stored] | None = None
     """Of a checkpoint of ours."""
+    imported: bool = False
+    """A checkpoint that no run of ours has trained: the tokenizer is the directory's, or there is none."""
 
 
 def open_source(given: str) -> Source:
     """Raises ConfigError, with one problem of key model.init_from, where it is none or not whole."""
+    try:
+        return _open(given)
+    except OSError as error:
+        raise refused(given, f"can be read ({error.strerror})", "restore access to it") from None
+
+
+def _open(given: str) -> Source:
     path = Path(given)
     if not path.exists():
-        hub = "/" in given and not given.startswith((".", "/")) and given.count("/") == 1
+        hub = "/" in given and not given.startswith((".", "/", "~")) and given.count("/") == 1
         remedy = f"download it first: hf download {given} --local-dir DIRECTORY" if hub else "correct the path"
         raise refused(given, "is a directory of this machine or mounted on it; it does not exist", remedy)
     if not path.is_dir():
@@ -107,17 +119,18 @@ def _of_directory(given: str, path: Path) -> Source:
 def _of_checkpoint(given: str, path: Path, notes: list[str]) -> Source:
     try:
         config = to_config(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
-        stored = read_index(path / PARTS[0])
+        stored, topology = read_index(path / PARTS[0]), read_manifest(path).topology
     except (OSError, Unsound, yaml.YAMLError, TypeError, ValueError, ConfigError) as error:
         rule = f"{path.name}'s {CONFIG} and index can be read ({' '.join(str(error).split())[:300]})"
         raise refused(given, rule, "name another step of the same run") from None
     _refuse_other_tensors(given, config.model, stored)
-    tokenizer = config.data.tokenizer
+    imported = IMPORTED in topology
+    tokenizer = None if imported else config.data.tokenizer
     kept = path.parent.parent / TOKENIZER if path.parent.name == CHECKPOINTS else path.parent  # a run's; an import's
     if (kept / FILE).exists():
-        tokenizer = TokenizerConfig(kind="file", path=str(kept / FILE), eod=tokenizer.eod)
+        tokenizer = TokenizerConfig(kind="file", path=str(kept / FILE), eod=config.data.tokenizer.eod)
     dtypes = Counter(tensor.dtype for tensor in stored.values())
-    return Source(given, path, config.model, dtypes, tokenizer, tuple(notes), stored=stored)
+    return Source(given, path, config.model, dtypes, tokenizer, tuple(notes), stored=stored, imported=imported)
 
 
 def _refuse_other_tensors(given: str, model: ModelConfig, stored: Mapping[str, Stored]) -> None:

@@ -10,18 +10,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.checkpoint.names import MANIFEST
+from trainer.config.homes import expanded
 from trainer.errors import ConfigError, Problem
 from trainer.files import sync
 
 KEY, SUFFIX = "DIRECTORY", ".exporting"
 
 
+def place_of(given: str | Path) -> Path:
+    """A path as the user gave it, whole: a ~ spelt out, links followed."""
+    return Path(os.path.realpath(expanded(str(given))))  # a Path raises for an unknown user, and for a loop of links
+
+
 def refuse_target(target: Path) -> None:
     """Raise ConfigError where a new directory cannot be. An empty one may be there."""
-    if any((parent / MANIFEST).is_file() for parent in (target, *target.parents)):
-        rule = "is not inside a checkpoint, whose manifest would not name what is put there"
-        raise ConfigError(Problem(KEY, str(target), rule, "name a directory elsewhere"))
+    if unknown := next((part for part in target.parts if part.startswith("~")), None):
+        rule = f"is below a home directory that there is; {unknown} is nobody's"
+        raise ConfigError(Problem(KEY, str(target), rule, "correct the name"))
     try:
+        if any((parent / MANIFEST).is_file() for parent in (target, *target.parents)):
+            rule = "is not inside a checkpoint, whose manifest would not name what is put there"
+            raise ConfigError(Problem(KEY, str(target), rule, "name a directory elsewhere"))
+        if any(target.parent.glob(f"*/{MANIFEST}")):
+            rule = "is not among checkpoints, which a run lists and removes"
+            raise ConfigError(Problem(KEY, str(target), rule, "name a directory elsewhere"))
         if target.exists() and not target.is_dir():
             raise ConfigError(Problem(KEY, str(target), "is a new directory; a file is there", "name another"))
         if target.is_dir() and (found := sorted(path.name for path in target.iterdir())):
@@ -37,7 +49,7 @@ def new_directory(target: Path) -> Iterator[Path]:
 
     Nothing is left where the block fails; what a kill leaves, the next call clears away. Raises ConfigError.
     """
-    target = target.expanduser().resolve()
+    target = place_of(target)
     refuse_target(target)
     temporary = target.with_name(f".{target.name}{SUFFIX}")
     made = [parent for parent in target.parents if not parent.exists()]
