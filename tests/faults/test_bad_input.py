@@ -87,7 +87,7 @@ CASES = {
     "beta of one": Bad(["optim.beta2=1.0"], "beta < 1"),
     "no clipping norm": Bad(["optim.clip_norm=0"], "above 0"),
     "half and more held out": Bad(["data.heldout_fraction=0.9"], "between 0 and 0.5"),
-    "unknown rotary scaling": Bad(["model.rope_scaling.kind=yarn"], "llama3"),
+    "unknown rotary scaling": Bad(["model.rope_scaling.kind=longrope"], "llama3"),
     "no grace": Bad(["reliability.grace_seconds=0"], "above 0"),
     # what has to divide or agree
     "heads and width": Bad(["model.heads=5"], "divides model.hidden"),

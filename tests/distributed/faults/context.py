@@ -41,7 +41,7 @@ def gradients_summed_twice_over_cp() -> None:
 @fault
 def document_mask_lost_under_cp() -> None:
     original = Share.mask
-    Share.mask = lambda self, ids: original(self, torch.zeros_like(ids))  # type: ignore[method-assign]
+    Share.mask = lambda self, ids, window: original(self, torch.zeros_like(ids), window)  # type: ignore[method-assign]
 
 
 @fault
