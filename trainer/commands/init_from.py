@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -17,7 +18,6 @@ from trainer.config.groups.model import ModelConfig
 from trainer.config.keys import flatten
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
-from trainer.pretrained.source import CHECKPOINTS, Source, open_source
 from trainer.pretrained.target import place_of
 from trainer.pretrained.tokens import ids_of, refuse_other_vocabulary
 from trainer.rules.places import REMOTE
@@ -25,6 +25,9 @@ from trainer.rules.quantities import backend_name
 from trainer.run.directory import run_path
 from trainer.run.trajectory import CONFIG
 from trainer.run.world import World
+
+if TYPE_CHECKING:
+    from trainer.pretrained.source import Source
 
 KEY = "model.init_from"
 OWN = ("init_from", "options", "init_std", "dropout", "frozen", "loss_chunk_tokens")
@@ -66,6 +69,8 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
     if backend_name(config, world) == "fake" and not os.access(named, os.F_OK):
         why = f"{named} is not here: those of conf/model stand, and the tokenizer (backend=fake)"
         return config, (f"dimensions     {why}",)
+    from trainer.pretrained.source import open_source  # with numpy, which a mistake elsewhere is answered without
+
     source = open_source(named)
     model, grown = _model(config.model, source, given)
     tokenizer, said = _tokenizer(config, source, given, model.vocab)
@@ -88,6 +93,8 @@ def _begun(config: Config, named: str) -> Config | None:
 
 def _the_same(named: str, before: str) -> bool:
     """Whether both name one source: of a run, or of an import, a run's configuration names the checkpoint."""
+    from trainer.pretrained.source import CHECKPOINTS
+
     given, saved = place_of(named), place_of(before)
     places = [saved]
     if is_checkpoint_name(saved.name):
