@@ -59,7 +59,7 @@ def test_ranks_hold_what_the_plan_says(recipe: str, source: Path, tmp_path: Path
             assert set(here["pieces"]) == names(config.model, layers[index], first, last)
             assert sum(math.prod(shape) for shape in here["shapes"].values()) == expected
             check_pieces(here, placed)
-            check_memory(here["bytes"], Verdict(config.precision.mode, expected, data, 0))
+            check_memory(here, Verdict(config.precision.mode, expected, data, 0))
 
 
 def placements(model: ModelConfig, tp: int, rank: int) -> dict[str, Placement]:
@@ -113,13 +113,18 @@ def check_pieces(here: dict[str, Any], placed: dict[str, Placement]) -> None:
         assert row == here["shapes"][tensor][0]
 
 
-def check_memory(counted: dict[str, int], verdict: Verdict) -> None:
-    """The tensors that the backend allocates, and those that the formula counts."""
-    weight, gradient, optimizer = BYTES[verdict.precision]
+def check_memory(here: dict[str, Any], verdict: Verdict) -> None:
+    """The tensors that the backend allocates, and those that the formula counts.
+
+    NxD's ZeRO cuts rows and pads them to a multiple of the data ranks: Qwen3's 18,992 of the vocabulary to 19,008 over
+    32. The formula leaves that out.
+    """
+    counted, (weight, gradient, optimizer) = here["bytes"], BYTES[verdict.precision]
+    own = sum(-(-rows // verdict.data) * math.prod(rest) for rows, *rest in here["shapes"].values())
     assert counted["weights"] == verdict.parameters * weight
     assert counted["gradients"] == verdict.parameters * gradient
-    assert counted["optimizer"] == verdict.parameters * optimizer / verdict.data
-    assert sum(counted.values()) == verdict.static
+    assert counted["optimizer"] == own * optimizer
+    assert sum(counted.values()) == pytest.approx(verdict.static, rel=1e-3)
 
 
 @pytest.mark.parametrize(("recipe", "real"), RECIPES)
