@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from trainer.backends import BACKENDS
-from trainer.backends.base import Backend
+from trainer.backends.base import Backend, Facts
 from trainer.backends.native.update.optimizer import MakeOptimizer
+from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.config.plugins import call_named
 from trainer.config.schema import Config
@@ -20,7 +21,7 @@ from trainer.observe.wandb_sink import open_wandb
 from trainer.optim.making import make_optimizer
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import Derived
-from trainer.run.directory import METRICS, RunDirectory
+from trainer.run.directory import METRICS, RunDirectory, config_yaml
 from trainer.run.world import World
 from trainer.training.evaluation import Evaluator
 
@@ -79,6 +80,19 @@ def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, 
         dp_size=derived.dp,
         cursor=Cursor.from_json(state.cursor) if state.cursor else None,
         prefetch=config.data.prefetch,
+    )
+
+
+def make_saver(config: Config, directory: RunDirectory, backend: Backend, facts: Facts) -> Saver:
+    """What writes this run's checkpoints, with the launch's facts in each."""
+    return Saver(
+        directory=directory.checkpoints,
+        keep=config.checkpoint.keep,
+        config_yaml=config_yaml(config, directory.path),
+        topology=facts.topology(backend.mesh),
+        process_group=backend.saving.group,
+        background_group=backend.beside.group,
+        keep_every=config.checkpoint.keep_every,
     )
 
 

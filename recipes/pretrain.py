@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from recipes.parts import make_backend, make_evaluator, make_loader, make_sinks
+from recipes.parts import make_backend, make_evaluator, make_loader, make_saver, make_sinks
 from recipes.together import LAUNCH, read_text, refuse_apart, watching
 from trainer.backends.base import Backend
 from trainer.backends.common.peers import Peers
-from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
@@ -16,7 +15,7 @@ from trainer.data.describe import compressor_references, describe
 from trainer.errors import ExitCode
 from trainer.models.family import family_of
 from trainer.rules.derived import Derived
-from trainer.run.directory import RunDirectory, config_yaml, environment, open_run, run_path
+from trainer.run.directory import RunDirectory, environment, open_run, run_path
 from trainer.run.world import World
 from trainer.training.collective import on_rank_zero
 from trainer.training.exporting import Exports, keep_tokenizer
@@ -88,15 +87,7 @@ def train(
         print("\n".join([*describe(corpus), *facts.describe()]), flush=True)
     loader = make_loader(config, derived, corpus, dp_rank, state)
     evaluator = make_evaluator(config, corpus, dp_rank, derived.dp)
-    saver = Saver(
-        directory=directory.checkpoints,
-        keep=config.checkpoint.keep,
-        config_yaml=config_yaml(config, directory.path),
-        topology=facts.topology(backend.mesh),
-        process_group=backend.saving.group,
-        background_group=backend.beside.group,
-        keep_every=config.checkpoint.keep_every,
-    )
+    saver = make_saver(config, directory, backend, facts)
     saves = Saves(
         config.checkpoint, saver, backend, watchdog, newest=state.step, saved=exports.saved if exports else None
     )

@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer.errors import ExitCode, RunError
-from trainer.run.output import outlive_readers
+from trainer.commands.command_line import run
+from trainer.errors import ExitCode
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,20 +66,5 @@ def act(options: argparse.Namespace) -> ExitCode:
     return ExitCode.DONE
 
 
-def main() -> int:
-    outlive_readers()
-    try:
-        options = parser().parse_args()
-    except SystemExit as error:  # argparse has said what it does not understand
-        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
-    try:
-        return int(act(options))
-    except RunError as error:
-        print(error.report(), file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return 130
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(parser(), act))

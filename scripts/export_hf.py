@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer.errors import ExitCode, RunError
-from trainer.run.output import outlive_readers
+from trainer.commands.command_line import run
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -28,25 +27,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> int:
-    """Parse, export, report; the exit code."""
-    outlive_readers()
-    try:
-        options = parser().parse_args()
-    except SystemExit as error:  # argparse has said what it does not understand
-        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
-    try:
-        from trainer.commands.export_hf import export_hf
+def act(options: argparse.Namespace) -> None:
+    """Export, and say so."""
+    from trainer.commands.export_hf import export_hf  # brings torch
 
-        for line in export_hf(options.run, options.directory, options.dtype, options.shard_size):
-            print(line, flush=True)
-    except RunError as error:
-        print(error.report(), file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return 130
-    return int(ExitCode.DONE)
+    for line in export_hf(options.run, options.directory, options.dtype, options.shard_size):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(parser(), act))

@@ -11,32 +11,25 @@ from __future__ import annotations
 import argparse
 import sys
 
-from trainer.errors import ExitCode, RunError
-from trainer.run.output import outlive_readers
+from trainer.commands.command_line import run
 
 
-def main() -> int:
-    outlive_readers()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", metavar="DIRECTORY")
-    parser.add_argument("checkpoints", metavar="CHECKPOINTS")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the checkpoint")
-    try:
-        options = parser.parse_args()
-    except SystemExit as error:  # argparse has said what it does not understand
-        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("directory", metavar="DIRECTORY")
+    made.add_argument("checkpoints", metavar="CHECKPOINTS")
+    made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the checkpoint")
+    return made
+
+
+def act(options: argparse.Namespace) -> None:
+    """Import, and say so."""
     from trainer.commands.import_hf import import_directory  # brings torch
 
-    try:
-        for line in import_directory(options.directory, options.checkpoints, options.dtype):
-            print(line, flush=True)
-    except RunError as error:
-        print(error.report(), file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return 130
-    return int(ExitCode.DONE)
+    for line in import_directory(options.directory, options.checkpoints, options.dtype):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(parser(), act))

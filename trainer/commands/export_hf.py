@@ -16,9 +16,8 @@ from trainer.pretrained.export import Exported, config_of, export
 from trainer.pretrained.shards import SHARD_BYTES, parse_size
 from trainer.pretrained.target import place_of, refuse_target
 from trainer.pretrained.tokenizer_files import TOKENIZER, TokenizerFiles, tokenizer_files
+from trainer.run.directory import CHECKPOINTS
 from trainer.run.directory import TOKENIZER as KEPT
-
-INSIDE = "checkpoints"
 
 
 def export_hf(given: str, target: str, dtype: str | None, shard_size: str | None) -> Iterator[str]:
@@ -51,7 +50,7 @@ def checkpoint_of(given: str) -> Path:
         raise ConfigError(Problem("RUN", given, rule, "give one, as runs/tiny or runs/tiny/checkpoints/step-00000360"))
     if is_checkpoint_name(path.name):
         return path
-    directory = next((place for place in (path / INSIDE, path) if checkpoints(place)), None)
+    directory = next((place for place in (path / CHECKPOINTS, path) if checkpoints(place)), None)
     if directory is None:
         rule = "has saved a checkpoint (checkpoints/step-...); this has none"
         raise CheckpointError(Problem("RUN", given, rule, "train it until it saves, or give another"))
@@ -66,7 +65,7 @@ def tokenizer_of(checkpoint: Path) -> tuple[TokenizerFiles | None, str]:
     """That of the run whose checkpoint it is, or the one that its configuration names; and a line about it."""
     config = config_of(checkpoint).data.tokenizer
     of_run, imported = checkpoint.parent.parent / KEPT, checkpoint.parent
-    if checkpoint.parent.name == INSIDE and (of_run / TOKENIZER).is_file():
+    if checkpoint.parent.name == CHECKPOINTS and (of_run / TOKENIZER).is_file():
         return _from(of_run, None)
     if (imported / TOKENIZER).is_file():  # by scripts/import_hf.py
         return _from(imported, None)

@@ -18,18 +18,18 @@ from trainer.config.groups.model import ModelConfig
 from trainer.config.keys import flatten
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.pretrained.refused import KEY
 from trainer.pretrained.target import place_of
 from trainer.pretrained.tokens import ids_of, refuse_other_vocabulary
 from trainer.rules.places import REMOTE
 from trainer.rules.quantities import backend_name
-from trainer.run.directory import run_path
+from trainer.run.directory import CHECKPOINTS, run_path
 from trainer.run.trajectory import CONFIG
 from trainer.run.world import World
 
 if TYPE_CHECKING:
     from trainer.pretrained.source import Source
 
-KEY = "model.init_from"
 OWN = ("init_from", "options", "init_std", "dropout", "frozen", "loss_chunk_tokens")
 """Fields of ModelConfig that speak of training; the others come from the source."""
 TOKENIZER = ("data.tokenizer.kind", "data.tokenizer.path", "data.tokenizer.vocab")
@@ -81,7 +81,7 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
 def _begun(config: Config, named: str) -> Config | None:
     """The configuration of this run, if it has begun from the same source: its checkpoint counts, not the source."""
     path = run_path(config)
-    if not any((path / "checkpoints").glob("step-*")):
+    if not any((path / CHECKPOINTS).glob("step-*")):
         return None
     try:
         saved = to_config(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
@@ -93,8 +93,6 @@ def _begun(config: Config, named: str) -> Config | None:
 
 def _the_same(named: str, before: str) -> bool:
     """Whether both name one source: of a run, or of an import, a run's configuration names the checkpoint."""
-    from trainer.pretrained.source import CHECKPOINTS
-
     given, saved = place_of(named), place_of(before)
     places = [saved]
     if is_checkpoint_name(saved.name):

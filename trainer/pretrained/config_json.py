@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from trainer.checkpoint import strict_json
 from trainer.config.groups.model import ModelConfig
+from trainer.config.plugins import load_named
 from trainer.errors import ConfigError, Problem
-from trainer.models.families import FAMILIES
+from trainer.models.families import FAMILIES, format_named
 from trainer.pretrained.format import Format
 from trainer.pretrained.keys import DAMAGED, Keys, refusal
 
@@ -27,8 +27,7 @@ def format_of(family: str) -> Format:
     if family not in FAMILIES:
         rule = f"a family with a format of its own: {', '.join(FAMILIES)}"
         raise ConfigError(Problem("model.family", family, rule, "train in one of them to exchange directories"))
-    module, _, _ = FAMILIES[family].partition(":")
-    found: Format = importlib.import_module(module).FORMAT
+    found: Format = load_named("model.family", format_named(family))
     return found
 
 

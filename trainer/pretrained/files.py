@@ -16,8 +16,8 @@ from trainer.checkpoint.strict_json import Unsound, mapping, parse, read, shown
 from trainer.checkpoint.tensorfile import Entry, read_contents
 from trainer.files import is_directory_name
 from trainer.pretrained.refused import AGAIN, refused
+from trainer.pretrained.shards import INDEX, SINGLE
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST_INDEX = 64 << 20
 """Bytes of the largest index that is read."""
 SHARDING = "DCP_SHARDING_INFO"

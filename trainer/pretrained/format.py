@@ -63,6 +63,16 @@ class Format:
     head: str = "lm_head.weight"
 
 
+def elsewhere(path: str, names: Mapping[str, str], layers: str) -> str:
+    """A module's name in another layout. names: by the name here, within a layer for those of layers; layers: where
+    that layout has them.
+    """
+    if not path.startswith("model.layers."):
+        return names[path]
+    layer, _, inner = path.removeprefix("model.layers.").partition(".")
+    return f"{layers}.{layer}.{names[inner]}"
+
+
 def renamed(name: str, canonical: str, shape: tuple[int, ...], transposed: bool = False) -> FileTensor:
     """A tensor that is one parameter. shape: the parameter's."""
     on_disk = shape[::-1] if transposed else shape

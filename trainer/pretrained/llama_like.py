@@ -106,6 +106,12 @@ def same_biases(model: ModelConfig, *names: str) -> Iterator[Problem]:
             yield lacking(model, name, f"equal to model.{first}")
 
 
+def other_head_dim(model: ModelConfig) -> Iterator[Problem]:
+    """A head's size follows from the width."""
+    if model.head_dim is not None and model.head_dim * model.heads != model.hidden:
+        yield lacking(model, "head_dim", "model.hidden / model.heads")
+
+
 def window_problems(model: ModelConfig) -> Iterator[Problem]:
     """No window, and then no layer that lacks it."""
     if model.sliding_window is None and model.full_attention_layers:

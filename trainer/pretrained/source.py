@@ -21,14 +21,12 @@ from trainer.config.groups.model import ModelConfig
 from trainer.errors import ConfigError
 from trainer.pretrained.config_json import NAME
 from trainer.pretrained.directory import Directory, fingerprint_of, open_directory
-from trainer.pretrained.files import INDEX, SINGLE
 from trainer.pretrained.refused import refused
 from trainer.pretrained.shapes import parameter_shapes
+from trainer.pretrained.shards import INDEX, SINGLE
 from trainer.pretrained.tokens import FILE, tokenizer_of
-from trainer.run.directory import TOKENIZER
+from trainer.run.directory import CHECKPOINTS, TOKENIZER
 
-CHECKPOINTS = "checkpoints"
-"""In a run's directory."""
 IMPORTED = "imported"
 """In the manifest of what scripts/import_hf.py made: from which directory."""
 

@@ -9,7 +9,7 @@ from trainer.config.groups.model import ModelConfig
 from trainer.config.plugins import load_named
 from trainer.config.schema import Config
 from trainer.errors import Problem
-from trainer.models.families import FAMILIES
+from trainer.models.families import FAMILIES, format_named
 from trainer.run.world import World
 
 
@@ -26,5 +26,4 @@ def families(config: Config, world: World) -> Iterator[Problem]:
 
 def unsaid(model: ModelConfig) -> list[Problem]:
     """By the format of the model's family, which is imported without torch."""
-    module, _, _ = FAMILIES[model.family].partition(":")
-    return list(load_named("model.family", f"{module}:FORMAT").lacks(model))
+    return list(load_named("model.family", format_named(model.family)).lacks(model))

@@ -40,7 +40,7 @@ from trainer.run.trajectory import CONFIG, differences, refuse_changes
 from trainer.trainium.environment import recorded
 from trainer.trainium.installed import PACKAGES, WITH_THEM
 
-TOKENIZER = "tokenizer"
+CHECKPOINTS, TOKENIZER = "checkpoints", "tokenizer"
 RESULT, METRICS, LAUNCHES = "result.json", "metrics.jsonl", "launches.jsonl"
 
 _HEADER = """\
@@ -70,7 +70,7 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         """Where this run's checkpoints are."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def tokenizer(self) -> Path:

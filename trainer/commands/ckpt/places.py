@@ -6,8 +6,7 @@ from pathlib import Path
 
 from trainer.checkpoint.names import checkpoints, is_checkpoint_name
 from trainer.errors import ConfigError, Problem
-
-INSIDE = "checkpoints"
+from trainer.run.directory import CHECKPOINTS
 
 
 class CommandError(ConfigError):
@@ -19,7 +18,7 @@ class CommandError(ConfigError):
 def directory_of(given: str) -> Path:
     """The directory of checkpoints of a run, or the one that was given. Raises CommandError where there are none."""
     path = Path(given).expanduser()
-    for candidate in (path / INSIDE, path):
+    for candidate in (path / CHECKPOINTS, path):
         if checkpoints(candidate):
             return candidate
     if not path.exists():

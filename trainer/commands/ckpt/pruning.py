@@ -11,9 +11,9 @@ from trainer.checkpoint.directory import remove
 from trainer.checkpoint.names import checkpoints, step_of
 from trainer.checkpoint.sizes import in_bytes, size_of
 from trainer.checkpoint.verify import fault
-from trainer.commands.ckpt.places import INSIDE, CommandError, directory_of
+from trainer.commands.ckpt.places import CommandError, directory_of
 from trainer.errors import Problem
-from trainer.run.directory import LOCK
+from trainer.run.directory import CHECKPOINTS, LOCK
 
 
 def prune(run: str, keep: int, keep_every: int, yes: bool) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _remove(path: Path) -> None:
 def _alone(directory: Path) -> Iterator[None]:
     """Hold the run's lock, where it has one: two must not remove at once."""
     lock = directory.parent / LOCK
-    if directory.name != INSIDE or not lock.exists():
+    if directory.name != CHECKPOINTS or not lock.exists():
         yield
         return
     with open(lock, "rb") as file:

@@ -1,14 +1,22 @@
 """The door for a model family: one file, and one line here. model.family names the entry, or module:maker outside."""
 
+PLAIN = "trainer.models.plain:plain_family"
+"""The decoder as its switches have it."""
 FAMILIES = {
-    "llama": "trainer.models.families.llama:family",
-    "mistral": "trainer.models.families.mistral:family",
-    "qwen2": "trainer.models.families.qwen2:family",
-    "qwen3": "trainer.models.families.qwen3:family",
-    "falcon": "trainer.models.families.falcon:family",
+    "llama": PLAIN,
+    "mistral": PLAIN,
+    "qwen2": PLAIN,
+    "qwen3": PLAIN,
+    "falcon": PLAIN,
     "gpt2": "trainer.models.families.gpt2:family",
-    "olmo2": "trainer.models.families.olmo2:family",
+    "olmo2": PLAIN,
 }
 """Name -> module:maker; a maker takes the ModelConfig and returns a trainer.models.family.Family. Imports nothing, so
-that trainer.rules may read the names. Each module's FORMAT (trainer/pretrained/format.py) says what its directories in
-Hugging Face's layout mean, and is imported without torch."""
+that trainer.rules may read the names."""
+
+
+def format_named(family: str) -> str:
+    """module:name of what a family's directories in Hugging Face's layout mean (trainer/pretrained/format.py): in the
+    file of its name, which is imported without torch.
+    """
+    return f"{__name__}.{family}:FORMAT"

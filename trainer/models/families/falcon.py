@@ -5,29 +5,28 @@ multi-head models without ALiBi.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.config.arithmetic import head_dim
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import Problem
-from trainer.pretrained.format import FileTensor, Format, Part, renamed
+from trainer.pretrained.format import FileTensor, Format, Part, elsewhere, renamed
 from trainer.pretrained.keys import Keys, refusal
-from trainer.pretrained.llama_like import ANY, SWITCHES, lacking, read_head_dim, read_kv_heads, same_biases, unsaid
+from trainer.pretrained.llama_like import (
+    ANY,
+    SWITCHES,
+    lacking,
+    other_head_dim,
+    read_head_dim,
+    read_kv_heads,
+    same_biases,
+    unsaid,
+)
 from trainer.pretrained.rope import read_rope, write_rope
 from trainer.pretrained.shapes import parameter_shapes
 
-if TYPE_CHECKING:
-    from trainer.models.family import Family
-
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 LAYER = "transformer.h"
-
-
-def family(config: ModelConfig) -> Family:
-    """The plain decoder with its own plan."""
-    from trainer.models.plain import plain_family
-
-    return plain_family(config)
 
 
 def read(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,8 +116,7 @@ def lacks(model: ModelConfig) -> Iterator[Problem]:
         mlp_bias=ANY,
     )
     yield from same_biases(model, "qkv_bias", "o_bias", "mlp_bias")
-    if model.head_dim is not None and model.head_dim * model.heads != model.hidden:
-        yield lacking(model, "head_dim", "model.hidden / model.heads")
+    yield from other_head_dim(model)
     if model.block == "pre" and model.kv_heads not in (1, model.heads):
         yield lacking(model, "kv_heads", "1 or model.heads where model.block is pre")
 
@@ -127,6 +125,7 @@ NAMES = {
     "model.embed_tokens": "transformer.word_embeddings",
     "model.norm": "transformer.ln_f",
     "lm_head": "lm_head",
+    "self_attn.q_proj": "self_attention.query_key_value",  # of all three
     "self_attn.o_proj": "self_attention.dense",
     "mlp.up_proj": "mlp.dense_h_to_4h",
     "mlp.down_proj": "mlp.dense_4h_to_h",
@@ -146,12 +145,10 @@ def tensors(model: ModelConfig) -> Iterator[FileTensor]:
     names = {**NAMES, **NORMS} if model.block == "parallel" else NAMES
     for name, shape in parameter_shapes(model).items():
         path, _, kind = name.rpartition(".")
-        head, _, inner = path.removeprefix("model.layers.").partition(".")
         if path.endswith("q_proj"):
-            yield _fused(model, f"model.layers.{head}.self_attn", f"{LAYER}.{head}.self_attention", kind, shape)
+            yield _fused(model, path.removesuffix(".q_proj"), elsewhere(path, names, LAYER), kind, shape)
         elif not path.endswith(("k_proj", "v_proj")):
-            theirs = f"{LAYER}.{head}.{names[inner]}" if path.startswith("model.layers.") else names[path]
-            yield renamed(f"{theirs}.{kind}", name, shape)
+            yield renamed(f"{elsewhere(path, names, LAYER)}.{kind}", name, shape)
 
 
 def _fused(model: ModelConfig, ours: str, theirs: str, kind: str, shape: tuple[int, ...]) -> FileTensor:
@@ -161,7 +158,7 @@ def _fused(model: ModelConfig, ours: str, theirs: str, kind: str, shape: tuple[i
         for name, count in (("q", group), ("k", 1), ("v", 1)):
             parts.append(Part(f"{ours}.{name}_proj.{kind}", head * count * size, at, count * size))
             at += count * size
-    return FileTensor(f"{theirs}.query_key_value.{kind}", (at, *shape[1:]), tuple(parts))
+    return FileTensor(f"{theirs}.{kind}", (at, *shape[1:]), tuple(parts))
 
 
 FORMAT = Format(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.groups.model import ModelConfig, RopeScalingConfig
 from trainer.errors import Problem
-from trainer.pretrained.format import FileTensor, Format, Part, renamed
+from trainer.pretrained.format import FileTensor, Format, Part, elsewhere, renamed
 from trainer.pretrained.keys import Keys
-from trainer.pretrained.llama_like import SWITCHES, lacking, read_head_dim, unsaid
+from trainer.pretrained.llama_like import SWITCHES, lacking, other_head_dim, read_head_dim, unsaid
 from trainer.pretrained.rope import THETA
 from trainer.pretrained.shapes import parameter_shapes
 
@@ -101,17 +101,18 @@ def lacks(model: ModelConfig) -> Iterator[Problem]:
         o_bias=(True,),
         mlp_bias=(True,),
     )
-    if model.head_dim is not None and model.head_dim * model.heads != model.hidden:
-        yield lacking(model, "head_dim", "model.hidden / model.heads")
+    yield from other_head_dim(model)
     if model.kv_heads != model.heads:
         yield lacking(model, "kv_heads", "model.heads")
 
 
+LAYER = "transformer.h"
 NAMES = {
     "model.embed_tokens": "transformer.wte",
     "model.embed_positions": "transformer.wpe",
     "model.norm": "transformer.ln_f",
     "lm_head": "lm_head",
+    "self_attn.q_proj": "attn.c_attn",  # of all three
     "self_attn.o_proj": "attn.c_proj",
     "mlp.up_proj": "mlp.c_fc",
     "mlp.down_proj": "mlp.c_proj",
@@ -124,7 +125,6 @@ def tensors(model: ModelConfig) -> Iterator[FileTensor]:
     """Conv1D holds [inputs, outputs]; queries, keys and values are one tensor, one behind the other."""
     for name, shape in parameter_shapes(model).items():
         path, _, kind = name.rpartition(".")
-        layer, _, inner = path.removeprefix("model.layers.").partition(".")
         turned = "_proj" in path and kind == "weight"
         if path.endswith("q_proj"):
             rows, fused = shape[0], (3 * shape[0], *shape[1:])
@@ -132,10 +132,9 @@ def tensors(model: ModelConfig) -> Iterator[FileTensor]:
                 Part(name.replace("q_proj", f"{which}_proj"), 0, i * rows, rows) for i, which in enumerate("qkv")
             )
             on_disk = fused[::-1] if turned else fused
-            yield FileTensor(f"transformer.h.{layer}.attn.c_attn.{kind}", on_disk, parts, turned)
+            yield FileTensor(f"{elsewhere(path, NAMES, LAYER)}.{kind}", on_disk, parts, turned)
         elif not path.endswith(("k_proj", "v_proj")):
-            theirs = f"transformer.h.{layer}.{NAMES[inner]}" if path.startswith("model.layers.") else NAMES[path]
-            yield renamed(f"{theirs}.{kind}", name, shape, turned)
+            yield renamed(f"{elsewhere(path, NAMES, LAYER)}.{kind}", name, shape, turned)
 
 
 FORMAT = Format(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import Problem
@@ -13,18 +13,8 @@ from trainer.pretrained.llama_like import ANY, read_dimensions, unsaid, write_di
 from trainer.pretrained.shapes import canonical_tensors
 from trainer.pretrained.windows import refuse_other_kinds
 
-if TYPE_CHECKING:
-    from trainer.models.family import Family
-
 ABSENT_WINDOW = 4096
 """transformers' default, which holds where config.json has no such key; null means none."""
-
-
-def family(config: ModelConfig) -> Family:
-    """The plain decoder with its own plan."""
-    from trainer.models.plain import plain_family
-
-    return plain_family(config)
 
 
 def read(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import Problem
@@ -12,16 +12,6 @@ from trainer.pretrained.keys import Keys
 from trainer.pretrained.llama_like import ANY, read_dimensions, unsaid, window_problems, write_dimensions
 from trainer.pretrained.shapes import canonical_tensors
 from trainer.pretrained.windows import read_windows, write_windows
-
-if TYPE_CHECKING:
-    from trainer.models.family import Family
-
-
-def family(config: ModelConfig) -> Family:
-    """The plain decoder with its own plan."""
-    from trainer.models.plain import plain_family
-
-    return plain_family(config)
 
 
 def read(values: Mapping[str, Any]) -> dict[str, Any]:

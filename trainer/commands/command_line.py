@@ -1,0 +1,26 @@
+"""What the main function of a command's script does: parse, act, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from trainer.errors import ExitCode, RunError
+from trainer.run.output import outlive_readers
+
+
+def run(parser: argparse.ArgumentParser, act: Callable[[argparse.Namespace], int | None]) -> int:
+    """The exit code: what ``act`` returns, None for done; that of the error it raises; 3 for options that are none."""
+    outlive_readers()
+    try:
+        options = parser.parse_args()
+    except SystemExit as error:  # argparse has said what it does not understand
+        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
+    try:
+        return int(act(options) or ExitCode.DONE)
+    except RunError as error:
+        print(error.report(), file=sys.stderr)
+        return int(error.code)
+    except KeyboardInterrupt:
+        return 130
