@@ -34,13 +34,15 @@ AGAIN = "take the files as the tokenizer's publisher gives them"
 @dataclass(frozen=True)
 class TokenizerFiles:
     """files: what to write, by path in the directory. ids: bos_token_id, eos_token_id and pad_token_id, those there
-    are, as config.json has them. size: ids that the model needs a row for. notes: what was left
-    out.
+    are, as config.json has them. size: ids that the model needs a row for. tokens: by their role, eos_token and the
+    like. templates: of chats, by name. notes: what was left out.
     """
 
     files: Mapping[str, bytes]
     ids: Mapping[str, int | list[int]]
     size: int
+    tokens: Mapping[str, str]
+    templates: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
     def write(self, directory: Path) -> None:
@@ -80,7 +82,7 @@ def tokenizer_files(source: Path, eod: str | None = None) -> TokenizerFiles:
         files[TEMPLATE if name == "default" else f"{MORE_TEMPLATES}/{name}.jinja"] = text.encode()
     named = {f"{name}_id": vocabulary[token] for name, token in tokens.items() if name != "unk_token"}
     ids = {**named, **({} if ends is None else {"eos_token_id": ends})}
-    return TokenizerFiles(files, ids, max(vocabulary.values()) + 1, notes)
+    return TokenizerFiles(files, ids, max(vocabulary.values()) + 1, tokens, templates, notes)
 
 
 def _vocabulary(file: Path) -> tuple[bytes, dict[str, int], list[str]]:

@@ -1,0 +1,54 @@
+"""The tokenizer of a source, as transformers would use it: special tokens in a text count, and are left out of answers.
+
+trainer.data.tokenizer reads a corpus literally; a prompt may spell the tokens that a chat template spells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+
+from trainer.pretrained.source import Source
+from trainer.pretrained.tokenizer_files import TOKENIZER, tokenizer_files
+from trainer.pretrained.tokens import ids_of, refuse_other_vocabulary
+
+
+@dataclass(frozen=True)
+class Words:
+    """inner: without truncation and padding. ends: ids that end a text. special: tokens by their role, bos_token and
+    the like. template: of chats; None where there is none.
+    """
+
+    inner: tokenizers.Tokenizer
+    ends: tuple[int, ...]
+    special: Mapping[str, str]
+    template: str | None
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Ids. special: with the tokens that the tokenizer puts around a text, such as BOS."""
+        return list(self.inner.encode(text, add_special_tokens=special).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens left out."""
+        return str(self.inner.decode(list(ids), skip_special_tokens=True))
+
+
+def words_of(source: Source) -> Words | None:
+    """None where the source has no tokenizer. Raises ConfigError where it is another model's, or cannot be read."""
+    if source.tokenizer is None or source.tokenizer.path is None or not Path(source.tokenizer.path).exists():
+        return None
+    file = Path(source.tokenizer.path)
+    file = file / TOKENIZER if file.is_dir() else file
+    files = tokenizer_files(file, source.tokenizer.eod)
+    if source.directory is not None:
+        refuse_other_vocabulary(source.path, ids_of(source.path, file), source.model.vocab, source.model.vocab)
+    ends = files.ids.get("eos_token_id", [])
+    inner = tokenizers.Tokenizer.from_file(str(file))
+    inner.no_truncation()
+    inner.no_padding()
+    return Words(
+        inner, tuple(ends) if isinstance(ends, list) else (ends,), files.tokens, files.templates.get("default")
+    )
