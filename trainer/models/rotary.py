@@ -38,12 +38,13 @@ class Rotary(nn.Module):
 
     def forward(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[batch, seq] positions -> cosines and sines, each FP32 [batch, 1, seq, head_dim / 2]."""
-        angles = (positions.float().unsqueeze(-1) * self._frequencies(positions.shape[-1] * self.parts)).unsqueeze(1)
+        angles = (positions.float().unsqueeze(-1) * self.frequencies(positions.shape[-1] * self.parts)).unsqueeze(1)
         if self.attention_factor == 1.0:
             return angles.cos(), angles.sin()
         return angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
 
-    def _frequencies(self, seq_len: int) -> torch.Tensor:
+    def frequencies(self, seq_len: int) -> torch.Tensor:
+        """FP32 [head_dim / 2], radians a position, of a sample of so many tokens."""
         if self.scaling.kind != "dynamic" or seq_len <= self.scaling.original_max_positions:
             return self.inverse_frequencies
         # By the length of the sample, which is static, and not by its largest position, as generation does.
