@@ -35,6 +35,8 @@ class Cache:
         if not self._modules:
             rule = "attention is trainer.models.attention.Attention, or has its seam ``attend``"
             raise ConfigError(Problem("model.family", opened.model.family, rule, "see docs/extending.md"))
+        # A row that has ended goes on beside the others: learned positions may have no row for what it says there.
+        self._last = opened.window - 1
         self._prompts, self.length, self.read = prompts, length, 0
         longest = max(map(len, prompts))
         assert min(map(len, prompts)) > 0, "a prompt has a token"
@@ -92,7 +94,7 @@ class Cache:
         self.slots = torch.arange(self.read - tokens.shape[1], self.read, device=self.device)
         positions = self.slots - self.first
         document_ids = torch.where(positions < 0, -1, 0)
-        hidden = self._decoder(tokens, positions.clamp(min=0), document_ids)
+        hidden = self._decoder(tokens, positions.clamp(0, self._last), document_ids)
         logits = self._head(hidden[:, -1:])[:, 0]
         # Rows that no id has are padding of a vocabulary that ranks share.
         return logits[:, : self._vocab].float()
