@@ -17,7 +17,7 @@ from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import ConfigError, Problem
 from trainer.generation.frozen import no_optimizer
-from trainer.generation.words import Words, words_of
+from trainer.generation.words import KEY, Words, words_of
 from trainer.models.family import family_of
 from trainer.parallel.mesh import Mesh
 from trainer.pretrained.refused import refused
@@ -25,8 +25,6 @@ from trainer.pretrained.source import Source, fingerprint, open_source
 from trainer.pretrained.weights import weights_of
 from trainer.run.world import World
 
-KEY = "MODEL"
-"""What messages call the argument that names it."""
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 """The dtypes that a model computes in, and the trainer's words for them."""
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import tokenizers
 
+from trainer.errors import ConfigError, Problem
 from trainer.pretrained.source import Source
 from trainer.pretrained.tokenizer_files import TOKENIZER, tokenizer_files
-from trainer.pretrained.tokens import ids_of, refuse_other_vocabulary
+
+KEY = "MODEL"
+"""What messages call the argument that names a source."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ def words_of(source: Source) -> Words | None:
     file = Path(source.tokenizer.path)
     file = file / TOKENIZER if file.is_dir() else file
     files = tokenizer_files(file, source.tokenizer.eod)
-    if source.directory is not None:
-        refuse_other_vocabulary(source.path, ids_of(source.path, file), source.model.vocab, source.model.vocab)
+    if files.size > source.model.vocab:
+        rule = f"each id of its tokenizer has a row of the embedding: {files.size:,} ids, {source.model.vocab:,} rows"
+        raise ConfigError(Problem(KEY, source.given, rule, f"put the model's own {TOKENIZER} there"))
     ends = files.ids.get("eos_token_id", [])
     inner = tokenizers.Tokenizer.from_file(str(file))
     inner.no_truncation()
