@@ -79,10 +79,12 @@ def generate(asked: Asked, world: World) -> None:
     typed = asked.prompts or (() if asked.talks or world.rank else tuple(read_prompts(asked.lines)))
     for number, prompt in enumerate(typed, 1):
         refuse_surrogates(f"prompt {number}", prompt)
+    from trainer.generation.fast import quicken  # brings torch
     from trainer.generation.opened import opened_model
 
     with opened_model(asked.model, asked.dtype, world) as opened:
         words, template = _words(opened, asked)
+        quicken(opened)
         if asked.talks:
             assert template is not None
             _talk(opened, words, template, asked)

@@ -84,7 +84,7 @@ class Cache:
         rows = [[PADDING] * (longest - len(prompt)) + list(prompt) for prompt in self._prompts]
         return self.forward(torch.tensor(rows, device=self.device))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Read more tokens, int64 [batch, n], into the next n slots. Logits after the last: FP32 [batch, vocab]."""
         self.read += tokens.shape[1]
@@ -108,11 +108,21 @@ class Cache:
         self._tokens = torch.cat((self._tokens, tokens), dim=1)
         return self._tokens if max(self.lengths) > context else tokens
 
-    def _mask(self, document_ids: torch.Tensor, window: int | None) -> torch.Tensor:
-        """In the place of trainer.models.attention.document_mask: bool [batch, 1, n, reach].
+    def put(self, kept: torch.Tensor, new: torch.Tensor) -> None:
+        """Write [batch, heads, n, size] into the slots that are being read."""
+        if self._static:
+            kept.index_copy_(2, self.slots, new)
+        else:
+            kept[:, :, self.read - new.shape[2] : self.read] = new
+
+    def _mask(self, document_ids: torch.Tensor, window: int | None) -> torch.Tensor | None:
+        """In the place of trainer.models.attention.document_mask: bool [batch, 1, n, reach]; None: all slots.
 
         Padding looks at itself, so that no row of the softmax is empty.
         """
+        reaching = window is None or window >= self.read
+        if len(self.slots) == 1 and reaching and not any(self.padding) and not self._static:
+            return None
         keys = torch.arange(self.reach, device=self.device)
         distance = self.slots.unsqueeze(1) - keys
         near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
@@ -135,23 +145,24 @@ class _ByOwnLength(nn.Module):
 
 
 class LayerCache:
-    """Keys and values of a layer, each [batch, key-value heads here, length, head_dim]; in the place of ``attend``."""
+    """Keys and values of a layer, [batch, 2 * key-value heads here, length, head_dim]; in the place of ``attend``."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self._keys: torch.Tensor | None = None
-        self._values: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Context) -> torch.Tensor:
         """As trainer.models.attention.attend, where k and v are those of the new tokens alone."""
+        return self.together(q, torch.cat((k, v), dim=1), context)
+
+    def together(self, q: torch.Tensor, new: torch.Tensor, context: Context) -> torch.Tensor:
+        """The same for keys and values in one tensor, [batch, 2 * key-value heads, n, head_dim]."""
         cache = self._cache
-        if self._keys is None or self._values is None:
+        if self._kept is None:
             # Zeros: what is masked is multiplied by 0 all the same.
-            shape = (*k.shape[:2], cache.length, k.shape[3])
-            self._keys, self._values = k.new_zeros(shape), v.new_zeros(shape)
-        self._keys.index_copy_(2, cache.slots, k)
-        self._values.index_copy_(2, cache.slots, v)
-        keys, values = self._keys[:, :, : cache.reach], self._values[:, :, : cache.reach]
+            self._kept = new.new_zeros((*new.shape[:2], cache.length, new.shape[3]))
+        cache.put(self._kept, new)
+        keys, values = self._kept.narrow(2, 0, cache.reach).chunk(2, dim=1)
         if q.shape[2] > 1:
             return attend(q, keys, values, context)
         return attend_once(q, keys, values, context.mask)

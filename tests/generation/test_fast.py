@@ -1,0 +1,97 @@
+"""The quickened model computes the same function, for every family, and holds nothing twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.families.cases import NAMES
+from tests.generation.test_cache import CLOSE, NEW, directory, prompts, recomputed
+from trainer.generation import fast, packed
+from trainer.generation.cache import Cache
+from trainer.generation.fast import quicken
+from trainer.generation.opened import Opened, opened_model
+
+
+def steps(opened: Opened, texts: list[list[int]]) -> torch.Tensor:
+    """Logits of a prefill and of steps whose tokens are given: FP32 [step, row, vocab]."""
+    shortest = min(map(len, texts)) - 4
+    rows = [text[: len(text) - shortest + 1] for text in texts]
+    with Cache(opened, rows, max(map(len, texts)) + NEW) as cache:
+        found = [cache.prefill()]
+        for step in range(1, 4):
+            tokens = [[text[len(row) - 1 + step]] for text, row in zip(texts, rows, strict=True)]
+            found.append(cache.forward(torch.tensor(tokens)))
+    return torch.stack(found)
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize(("family", "name"), NAMES)
+def test_logits_stay_what_they_were(family: str, name: str, tmp_path: Path) -> None:
+    with opened_model(str(directory(family, name, tmp_path / "model"))) as opened:
+        texts = prompts(opened.model.vocab)
+        before, whole = [steps(opened, texts), steps(opened, texts[:1])], recomputed(opened, texts[0])
+        size = held(opened)
+        quicken(opened)
+        # The norms' weights are there twice more; no matrix is.
+        assert held(opened) - size <= 4 * 4 * sum(one.numel() for one in opened.lowered.parameters() if one.dim() == 1)
+        assert distance(steps(opened, texts), before[0]) <= CLOSE
+        assert distance(steps(opened, texts[:1]), before[1]) <= CLOSE
+        assert distance(recomputed(opened, texts[0]), whole) <= CLOSE
+
+
+def held(opened: Opened) -> int:
+    """Bytes of all different storages of parameters and of what replaces norms."""
+    tensors = [*opened.lowered.parameters()]
+    tensors += [m.forward._weight for m in opened.lowered.modules() if hasattr(m.forward, "_weight")]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize(
+    ("family", "name"), [("llama", "smollm2"), ("qwen2", "grouped"), ("falcon", "40b"), ("gpt2", "gpt2")]
+)
+def test_bf16_is_as_close_to_fp32_as_before(
+    family: str, name: str, packs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "can_pack", lambda: packs)
+    path = str(directory(family, name, tmp_path / "model"))
+    with opened_model(path, "float32") as exact:
+        texts = prompts(exact.model.vocab)
+        expected = steps(exact, texts)
+    with opened_model(path, "bfloat16") as opened:
+        before = distance(steps(opened, texts), expected)
+        quicken(opened)
+        assert distance(steps(opened, texts), expected) <= 1.5 * before
+
+
+@pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="torch without FBGEMM")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 2, 9])
+@pytest.mark.parametrize("largest", [1e-30, 1e-3, 1.0, 3e5, 1e30])
+def test_a_packed_product_is_rounded_once(rows: int, largest: float, bias: bool) -> None:
+    """Of values that FP16 has no room for, too, and of matrices whose values are far apart."""
+    generator = torch.Generator().manual_seed(2)
+    spread = torch.logspace(-6, 0, 40) * largest
+    weight = (torch.randn((70, 40), generator=generator) * spread).bfloat16()
+    x = (torch.randn((rows, 1, 40), generator=generator) / spread * largest).bfloat16()
+    linear = torch.nn.Linear(40, 70, bias=bias, dtype=torch.bfloat16)
+    linear.weight.data = weight
+    if bias:
+        linear.bias.data = (torch.randn(70, generator=generator) * largest).bfloat16()
+    shift = linear.bias.double() if bias else None
+    expected = F.linear(x.double(), weight.double(), shift)
+    packed.pack(linear)
+    with torch.no_grad():
+        found = linear(x)
+    assert found.shape == (rows, 1, 70)
+    assert found.dtype == torch.bfloat16
+    # Half a BF16 step, and FP32's sums of 40 terms.
+    assert ((found.double() - expected).abs() <= 2**-8 * expected.abs() + 1e-5 * expected.abs().max()).all()
