@@ -95,3 +95,11 @@ def test_a_packed_product_is_rounded_once(rows: int, largest: float, bias: bool)
     assert found.dtype == torch.bfloat16
     # Half a BF16 step, and FP32's sums of 40 terms.
     assert ((found.double() - expected).abs() <= 2**-8 * expected.abs() + 1e-5 * expected.abs().max()).all()
+
+
+def test_a_model_is_quickened_once(tmp_path: Path) -> None:
+    with opened_model(str(directory("llama", "grouped", tmp_path / "model"))) as opened:
+        quicken(opened)
+        expected = recomputed(opened, range(9))
+        quicken(opened)
+        assert torch.equal(recomputed(opened, range(9)), expected)

@@ -31,8 +31,9 @@ def quicken(opened: Opened) -> None:
     """
     if opened.host.size > 1 or opened.dtype not in (torch.float32, torch.bfloat16):
         return
-    if next(opened.lowered.parameters()).device.type != "cpu":
+    if next(opened.lowered.parameters()).device.type != "cpu" or hasattr(opened.lowered, "quick"):
         return
+    opened.lowered.quick = True
     modules: list[Any] = list(opened.decoder.modules())
     angles = _Angles()
     for module in modules:
