@@ -27,7 +27,7 @@ from trainer.models.norm import RMSNorm
 def quicken(opened: Opened) -> None:
     """Make a model faster, in place, for decoding and nothing else: of what is fused, only the fusion stays.
 
-    It computes the same function; in BF16 with other roundings than before.
+    It computes the same function; with BF16 weights, less is rounded than before.
     """
     if opened.host.size > 1 or opened.dtype not in (torch.float32, torch.bfloat16):
         return
@@ -44,10 +44,25 @@ def quicken(opened: Opened) -> None:
             _fuse_feed_forward(module)
         elif type(module) is RMSNorm:
             module.forward = _OneKernelNorm(module)  # type: ignore[method-assign]
-    if opened.dtype == torch.bfloat16 and can_pack():
-        for module in (*opened.decoder.modules(), opened.head):
-            if type(module) is nn.Linear and module.weight.numel():
-                pack(module, keep=module is opened.head)  # it may be the embedding, and the loss reads it
+    if opened.dtype == torch.bfloat16 and can_pack() and not _strangers(opened):
+        _widen(opened)
+
+
+def _strangers(opened: Opened) -> bool:
+    """Whether a family of a user's own has a linear of a kind that packing does not know."""
+    linears = [module for module in opened.lowered.modules() if isinstance(module, nn.Linear)]
+    return any(type(linear) is not nn.Linear for linear in linears)
+
+
+def _widen(opened: Opened) -> None:
+    """Packed matrices and FP32 activations: from the embedding on, nothing is rounded to BF16 any more."""
+    for module in (*opened.decoder.modules(), opened.head):
+        if type(module) is nn.Linear and module.weight.numel():
+            pack(module, keep=module is opened.head)  # it may be the embedding
+        elif isinstance(getattr(module, "forward", None), _OneKernelNorm):
+            module.forward.widen()
+    embed = opened.decoder.embed
+    opened.decoder.embed = lambda *given: embed(*given).float()
 
 
 def fused(linears: list[nn.Linear]) -> nn.Linear:
@@ -120,6 +135,10 @@ class _OneKernelNorm:
         self._shape, self._eps = (2, norm.weight.shape[0]), norm.eps
         self._weight = norm.weight.data.expand(2, -1).contiguous()
         self._signs = torch.tensor([[1.0], [-1.0]], dtype=norm.weight.dtype)
+
+    def widen(self) -> None:
+        """From now on for FP32 activations."""
+        self._weight, self._signs = self._weight.float(), self._signs.float()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         both = torch.layer_norm(x.unsqueeze(-2) * self._signs, self._shape, self._weight, None, self._eps)

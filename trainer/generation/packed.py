@@ -27,25 +27,31 @@ def can_pack() -> bool:
 
 
 def pack(linear: nn.Linear, keep: bool = False) -> None:
-    """Replace a BF16 linear's product, in place. keep: its weight too, which nothing else needs otherwise."""
+    """Make a BF16 linear one of FP32 activations, in place. keep: its weight too, which it needs no more itself."""
     weight, bias = linear.weight.data.float(), linear.bias
-    largest = float(weight.abs().max())
-    if not math.isfinite(largest) or weight.shape[0] == 0:
-        return
-    exponent = TOP - math.frexp(largest)[1] if largest else 0
-    scaled = torch.ldexp(weight, torch.tensor(exponent))
+    exponent = _exponent(weight)
     engine, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
     try:
         # It takes the bias as it is and adds it to the product.
+        scaled = weight if exponent == 0 else torch.ldexp(weight, torch.tensor(exponent))
         packed = torch.ops.quantized.linear_prepack_fp16(scaled, None if bias is None else bias.data.float())
     finally:
         torch.backends.quantized.engine = engine
-    linear.forward = partial(_linear, packed, torch.tensor([2.0**-exponent]))  # type: ignore[method-assign]
+    scale = None if exponent == 0 else 2.0**-exponent
+    linear.forward = partial(_linear, packed, scale)  # type: ignore[method-assign]
     if not keep:
         linear.weight.data = linear.weight.data.new_empty(0)
 
 
-def _linear(packed: Any, scale: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """F.linear: BF16 [..., in] -> BF16 [..., out]. scale: FP32 [1]; undoes the weight's, exactly."""
-    product: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x * scale, packed)
-    return product.to(x.dtype)
+def _exponent(weight: torch.Tensor) -> int:
+    """0 where FP16 has the values as they are."""
+    largest = float(weight.abs().max())
+    if torch.equal(weight.half().float(), weight) or not math.isfinite(largest):
+        return 0
+    return TOP - math.frexp(largest)[1]
+
+
+def _linear(packed: Any, scale: float | None, x: torch.Tensor) -> torch.Tensor:
+    """F.linear: FP32 [..., in] -> FP32 [..., out]. scale: undoes the weight's, exactly."""
+    product: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x if scale is None else x * scale, packed)
+    return product
