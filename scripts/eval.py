@@ -1,0 +1,57 @@
+"""Score a model: a run, one of its checkpoints, or a directory in Hugging Face's layout (docs/evaluate.md).
+
+python scripts/eval.py runs/tiny --data corpus/heldout.txt             loss, perplexity, bits per byte
+python scripts/eval.py models/SmolLM2 --data texts/ --output result.json
+torchrun --nproc_per_node 2 scripts/eval.py runs/tiny --data ...       cut over 2 tensor-parallel ranks
+
+exit 0: done; 3: a mistake in the command, or the model is refused; 4: a file cannot be used
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from trainer.commands.eval import Asked, evaluate
+from trainer.errors import ExitCode, RunError
+from trainer.run.output import outlive_readers
+from trainer.run.world import World
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    add("model", metavar="MODEL", help="a run's directory, a checkpoint's, or one that save_pretrained wrote")
+    add("--data", nargs="+", action="extend", metavar="PATH", help="texts: files, or directories of them")
+    add("--seq-len", type=int, metavar="N", help="tokens of a window (the model's, 2,048 at most)")
+    add("--stride", type=int, metavar="N", help="targets of a window behind the first (all: windows do not overlap)")
+    add("--batch", type=int, default=8, metavar="N", help="windows that are read together (8)")
+    add("--dtype", choices=("float32", "bfloat16"), help="without: as the weights are stored")
+    add("--output", metavar="FILE", help="the result, as JSON, beside the table")
+    return made
+
+
+def main() -> int:
+    """Parse, score, print; the exit code."""
+    outlive_readers()
+    try:
+        options = parser().parse_args()
+    except SystemExit as error:  # argparse has said what it does not understand
+        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
+    rank = 0
+    try:
+        world = World.from_environment()
+        rank = world.rank
+        for line in evaluate(Asked.of(vars(options)), world):
+            print(line, flush=True)
+    except RunError as error:
+        print(error.report() if rank == 0 else error.one_line(), file=sys.stderr)
+        return int(error.code)
+    except KeyboardInterrupt:
+        return 130
+    return int(ExitCode.DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

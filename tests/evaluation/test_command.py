@@ -1,0 +1,118 @@
+"""scripts/eval.py: what it prints and writes, and one problem for each mistake."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import directories
+from tests.evaluation.test_text import write
+from tests.families.checkpoints import parameters, save_run
+from tests.families.pairs import pair
+from tests.harness import ROOT
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("command") / "model"
+    write(path, "llama", "grouped")
+    return path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 30)
+    return tmp_path / "text.txt"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process: exit code, standard output, standard error."""
+    spec = importlib.util.spec_from_file_location("eval_script", ROOT / "scripts" / "eval.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "outlive_readers", lambda: None)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
+        code = script.main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_text_is_scored(model: Path, text: Path, tmp_path: Path, run: Run) -> None:
+    code, out, err = run(model, "--data", text, text, "--seq-len", 32, "--output", tmp_path / "result.json")
+    assert (code, err) == (0, "")
+    value = json.loads((tmp_path / "result.json").read_text())
+    assert value["format"] == 1
+    said = {**value["model"], "window": 128}
+    assert said == {
+        **{"given": str(model), "kind": "directory", "path": str(model.resolve()), "step": None},
+        **{"family": "llama", "dtype": "float32", "window": 128, "ranks": 1},
+    }
+    one, two = value["data"]
+    assert {key: one[key] for key in one if key != "seconds"} == {key: two[key] for key in two if key != "seconds"}
+    assert (one["name"], one["files"], one["documents"]) == (str(text), 1, 1)
+    assert (one["seq_len"], one["stride"], one["windows"]) == (32, 32, math.ceil(one["targets"] / 32))
+    assert one["perplexity"] == pytest.approx(math.exp(one["loss"]))
+    assert one["bits_per_byte"] * one["bytes"] == pytest.approx(one["loss"] * one["targets"] / math.log(2))
+    assert out.count(f"{one['loss']:.4f}") >= 2
+
+
+def test_a_run_says_its_step(text: Path, tmp_path: Path, run: Run) -> None:
+    two = pair("llama", "grouped")
+    checkpoint = save_run(tmp_path / "run", two.model, parameters(two.ours), step=7)
+    (tmp_path / "run" / "tokenizer").mkdir()
+    directories.write_tokenizer(tmp_path / "run" / "tokenizer", 96)
+    (tmp_path / "words.txt").write_text("w5 w6 w7 w8 " * 20)
+    out = tmp_path / "result.json"
+    assert run(tmp_path / "run", "--data", tmp_path / "words.txt", "--output", out)[0] == 0
+    said = json.loads(out.read_text())["model"]
+    assert (said["kind"], said["step"], said["path"]) == ("checkpoint", 7, str(checkpoint.resolve()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "key"),
+    [
+        ((), 3, "--data"),
+        (("--data", "TEXT", "--seq-len", 0), 3, "--seq-len"),
+        (("--data", "TEXT", "--seq-len", 129), 3, "--seq-len"),
+        (("--data", "TEXT", "--seq-len", 16, "--stride", 17), 3, "--stride"),
+        (("--data", "TEXT", "--stride", 0), 3, "--stride"),
+        (("--data", "TEXT", "--stride", 500), 3, "--stride"),
+        (("--data", "TEXT", "--batch", 0), 3, "--batch"),
+        (("--data", "TEXT", "--output", "/proc/nowhere/x.json"), 3, "--output"),
+        (("--data", "TEXT", "--output", "."), 3, "--output"),
+        (("--data", "nowhere.txt"), 4, "--data"),
+    ],
+)
+def test_a_mistake_is_one_problem(
+    arguments: tuple[object, ...], code: int, key: str, model: Path, text: Path, run: Run
+) -> None:
+    found, out, err = run(model, *(text if one == "TEXT" else one for one in arguments))
+    assert (found, out) == (code, "")
+    assert err.count("rule:") == 1
+    assert f"1. {key} = " in err
+
+
+def test_a_model_without_a_tokenizer_is_refused(text: Path, tmp_path: Path, run: Run) -> None:
+    directories.write(tmp_path / "bare")
+    code, _, err = run(tmp_path / "bare", "--data", text)
+    assert code == 3
+    assert "1. MODEL = " in err
+
+
+def test_an_option_that_nobody_knows(model: Path, run: Run) -> None:
+    assert run(model, "--dta", "x")[0] == 3

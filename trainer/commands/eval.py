@@ -1,0 +1,111 @@
+"""scripts/eval.py: figures of a model on files, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ConfigError, DataError, Problem
+from trainer.evaluation.files import DATA, Texts, read_texts
+from trainer.files import write_json
+from trainer.run.world import World
+
+if TYPE_CHECKING:
+    from trainer.evaluation.result import Result
+    from trainer.generation.opened import Opened
+    from trainer.generation.words import Words
+
+LONGEST = 2048
+"""Tokens of a window where none are asked for and the model could take more."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command's options, as scripts/eval.py names them. stride: None: windows do not overlap."""
+
+    model: str
+    data: tuple[str, ...] = ()
+    seq_len: int | None = None
+    stride: int | None = None
+    batch: int = 8
+    dtype: str | None = None
+    output: str | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Asked:
+        """From parsed arguments. Raises ConfigError with every mistake in them; imports no torch."""
+        own = {name: options[name] for name in ("model", "seq_len", "stride", "batch", "dtype", "output")}
+        asked = cls(data=tuple(options["data"] or ()), **own)
+        if problems := list(asked.problems()):
+            raise ConfigError(problems)
+        return asked
+
+    def problems(self) -> Iterator[Problem]:
+        """What does not fit together, or is out of range."""
+        if not self.data:
+            yield Problem(DATA, None, "something to score the model on", "give files of text")
+        if self.seq_len is not None and self.seq_len < 1:
+            yield Problem("--seq-len", self.seq_len, "1 or more", "give one, or leave it out")
+        if self.stride is not None and not 1 <= self.stride <= (self.seq_len or self.stride):
+            rule = "1 to --seq-len: each token is a target once"
+            yield Problem("--stride", self.stride, rule, "give a smaller one, or leave it out")
+        if self.batch < 1:
+            yield Problem("--batch", self.batch, "1 or more", "give one, or leave it out")
+        if self.output is not None:
+            yield from _target(Path(self.output))
+
+
+def _target(path: Path) -> Iterator[Problem]:
+    """Looked at before the model is opened: nothing is worked out that cannot be written."""
+    if path.is_dir():
+        yield Problem("--output", str(path), "is a file; it is a directory", "name a file in it")
+    elif not path.absolute().parent.is_dir():
+        yield Problem("--output", str(path), "is in a directory that exists", "make the directory, or correct the path")
+
+
+def evaluate(asked: Asked, world: World) -> Iterator[str]:
+    """Open the model on every rank and score it; lines for people, on rank 0. Raises ConfigError and DataError."""
+    texts = read_texts(asked.data)
+    from trainer.generation.opened import opened_model  # brings torch
+
+    with opened_model(asked.model, asked.dtype, world) as opened:
+        if opened.words is None:
+            rule = "has a tokenizer (tokenizer.json); a run keeps one where its text was tokenised by a file"
+            raise ConfigError(Problem("MODEL", asked.model, rule, "save the model's fast tokenizer there"))
+        _refuse_other_files(opened, [one.digest for one in texts])
+        result = _result(opened, opened.words, texts, asked)
+    if world.rank:
+        return
+    yield from result.lines()
+    if asked.output is not None:
+        try:
+            write_json(Path(asked.output), result.json())
+        except OSError as error:
+            rule = f"can be written ({error.strerror})"
+            raise ConfigError(Problem("--output", asked.output, rule, "restore access, or name another")) from None
+
+
+def _result(opened: Opened, words: Words, texts: Sequence[Texts], asked: Asked) -> Result:
+    from trainer.evaluation.result import Result, subject_of
+    from trainer.evaluation.text import score_text
+
+    seq_len = min(opened.window, LONGEST) if asked.seq_len is None else asked.seq_len
+    if seq_len > opened.window:
+        rule = f"at most the {opened.window:,} tokens that the model is meant for"
+        raise ConfigError(Problem("--seq-len", seq_len, rule, "give a smaller one, or leave it out"))
+    stride = seq_len if asked.stride is None else asked.stride
+    if stride > seq_len:
+        raise ConfigError(Problem("--stride", stride, f"1 to {seq_len:,}, the window", "give a smaller one"))
+    found = [score_text(opened, words, one, seq_len, stride, asked.batch) for one in texts]
+    return Result(subject_of(opened), found)
+
+
+def _refuse_other_files(opened: Opened, digests: Sequence[str]) -> None:
+    """Ranks that score other texts wait for each other in vain."""
+    told = opened.host.gather(json.dumps(list(digests)).encode())
+    if others := [rank for rank, one in enumerate(told) if one != told[0]]:
+        rule = f"the same files on every rank; on ranks {others} they are not what rank 0 has"
+        raise DataError(Problem(DATA, None, rule, "copy them to all nodes, or mount them"))

@@ -1,0 +1,129 @@
+"""Files that a model is scored on: texts, and objects a line. No torch: a mistake is answered in a second."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trainer.config.groups.data import SourceConfig
+from trainer.data.paths import source_files
+from trainer.errors import DataError, Problem
+
+DATA = "--data"
+FIELD = "text"
+LARGEST = 1 << 30
+"""Bytes of a file: it is held in memory as a whole, and a score needs no more."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What one --data names. files: how many. documents: those of all files, none of them empty."""
+
+    name: str
+    files: int
+    documents: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """An object of a JSONL file, and where it stands."""
+
+    place: str
+    value: dict[str, Any]
+
+
+def read_texts(given: Sequence[str]) -> list[Texts]:
+    """Raises DataError with the problems of all: what is missing, no UTF-8, or holds no text."""
+    found, problems = [], []
+    for name in given:
+        try:
+            found.append(_texts(name))
+        except DataError as error:
+            problems += [replace(one, key=DATA) if "paths" in one.key else one for one in error.problems]
+    if problems:
+        raise DataError(problems)
+    return found
+
+
+def _texts(name: str) -> Texts:
+    files = source_files(SourceConfig(name=DATA, paths=[name]))
+    documents: list[str] = []
+    digest = hashlib.sha256()
+    for file in files:
+        data = read(file, DATA)
+        digest.update(data)
+        if file.suffix.lower() not in (".jsonl", ".ndjson"):
+            documents.append(_decoded(data, str(file)))
+            continue
+        for line in objects(data, str(file)):
+            if not isinstance(text := line.value.get(FIELD), str):
+                rule = f"has a field {FIELD!r} with a text"
+                raise DataError(Problem(line.place, sorted(line.value), rule, f"write the text there as {FIELD!r}"))
+            documents.append(refuse_surrogates(line.place, text))
+    kept = tuple(text for text in documents if text)
+    if not kept:
+        raise DataError(Problem(DATA, name, "holds a text; it is empty", "name files that are not"))
+    return Texts(name, len(files), kept, digest.hexdigest())
+
+
+def read(path: Path, key: str) -> bytes:
+    """All bytes of a file. Raises DataError where it cannot be read or is larger than LARGEST."""
+    try:
+        if not path.is_file():
+            raise DataError(Problem(key, str(path), "is a file that exists", "correct the path"))
+        if (size := path.stat().st_size) > LARGEST:
+            rule = f"has at most {LARGEST >> 30} GiB; it has {size:,} bytes"
+            raise DataError(Problem(key, str(path), rule, "take a part of it: scores need no more"))
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise DataError(Problem(key, str(path), f"can be read ({why})", "restore access to it")) from None
+
+
+def objects(data: bytes, name: str) -> Iterator[Line]:
+    """Those of a JSONL file; blank lines are passed over. Raises DataError at the first line that is none."""
+    for number, line in enumerate(data.split(b"\n"), 1):
+        place = f"{name}:{number}"
+        text = _decoded(line, place).strip()
+        if not text:
+            continue
+        try:
+            value = json.loads(text, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            rule = f"is a line of JSON ({' '.join(str(error).split())[:120]})"
+            raise DataError(Problem(place, text[:60], rule, "mend the line; one object stands on one line")) from None
+        if not isinstance(value, dict):
+            raise DataError(Problem(place, text[:60], "is an object: {...}", "give its fields names"))
+        yield Line(place, value)
+
+
+def refuse_surrogates(place: str, text: str) -> str:
+    """The text, unless it has half of a character, which JSON can spell and no tokenizer takes. Raises DataError."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        rule = "is text: it has half of a surrogate pair"
+        raise DataError(Problem(place, ascii(text)[:60], rule, "write the character, or both halves")) from None
+    return text
+
+
+def _decoded(data: bytes, place: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        shown, rule = data[max(0, error.start - 10) : error.start + 1], f"is text in UTF-8; byte {error.start:,} is not"
+        raise DataError(Problem(place, shown, rule, "convert it to UTF-8")) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python takes the last of two fields of one name, in silence."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the field {twice!r} stands there twice")
+    return value

@@ -1,0 +1,93 @@
+"""What one evaluation found: a table for people, a JSON file for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainer.checkpoint.manifest import read_manifest
+from trainer.evaluation.text import TextResult
+from trainer.generation.opened import Opened
+from trainer.pretrained.source import IMPORTED
+
+FORMAT = 1
+"""Of the JSON file; a field that changes its meaning makes it another."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was evaluated. path: of the checkpoint or the directory. step, imported: of a checkpoint only.
+
+    dtype: that it computed in. ranks: over which it was cut.
+    """
+
+    given: str
+    kind: str
+    path: str
+    step: int | None
+    family: str
+    dtype: str
+    window: int
+    ranks: int
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f", step {self.step:,}"
+        return f"{self.given}{step}: {self.family} in {self.dtype} ({self.path})"
+
+
+def subject_of(opened: Opened) -> Subject:
+    """Raises OSError or Unsound where the checkpoint has gone meanwhile."""
+    source, step, kind = opened.source, None, "directory"
+    if source.stored is not None:
+        manifest = read_manifest(source.path)
+        step, kind = manifest.step, "import" if IMPORTED in manifest.topology else "checkpoint"
+    dtype = str(opened.dtype).removeprefix("torch.")
+    path, family = str(source.path.resolve()), opened.model.family
+    return Subject(source.given, kind, path, step, family, dtype, opened.window, opened.host.size)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that was found."""
+
+    subject: Subject
+    texts: Sequence[TextResult] = ()
+
+    def json(self) -> dict[str, Any]:
+        """For programs: numbers that are none (a model that gives no finite loss) are null."""
+        value = {"format": FORMAT, "model": asdict(self.subject), "data": [asdict(one) for one in self.texts]}
+        found: dict[str, Any] = _finite(value)
+        return found
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield str(self.subject)
+        if self.texts:
+            head = ("data", "targets", "windows", "loss", "perplexity", "bits/byte")
+            rows = [
+                (one.name, f"{one.targets:,}", f"{one.windows:,} x {one.seq_len:,}", *_figures(one))
+                for one in self.texts
+            ]
+            yield from ("", *table(head, rows))
+
+
+def _figures(one: TextResult) -> tuple[str, str, str]:
+    return f"{one.loss:.4f}", f"{one.perplexity:,.4f}", f"{one.bits_per_byte:.4f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """In columns, of which the first is on the left."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        first, *others = zip(row, widths, strict=True)
+        yield "  ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

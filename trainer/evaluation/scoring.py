@@ -1,0 +1,91 @@
+"""Log-probabilities of given tokens: what loss, perplexity and multiple choice are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from trainer.generation.opened import Opened
+
+PADDING = 0
+"""An id where there is no token; its document, -1, is nobody's."""
+CHUNK = 512
+"""Rows of logits that exist at a time: a vocabulary is large."""
+
+
+class Row(NamedTuple):
+    """Tokens of which the last ``targets`` are predicted, each from all that stand before it; at least one does."""
+
+    tokens: Sequence[int]
+    targets: int
+
+
+class Score(NamedTuple):
+    """nats: summed -log p of the targets. greedy: whether each of them is the most likely token."""
+
+    nats: float
+    targets: int
+    greedy: bool
+
+
+@torch.inference_mode()
+def score(opened: Opened, rows: Sequence[Row], batch: int = 8) -> list[Score]:
+    """In the order of ``rows``. Collective: every rank gives the same rows, and gets the same scores.
+
+    batch: rows that are read together; it changes no score by more than rounding. The longest come first: what does not
+    fit into the memory fails at once.
+    """
+    found: dict[int, Score] = {}
+    for numbers in _batches(opened, rows, batch):
+        found.update(zip(numbers, _together(opened, [rows[number] for number in numbers]), strict=True))
+    return [found[number] for number in range(len(rows))]
+
+
+def _batches(opened: Opened, rows: Sequence[Row], batch: int) -> Iterator[list[int]]:
+    """Numbers of rows of nearly one length."""
+    dynamic = opened.model.rope_scaling.kind == "dynamic"
+    numbers: list[int] = []
+    for number in sorted(range(len(rows)), key=lambda number: -len(rows[number].tokens)):
+        # Dynamic scaling turns by the length of the sample: padding would be other angles.
+        other = dynamic and bool(numbers) and len(rows[numbers[0]].tokens) != len(rows[number].tokens)
+        if len(numbers) == batch or other:
+            yield numbers
+            numbers = []
+        numbers.append(number)
+    if numbers:
+        yield numbers
+
+
+def _together(opened: Opened, rows: Sequence[Row]) -> list[Score]:
+    assert all(0 < row.targets < len(row.tokens) for row in rows), "a target has a token before it"
+    longest = max(len(row.tokens) - 1 for row in rows)
+    device = next(opened.decoder.parameters()).device
+    tokens = torch.full((len(rows), longest), PADDING)
+    documents, wanted = torch.full_like(tokens, -1), torch.zeros_like(tokens, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        size = len(row.tokens) - 1
+        tokens[number, :size] = torch.tensor(row.tokens[:-1])
+        documents[number, :size] = 0
+        wanted[number, size - row.targets : size] = True
+    positions = torch.arange(longest).expand_as(tokens) * (documents == 0)
+    hidden = opened.decoder(tokens.to(device), positions.to(device), documents.to(device))
+    chosen = hidden[wanted.to(device)]
+    labels = torch.tensor([token for row in rows for token in row.tokens[-row.targets :]])
+    nats, best = _of_labels(opened, chosen, labels)
+    counts = [row.targets for row in rows]
+    pieces = zip(nats.split(counts), best.split(counts), counts, strict=True)
+    return [Score(float(piece.sum()), count, bool(most.all())) for piece, most, count in pieces]
+
+
+def _of_labels(opened: Opened, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[targets, hidden], ids [targets] -> -log p in FP64, and whether each is the most likely; on the host."""
+    nats, best = [], []
+    for start in range(0, len(labels), CHUNK):
+        # Rows that no id has are padding of a vocabulary that ranks share.
+        logits = opened.head(hidden[start : start + CHUNK].unsqueeze(0))[0, :, : opened.model.vocab].float()
+        wanted = labels[start : start + CHUNK].to(logits.device)
+        nats.append(-logits.log_softmax(dim=-1).gather(1, wanted.unsqueeze(1))[:, 0].double().cpu())
+        best.append((logits.argmax(dim=-1) == wanted).cpu())
+    return torch.cat(nats), torch.cat(best)
