@@ -1,7 +1,7 @@
 """Score a model: a run, one of its checkpoints, or a directory in Hugging Face's layout (docs/evaluate.md).
 
 python scripts/eval.py runs/tiny --data corpus/heldout.txt             loss, perplexity, bits per byte
-python scripts/eval.py models/SmolLM2 --data texts/ --output result.json
+python scripts/eval.py models/SmolLM2 --tasks quiz.jsonl --output result.json   multiple choice, exact match
 torchrun --nproc_per_node 2 scripts/eval.py runs/tiny --data ...       cut over 2 tensor-parallel ranks
 
 exit 0: done; 3: a mistake in the command, or the model is refused; 4: a file cannot be used
@@ -24,9 +24,10 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("model", metavar="MODEL", help="a run's directory, a checkpoint's, or one that save_pretrained wrote")
     add("--data", nargs="+", action="extend", metavar="PATH", help="texts: files, or directories of them")
+    add("--tasks", nargs="+", action="extend", metavar="FILE", help="JSONL: multiple choice, or exact match")
     add("--seq-len", type=int, metavar="N", help="tokens of a window (the model's, 2,048 at most)")
     add("--stride", type=int, metavar="N", help="targets of a window behind the first (all: windows do not overlap)")
-    add("--batch", type=int, default=8, metavar="N", help="windows that are read together (8)")
+    add("--batch", type=int, default=8, metavar="N", help="windows, choices or prompts that are read together (8)")
     add("--dtype", choices=("float32", "bfloat16"), help="without: as the weights are stored")
     add("--output", metavar="FILE", help="the result, as JSON, beside the table")
     return made

@@ -71,6 +71,31 @@ def test_text_is_scored(model: Path, text: Path, tmp_path: Path, run: Run) -> No
     assert out.count(f"{one['loss']:.4f}") >= 2
 
 
+def test_tasks_are_scored(model: Path, tmp_path: Path, run: Run) -> None:
+    choices, exact, out = (tmp_path / name for name in ("choices.jsonl", "exact.jsonl", "result.json"))
+    choices.write_text('{"question": "the cat sat on the", "choices": ["mat.", "cat"], "answer": 1}\n' * 3)
+    exact.write_text('{"prompt": "the cat", "answer": "never", "tokens": 3}\n')
+    code, shown, err = run(model, "--tasks", choices, exact, "--output", out)
+    assert (code, err) == (0, "")
+    value = json.loads(out.read_text())
+    assert value["data"] == []
+    one, two = value["tasks"]
+    assert (one["kind"], one["name"], one["items"]) == ("multiple_choice", str(choices), 3)
+    assert set(one["picked"]) == {"acc", "acc_norm", "acc_bytes", "acc_tokens"}
+    assert all(one[measure] == picked.count(1) / 3 for measure, picked in one["picked"].items())
+    assert (two["kind"], two["items"], two["exact_match"], len(two["said"])) == ("exact_match", 1, 0.0, 1)
+    assert "acc_tokens" in shown
+    assert "exact match" in shown
+
+
+def test_every_file_is_looked_at(model: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"question": "q", "choices": ["a", "b"], "answer": [0, 1]}')
+    code, out, err = run(model, "--data", tmp_path / "none.txt", "--tasks", tmp_path / "bad.jsonl", tmp_path / "no")
+    assert (code, out) == (4, "")
+    assert err.count("rule:") == 3
+    assert f"{tmp_path / 'bad.jsonl'}:1" in err
+
+
 def test_a_run_says_its_step(text: Path, tmp_path: Path, run: Run) -> None:
     two = pair("llama", "grouped")
     checkpoint = save_run(tmp_path / "run", two.model, parameters(two.ours), step=7)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.evaluation.files import DATA, Texts, read_texts
+from trainer.evaluation.tasks import Task, read_tasks
 from trainer.files import write_json
 from trainer.run.world import World
 
@@ -28,6 +29,7 @@ class Asked:
 
     model: str
     data: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     seq_len: int | None = None
     stride: int | None = None
     batch: int = 8
@@ -38,15 +40,15 @@ class Asked:
     def of(cls, options: Mapping[str, Any]) -> Asked:
         """From parsed arguments. Raises ConfigError with every mistake in them; imports no torch."""
         own = {name: options[name] for name in ("model", "seq_len", "stride", "batch", "dtype", "output")}
-        asked = cls(data=tuple(options["data"] or ()), **own)
+        asked = cls(data=tuple(options["data"] or ()), tasks=tuple(options["tasks"] or ()), **own)
         if problems := list(asked.problems()):
             raise ConfigError(problems)
         return asked
 
     def problems(self) -> Iterator[Problem]:
         """What does not fit together, or is out of range."""
-        if not self.data:
-            yield Problem(DATA, None, "something to score the model on", "give files of text")
+        if not self.data and not self.tasks:
+            yield Problem(DATA, None, "something to score the model on", "give files of text, or --tasks")
         if self.seq_len is not None and self.seq_len < 1:
             yield Problem("--seq-len", self.seq_len, "1 or more", "give one, or leave it out")
         if self.stride is not None and not 1 <= self.stride <= (self.seq_len or self.stride):
@@ -68,15 +70,15 @@ def _target(path: Path) -> Iterator[Problem]:
 
 def evaluate(asked: Asked, world: World) -> Iterator[str]:
     """Open the model on every rank and score it; lines for people, on rank 0. Raises ConfigError and DataError."""
-    texts = read_texts(asked.data)
+    texts, tasks = _read(asked)
     from trainer.generation.opened import opened_model  # brings torch
 
     with opened_model(asked.model, asked.dtype, world) as opened:
         if opened.words is None:
             rule = "has a tokenizer (tokenizer.json); a run keeps one where its text was tokenised by a file"
             raise ConfigError(Problem("MODEL", asked.model, rule, "save the model's fast tokenizer there"))
-        _refuse_other_files(opened, [one.digest for one in texts])
-        result = _result(opened, opened.words, texts, asked)
+        _refuse_other_files(opened, [*(one.digest for one in texts), *(one.digest for one in tasks)])
+        result = _result(opened, opened.words, texts, tasks, asked)
     if world.rank:
         return
     yield from result.lines()
@@ -88,7 +90,27 @@ def evaluate(asked: Asked, world: World) -> Iterator[str]:
             raise ConfigError(Problem("--output", asked.output, rule, "restore access, or name another")) from None
 
 
-def _result(opened: Opened, words: Words, texts: Sequence[Texts], asked: Asked) -> Result:
+def _read(asked: Asked) -> tuple[list[Texts], list[Task]]:
+    """Every file, and every problem of all of them."""
+    problems: list[Problem] = []
+    texts: list[Texts] = []
+    tasks: list[Task] = []
+    try:
+        texts = read_texts(asked.data)
+    except DataError as error:
+        problems += error.problems
+    try:
+        tasks = read_tasks(asked.tasks)
+    except DataError as error:
+        problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return texts, tasks
+
+
+def _result(opened: Opened, words: Words, texts: Sequence[Texts], tasks: Sequence[Task], asked: Asked) -> Result:
+    from trainer.evaluation.choices import score_choices
+    from trainer.evaluation.exact import score_exact
     from trainer.evaluation.result import Result, subject_of
     from trainer.evaluation.text import score_text
 
@@ -100,7 +122,8 @@ def _result(opened: Opened, words: Words, texts: Sequence[Texts], asked: Asked) 
     if stride > seq_len:
         raise ConfigError(Problem("--stride", stride, f"1 to {seq_len:,}, the window", "give a smaller one"))
     found = [score_text(opened, words, one, seq_len, stride, asked.batch) for one in texts]
-    return Result(subject_of(opened), found)
+    scores = [(score_choices if task.choices else score_exact)(opened, words, task, asked.batch) for task in tasks]
+    return Result(subject_of(opened), found, scores)
 
 
 def _refuse_other_files(opened: Opened, digests: Sequence[str]) -> None:

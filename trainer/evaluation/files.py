@@ -39,7 +39,8 @@ class Line:
 
 def read_texts(given: Sequence[str]) -> list[Texts]:
     """Raises DataError with the problems of all: what is missing, no UTF-8, or holds no text."""
-    found, problems = [], []
+    found: list[Texts] = []
+    problems: list[Problem] = []
     for name in given:
         try:
             found.append(_texts(name))

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.checkpoint.manifest import read_manifest
+from trainer.evaluation.choices import MEASURES, ChoiceResult
+from trainer.evaluation.exact import ExactResult
 from trainer.evaluation.text import TextResult
 from trainer.generation.opened import Opened
 from trainer.pretrained.source import IMPORTED
@@ -54,10 +56,14 @@ class Result:
 
     subject: Subject
     texts: Sequence[TextResult] = ()
+    tasks: Sequence[ChoiceResult | ExactResult] = ()
 
     def json(self) -> dict[str, Any]:
         """For programs: numbers that are none (a model that gives no finite loss) are null."""
-        value = {"format": FORMAT, "model": asdict(self.subject), "data": [asdict(one) for one in self.texts]}
+        value = {
+            **{"format": FORMAT, "model": asdict(self.subject)},
+            **{"data": [asdict(one) for one in self.texts], "tasks": [asdict(one) for one in self.tasks]},
+        }
         found: dict[str, Any] = _finite(value)
         return found
 
@@ -71,6 +77,24 @@ class Result:
                 for one in self.texts
             ]
             yield from ("", *table(head, rows))
+        choices = [one for one in self.tasks if isinstance(one, ChoiceResult)]
+        if choices:
+            shares = [(one.name, f"{one.items:,}", *(f"{getattr(one, m):.4f}" for m in MEASURES)) for one in choices]
+            yield from ("", *table(("multiple choice", "items", *MEASURES), shares))
+        exacts = [one for one in self.tasks if isinstance(one, ExactResult)]
+        if exacts:
+            few = [(one.name, f"{one.items:,}", f"{one.exact_match:.4f}") for one in exacts]
+            yield from ("", *table(("exact match", "items", "share"), few))
+        yield from self._notes()
+
+    def _notes(self) -> Iterator[str]:
+        """What was not scored as it stands in the files."""
+        for one in self.tasks:
+            if one.truncated:
+                yield f"{one.name}: {one.truncated:,} contexts were cut from their left to fit the model's window"
+            if isinstance(one, ChoiceResult) and one.own_encoding:
+                rule = "had no token of their own behind the context, and were encoded alone"
+                yield f"{one.name}: {one.own_encoding:,} choices {rule}"
 
 
 def _figures(one: TextResult) -> tuple[str, str, str]:

@@ -1,0 +1,87 @@
+"""Exact match: what the model says behind a prompt, greedily, is the answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from trainer.errors import DataError, Problem
+from trainer.evaluation.pairs import Cutter
+from trainer.evaluation.tasks import Exact, Task
+from trainer.generation.generate import generate
+from trainer.generation.opened import Opened
+from trainer.generation.settings import GREEDY, Limits, Sampling
+from trainer.generation.words import Words
+
+
+@dataclass(frozen=True)
+class ExactResult:
+    """Of one file. exact_match: share of items whose text is an answer, white space around both left out.
+
+    truncated: prompts that were cut, from their left, to leave room for the answer. said: text of each item.
+    """
+
+    name: str
+    items: int
+    exact_match: float
+    truncated: int
+    said: list[str]
+    seconds: float
+    kind: str = "exact_match"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text to continue. Those of one sampling and one limit can be continued together."""
+
+    prompt: str
+    limits: Limits
+    sampling: Sampling = GREEDY
+
+
+def score_exact(opened: Opened, words: Words, task: Task, batch: int = 8) -> ExactResult:
+    """Collective. Raises DataError for a prompt that cannot be continued."""
+    start = time.perf_counter()
+    requests = [Request(item.prompt, Limits(item.tokens, item.stop)) for item in task.exacts]
+    try:
+        said, truncated = continue_all(opened, words, requests, batch)
+    except DataError as error:
+        raise DataError(Problem(f"{task.name}, {p.key}", p.value, p.rule, p.remedy) for p in error.problems) from None
+    right = sum(_right(item, text) for item, text in zip(task.exacts, said, strict=True))
+    seconds = time.perf_counter() - start
+    return ExactResult(task.name, len(said), right / len(said), truncated, said, seconds)
+
+
+def _right(item: Exact, text: str) -> bool:
+    return text.strip() in {answer.strip() for answer in item.answers}
+
+
+def continue_all(opened: Opened, words: Words, requests: list[Request], batch: int = 8) -> tuple[list[str], int]:
+    """Texts, in order, and how many prompts were cut from their left to fit. Collective.
+
+    A prompt without tokens begins with the one that begins a text. Raises DataError, by the item's number, where the
+    tokens that are asked for leave no room for a prompt.
+    """
+    cutter = Cutter(words)
+    prompts: list[list[int]] = []
+    truncated = 0
+    for number, one in enumerate(requests, 1):
+        room = opened.window - one.limits.new_tokens
+        if room < 1:
+            rule = f"leaves room for a prompt in the model's window of {opened.window:,} tokens"
+            raise DataError(Problem(f"item {number}: tokens", one.limits.new_tokens, rule, "ask for fewer"))
+        ids = cutter.encode(one.prompt) or [cutter.required()]
+        truncated += len(ids) > room
+        prompts.append(ids[-room:])
+    said = [""] * len(requests)
+    kinds: dict[tuple[Limits, Sampling], list[int]] = {}
+    for number, one in enumerate(requests):
+        kinds.setdefault((one.limits, one.sampling), []).append(number)
+    for (limits, sampling), numbers in kinds.items():
+        numbers.sort(key=lambda number: -len(prompts[number]))  # alike in length: little padding
+        for start in range(0, len(numbers), batch):
+            chosen = numbers[start : start + batch]
+            answers = generate(opened, [prompts[number] for number in chosen], sampling, limits, first=start)
+            for number, answer in zip(chosen, answers, strict=True):
+                said[number] = answer.text
+    return said, truncated
