@@ -96,6 +96,20 @@ def test_every_file_is_looked_at(model: Path, tmp_path: Path, run: Run) -> None:
     assert f"{tmp_path / 'bad.jsonl'}:1" in err
 
 
+def test_a_model_that_has_diverged_is_right_in_nothing(text: Path, tmp_path: Path, run: Run) -> None:
+    theirs = write(tmp_path / "broken", "llama", "grouped")
+    theirs.model.norm.weight.data.fill_(float("nan"))
+    theirs.save_pretrained(tmp_path / "broken")
+    (tmp_path / "tasks.jsonl").write_text('{"question": "the", "choices": ["mat.", "cat"], "answer": 0}\n')
+    out = tmp_path / "result.json"
+    code, shown, _ = run(tmp_path / "broken", "--data", text, "--tasks", tmp_path / "tasks.jsonl", "--output", out)
+    assert code == 0
+    value = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert (value["data"][0]["loss"], value["data"][0]["perplexity"]) == (None, None)
+    assert (value["tasks"][0]["acc"], value["tasks"][0]["picked"]["acc"]) == (0, [-1])
+    assert "1 items count as wrong" in shown
+
+
 def test_a_run_says_its_step(text: Path, tmp_path: Path, run: Run) -> None:
     two = pair("llama", "grouped")
     checkpoint = save_run(tmp_path / "run", two.model, parameters(two.ours), step=7)

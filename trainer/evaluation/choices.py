@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +19,15 @@ MEASURES = ("acc", "acc_norm", "acc_bytes", "acc_tokens")
 """The choice with the highest log-probability; the same over its characters, its bytes (UTF-8), its tokens. The first
 three are lm-eval's, where the delimiter counts in none of them.
 """
+NOT_FINITE = -1
+"""The choice of a model that gives no probabilities: no comparison with such a number holds, and the first would be
+taken.
+"""
 
 
 @dataclass(frozen=True)
 class ChoiceResult:
-    """Of one file. acc...: shares of items. picked: by each measure, the choice of each item.
+    """Of one file. acc...: shares of items. picked: by each measure, the choice of each item; -1: NOT_FINITE.
 
     truncated: choices whose context was cut to fit the window. own_encoding: choices that had no token of their own
     behind the context.
@@ -73,6 +78,8 @@ def score_choices(opened: Opened, words: Words, task: Task, batch: int = 8) -> C
 
 def _picked(item: Choice, scores: Sequence[Score]) -> list[int]:
     """By each of MEASURES; of equals the first, as numpy's argmax."""
+    if not all(math.isfinite(one.nats) for one in scores):
+        return [NOT_FINITE] * len(MEASURES)
     sizes = (
         [1] * len(scores),
         [len(choice) for choice in item.choices],

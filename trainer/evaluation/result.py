@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.checkpoint.manifest import read_manifest
-from trainer.evaluation.choices import MEASURES, ChoiceResult
+from trainer.evaluation.choices import MEASURES, NOT_FINITE, ChoiceResult
 from trainer.evaluation.exact import ExactResult
 from trainer.evaluation.text import TextResult
 from trainer.generation.opened import Opened
@@ -92,6 +92,8 @@ class Result:
         for one in self.tasks:
             if one.truncated:
                 yield f"{one.name}: {one.truncated:,} contexts were cut from their left to fit the model's window"
+            if isinstance(one, ChoiceResult) and (broken := one.picked["acc"].count(NOT_FINITE)):
+                yield f"{one.name}: {broken:,} items count as wrong: the model gives no finite probabilities"
             if isinstance(one, ChoiceResult) and one.own_encoding:
                 rule = "had no token of their own behind the context, and were encoded alone"
                 yield f"{one.name}: {one.own_encoding:,} choices {rule}"

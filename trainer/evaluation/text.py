@@ -93,7 +93,7 @@ def score_text(opened: Opened, words: Words, texts: Texts, seq_len: int, stride:
         seq_len=seq_len,
         stride=stride,
         loss=loss,
-        perplexity=math.exp(loss) if loss < LARGEST else math.inf,
+        perplexity=math.inf if loss > LARGEST else math.exp(loss),
         bits_per_byte=nats / math.log(2) / size,
         seconds=time.perf_counter() - start,
     )
