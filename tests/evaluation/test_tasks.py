@@ -116,6 +116,13 @@ def test_files_without_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert keys == ["--tasks", "--tasks", f"{tmp_path}/latin:1", "--tasks", "--tasks"]
 
 
+def test_every_line_is_looked_at(tmp_path: Path) -> None:
+    name = write(tmp_path, {**GOOD, "answer": [0, 1]}, "no", GOOD, "[]", {**GOOD, "choices": []})
+    with pytest.raises(DataError) as raised:
+        read_tasks([name])
+    assert [problem.key for problem in raised.value.problems] == [f"{name}:{number}" for number in (1, 2, 4, 5)]
+
+
 def test_no_more_problems_than_can_be_read(tmp_path: Path) -> None:
     name = write(tmp_path, *[{**GOOD, "answer": 9}] * 500)
     with pytest.raises(DataError) as raised:

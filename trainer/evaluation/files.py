@@ -61,7 +61,7 @@ def _texts(name: str) -> Texts:
         if file.suffix.lower() not in (".jsonl", ".ndjson"):
             documents.append(_decoded(data, str(file)))
             continue
-        for line in objects(data, str(file)):
+        for line in (parsed(*one) for one in lines(data, str(file))):
             if not isinstance(text := line.value.get(FIELD), str):
                 rule = f"has a field {FIELD!r} with a text"
                 raise DataError(Problem(line.place, sorted(line.value), rule, f"write the text there as {FIELD!r}"))
@@ -86,21 +86,24 @@ def read(path: Path, key: str) -> bytes:
         raise DataError(Problem(key, str(path), f"can be read ({why})", "restore access to it")) from None
 
 
-def objects(data: bytes, name: str) -> Iterator[Line]:
-    """Those of a JSONL file; blank lines are passed over. Raises DataError at the first line that is none."""
+def lines(data: bytes, name: str) -> Iterator[tuple[str, bytes]]:
+    """The lines of a JSONL file that are not blank, each with its place."""
     for number, line in enumerate(data.split(b"\n"), 1):
-        place = f"{name}:{number}"
-        text = _decoded(line, place).strip()
-        if not text:
-            continue
-        try:
-            value = json.loads(text, object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
-            rule = f"is a line of JSON ({' '.join(str(error).split())[:120]})"
-            raise DataError(Problem(place, text[:60], rule, "mend the line; one object stands on one line")) from None
-        if not isinstance(value, dict):
-            raise DataError(Problem(place, text[:60], "is an object: {...}", "give its fields names"))
-        yield Line(place, value)
+        if line.strip():
+            yield f"{name}:{number}", line
+
+
+def parsed(place: str, line: bytes) -> Line:
+    """Raises DataError where it is no object."""
+    text = _decoded(line, place).strip()
+    try:
+        value = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        rule = f"is a line of JSON ({' '.join(str(error).split())[:120]})"
+        raise DataError(Problem(place, text[:60], rule, "mend the line; one object stands on one line")) from None
+    if not isinstance(value, dict):
+        raise DataError(Problem(place, text[:60], "is an object: {...}", "give its fields names"))
+    return Line(place, value)
 
 
 def refuse_surrogates(place: str, text: str) -> str:

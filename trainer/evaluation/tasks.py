@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import DataError, Problem
-from trainer.evaluation.files import Line, objects, read, refuse_surrogates
+from trainer.evaluation.files import Line, lines, parsed, read, refuse_surrogates
 
 KEY = "--tasks"
 DELIMITER = " "
@@ -69,10 +69,11 @@ def _task(name: str) -> Task:
     items: list[Choice | Exact] = []
     problems: list[Problem] = []
     kind: Callable[[Line], Choice | Exact] | None = None
-    for line in objects(data, name):
-        # The first line says what the file has: one without its choices is a mistake, and no task of another kind.
-        kind = kind or (_exact if "prompt" in line.value else _choice)
+    for place, text in lines(data, name):
         try:
+            line = parsed(place, text)
+            # The first line says what the file has: one without its choices is a mistake, and no task of another kind.
+            kind = kind or (_exact if "prompt" in line.value else _choice)
             items.append(kind(line))
         except DataError as error:
             problems += error.problems
