@@ -46,7 +46,7 @@ from trainer.models.family import family_of
 from trainer.parallel.boxes import Box, Placed, Store
 from trainer.pretrained.config_json import config_json, format_of
 from trainer.pretrained.export import export
-from trainer.pretrained.shards import INDEX, index_json, split
+from trainer.pretrained.shards import INDEX, entries_in, index_json, split
 from trainer.pretrained.source import open_source
 from trainer.pretrained.weights import weights_of
 from trainer.rules.derived import derive
@@ -71,7 +71,7 @@ def configured() -> Config:
 def write_directory(directory: Path, config: Config) -> None:
     """Random weights, in shards."""
     directory.mkdir()
-    shards = split(format_of(config.model.family).tensors(config.model), "float32", SHARD)
+    shards = split(format_of(config.model.family).tensors(config.model), entries_in("float32"), SHARD)
     block = torch.randn(1 << 21).mul_(0.02)
 
     def data(number: int) -> Iterator[memoryview | bytes]:
@@ -84,7 +84,7 @@ def write_directory(directory: Path, config: Config) -> None:
 
     for number, shard in enumerate(shards):
         write_synced(directory / shard.file, data(number))
-    write_json(directory / INDEX, index_json(shards, "float32"))
+    write_json(directory / INDEX, index_json(shards, entries_in("float32")))
     write_json(directory / "config.json", config_json(config.model, "float32"))
 
 

@@ -2,6 +2,8 @@
 
 python scripts/export_hf.py runs/tiny out                          its newest checkpoint
 python scripts/export_hf.py runs/tiny/checkpoints/step-00000360 out --dtype bfloat16 --shard-size 2GB
+python scripts/export_hf.py runs/tiny small --int8                 a quarter of the bytes; transformers refuses it
+python scripts/export_hf.py runs/tiny small --int8 linear          embedding and head stay FP32, as NxD Inference has it
 
 Needs no accelerator, and memory for a few rows at a time. DIRECTORY is new, and there whole or not at all.
 exit 0: done; 3: a mistake in the command, or something that cannot be written; 13: no checkpoint that is sound
@@ -13,6 +15,7 @@ import argparse
 import sys
 
 from trainer.commands.command_line import run
+from trainer.pretrained.int8 import ALL, LINEAR
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -24,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("directory", metavar="DIRECTORY", help="a new one")
     made.add_argument("--dtype", choices=DTYPES, help="of all tensors; without: as the checkpoint holds them")
     made.add_argument("--shard-size", metavar="SIZE", help="largest file of weights: 5GB (the default), 500MB, 4GiB")
+    made.add_argument(
+        "--int8", nargs="?", choices=(ALL, LINEAR), const=ALL, help="round matrices; a table says how much"
+    )
     return made
 
 
@@ -31,7 +37,7 @@ def act(options: argparse.Namespace) -> None:
     """Export, and say so."""
     from trainer.commands.export_hf import export_hf  # brings torch
 
-    for line in export_hf(options.run, options.directory, options.dtype, options.shard_size):
+    for line in export_hf(options.run, options.directory, options.dtype, options.shard_size, options.int8):
         print(line, flush=True)
 
 

@@ -20,8 +20,10 @@ from trainer.run.directory import CHECKPOINTS
 from trainer.run.directory import TOKENIZER as KEPT
 
 
-def export_hf(given: str, target: str, dtype: str | None, shard_size: str | None) -> Iterator[str]:
-    """Write the directory; lines about it. Raises ConfigError or CheckpointError."""
+def export_hf(
+    given: str, target: str, dtype: str | None, shard_size: str | None, int8: str | None = None
+) -> Iterator[str]:
+    """Write the directory; lines about it. int8: which matrices are rounded. Raises ConfigError or CheckpointError."""
     size = SHARD_BYTES if shard_size is None else parse_size(shard_size)
     if size is None:
         raise ConfigError(Problem("--shard-size", shard_size, "a size, as 5GB, 500MB or 4GiB", "write one, or none"))
@@ -30,7 +32,9 @@ def export_hf(given: str, target: str, dtype: str | None, shard_size: str | None
     checkpoint = checkpoint_of(given)
     tokenizer, about = tokenizer_of(checkpoint)
     yield f"{checkpoint} -> {target}"
-    yield from described(export(checkpoint, directory, dtype, size, tokenizer))
+    done = export(checkpoint, directory, dtype, size, tokenizer, int8=int8)
+    yield from described(done)
+    yield from table(done)
     yield about
 
 
@@ -40,6 +44,17 @@ def described(done: Exported) -> Iterator[str]:
     files = "1 file" if done.files == 1 else f"{done.files} files"
     size = in_bytes(done.bytes)
     yield f"  {done.family}: {done.parameters:,} parameters in {done.dtype}{converted}; {files}, {size}"
+
+
+def table(done: Exported) -> Iterator[str]:
+    """What INT8 rounded, tensor by tensor; nothing without."""
+    if not done.errors:
+        return
+    width = max(len("tensor"), *(len(one.name) for one in done.errors))
+    yield f"  {'tensor':<{width}}  largest error   RMS error"
+    for one in done.errors:
+        yield f"  {one.name:<{width}}  {one.worst:13.3%}  {one.rms:10.3%}"
+    yield "  errors: the largest relative to its channel's largest value; RMS relative to that of the values"
 
 
 def checkpoint_of(given: str) -> Path:

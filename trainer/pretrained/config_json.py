@@ -13,6 +13,7 @@ from trainer.config.plugins import load_named
 from trainer.errors import ConfigError, Problem
 from trainer.models.families import FAMILIES, format_named
 from trainer.pretrained.format import Format
+from trainer.pretrained.int8 import is_ours
 from trainer.pretrained.keys import DAMAGED, Keys, refusal
 
 NAME = "config.json"
@@ -59,7 +60,7 @@ def parse_config(path: Path) -> dict[str, Any]:
 
 
 def _read(values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if values.get("quantization_config") is not None:
+    if values.get("quantization_config") is not None and not is_ours(values):
         method = values["quantization_config"]
         method = method.get("quant_method", "unknown") if isinstance(method, Mapping) else method
         raise refusal("quantization_config", method, "weights that are not quantised", OURS)

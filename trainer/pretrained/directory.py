@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from trainer.pretrained.config_json import NAME, format_of, parse_config, read_c
 from trainer.pretrained.files import Held, weight_files
 from trainer.pretrained.fit import tensors_of
 from trainer.pretrained.format import Format
+from trainer.pretrained.int8 import is_ours
 from trainer.pretrained.refused import refused
 
 
@@ -31,6 +32,8 @@ class Directory:
     tensors: Mapping[str, Held]
     notes: tuple[str, ...]
     """For people, of what was passed over."""
+    scales: Mapping[str, Held] = field(default_factory=dict)
+    """Of the tensors that are int8, by their names."""
 
 
 def open_directory(path: Path) -> Directory:
@@ -38,7 +41,8 @@ def open_directory(path: Path) -> Directory:
     values, family, fields = _config(path)
     form = format_of(family)
     model = ModelConfig(name=path.resolve().name, family=family, **fields)
-    return Directory(path, form, model, tensors_of(path, form, model, weight_files(path)), tuple(_notes(form, values)))
+    tensors, scales = tensors_of(path, form, model, weight_files(path), is_ours(values))
+    return Directory(path, form, model, tensors, tuple(_notes(form, values, len(scales))), scales)
 
 
 def _config(path: Path) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
@@ -52,10 +56,11 @@ def _config(path: Path) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
         raise refused(path, f"{NAME}: {found.rule}; it has {what}"[:600], found.remedy) from None
 
 
-def _notes(form: Format, values: Mapping[str, Any]) -> list[str]:
+def _notes(form: Format, values: Mapping[str, Any], scales: int) -> list[str]:
+    notes = [f"{scales:,} matrices are int8: each value is multiplied by its channel's scale"] if scales else []
     if not values.get("auto_map"):
-        return []
-    return [f"code in the directory (auto_map) is not executed: it is read as {form.architectures[0]}"]
+        return notes
+    return [*notes, f"code in the directory (auto_map) is not executed: it is read as {form.architectures[0]}"]
 
 
 def fingerprint_of(path: Path) -> str:

@@ -24,8 +24,10 @@ from trainer.config.schema import Config
 from trainer.errors import CheckpointError, ConfigError, Problem
 from trainer.files import sha256, write_json
 from trainer.pretrained.config_json import DTYPES, NAME, config_json, format_of
+from trainer.pretrained.int8 import quantization_config
+from trainer.pretrained.int8_rows import Rounded, int8_data, int8_entries
 from trainer.pretrained.rows import KEY, Rows, refuse_other_tensors
-from trainer.pretrained.shards import INDEX, SHARD_BYTES, Shard, index_json, split
+from trainer.pretrained.shards import INDEX, SHARD_BYTES, Shard, entries_in, index_json, split
 from trainer.pretrained.target import new_directory, place_of, refuse_target
 from trainer.pretrained.tokenizer_files import TokenizerFiles
 
@@ -43,6 +45,8 @@ class Exported:
     held: str
     files: int
     bytes: int
+    errors: tuple[Rounded, ...] = ()
+    """Of what INT8 rounded, in the files' order."""
 
 
 def config_of(checkpoint: Path) -> Config:
@@ -64,12 +68,17 @@ def export(
     shard_bytes: int = SHARD_BYTES,
     tokenizer: TokenizerFiles | None = None,
     hashes: bool = True,
+    int8: str | None = None,
 ) -> Exported:
     """Write a new directory, which is there whole or not at all.
 
     dtype: of all its tensors; None: the widest of the checkpoint's. hashes: read the weights' bytes for damage beside
-    the writing. Raises ConfigError for what cannot be exported, and CheckpointError where the checkpoint is not sound.
+    the writing. int8: which matrices are rounded (trainer/pretrained/int8.py): ALL or LINEAR; the others are FP32.
+    Raises ConfigError for what cannot be exported, and CheckpointError where the checkpoint is not sound.
     """
+    if int8 is not None and dtype not in (None, "float32"):
+        rule = "not said together with --int8, whose scales, norms and biases are float32"
+        raise ConfigError(Problem("--dtype", dtype, rule, "leave out one of the two"))
     refuse_target(place_of(target))
     if wrong := fault(checkpoint, hashes=False):
         raise _unsound(checkpoint, wrong)
@@ -82,38 +91,43 @@ def export(
         tensors = list(format_of(model.family).tensors(model))
         refuse_other_tensors(tensors, opened.index, str(checkpoint))
         held = max((stored.dtype for stored in opened.index.values()), key=_width)
-        made = dtype or (held if held in DTYPES else "float32")
+        made = dtype or (held if held in DTYPES and int8 is None else "float32")
         ids = tokenizer.ids if tokenizer is not None else {}
         # null is said as well: where a key is absent, transformers takes 1 for the first token and 2 for the last.
         values = config_json(model, made, {role: ids.get(role) for role in ROLES})
-        shards = split(tensors, made, shard_bytes)
+        if int8 is not None:
+            values["quantization_config"] = quantization_config(tensors, int8)
+        entries = entries_in(made) if int8 is None else int8_entries(int8)
+        shards = split(tensors, entries, shard_bytes)
+        errors: list[Rounded] = []
+        size = 0
         with new_directory(target) as directory:
             write_json(directory / NAME, values)
             if tokenizer is not None:
                 tokenizer.write(directory)
             with _proven(checkpoint, hashes):
-                size = sum(_write(directory, shard, made, opened) for shard in shards)
+                for shard in shards:
+                    data = _plain(shard, made, opened) if int8 is None else int8_data(shard, int8, opened, errors)
+                    size += write_synced(directory / shard.file, data)
             if len(shards) > 1:
-                write_json(directory / INDEX, index_json(shards, made))
+                write_json(directory / INDEX, index_json(shards, entries))
     except Unsound as error:
         raise _unsound(checkpoint, f"{WEIGHTS}/{error}") from None
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
-    return Exported(model.family, parameters, made, held, len(shards), size)
+    kind = made if int8 is None else "int8"
+    return Exported(model.family, parameters, kind, held, len(shards), size, tuple(errors))
 
 
 def _width(dtype: str) -> tuple[int, bool]:
     return element_bytes(dtype), dtype == "bfloat16"
 
 
-def _write(directory: Path, shard: Shard, dtype: str, opened: Opened) -> int:
+def _plain(shard: Shard, dtype: str, opened: Opened) -> Iterator[memoryview | bytes]:
+    """A file whose tensors are all of one dtype."""
     rows = Rows(opened, getattr(torch, dtype))
-
-    def data() -> Iterator[memoryview | bytes]:
-        yield header((tensor.name, dtype, tensor.shape) for tensor in shard.tensors)
-        for tensor in shard.tensors:
-            yield from rows.of(tensor)
-
-    return write_synced(directory / shard.file, data())
+    yield header((tensor.name, dtype, tensor.shape) for tensor in shard.tensors)
+    for tensor in shard.tensors:
+        yield from rows.of(tensor)
 
 
 @contextmanager

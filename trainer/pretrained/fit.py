@@ -11,6 +11,7 @@ import numpy as np
 from trainer.config.groups.model import ModelConfig
 from trainer.pretrained.files import Held
 from trainer.pretrained.format import FileTensor, Format
+from trainer.pretrained.int8 import split_scales
 from trainer.pretrained.refused import AGAIN, refused
 
 FLOATS = ("float32", "bfloat16", "float16")
@@ -23,8 +24,13 @@ PACKED = ("*.qweight", "*.qzeros", "*.scales", "*.weight_scale*", "*.weight_pack
 """Names that quantisers give to what stands beside a matrix."""
 
 
-def tensors_of(path: Path, form: Format, model: ModelConfig, found: Mapping[str, Held]) -> dict[str, Held]:
-    """The tensors of the model, by the format's names. Raises ConfigError, with one problem, where they do not fit."""
+def tensors_of(
+    path: Path, form: Format, model: ModelConfig, found: Mapping[str, Held], int8: bool = False
+) -> tuple[dict[str, Held], dict[str, Held]]:
+    """The tensors of the model, by the format's names; and the scales of those that are int8, by the same names.
+
+    int8: config.json says that matrices are. Raises ConfigError, with one problem, where they do not fit.
+    """
     if model.layers > len(found):
         rule = f"holds the model of its config.json; that has {model.layers:,} layers, its files {len(found):,} tensors"
         raise refused(path, rule, AGAIN)
@@ -35,12 +41,13 @@ def tensors_of(path: Path, form: Format, model: ModelConfig, found: Mapping[str,
         for name, one in held.items()
         if name in expected or not any(fnmatchcase(name, glob) for glob in form.ignored)
     }
-    _refuse_other_numbers(path, held)
+    held, scales = split_scales(path, expected, held) if int8 else (held, {})
+    _refuse_other_numbers(path, held, scales)
     if model.tied and form.head in held:
         _refuse_unequal_pair(path, held.pop(form.head), held.get(_embedding(expected.values())))
     _refuse_other_names(path, form, model, expected, held)
     _refuse_other_shapes(path, model, expected, held)
-    return held
+    return held, scales
 
 
 def _full(name: str, form: Format, found: Mapping[str, Held]) -> str:
@@ -53,12 +60,12 @@ def _embedding(tensors: Iterable[FileTensor]) -> str:
     return next(tensor.name for tensor in tensors if tensor.parts[0].name == EMBEDDING)
 
 
-def _refuse_other_numbers(path: Path, held: Mapping[str, Held]) -> None:
+def _refuse_other_numbers(path: Path, held: Mapping[str, Held], scales: Mapping[str, Held]) -> None:
     packed = [name for name in held if any(fnmatchcase(name, glob) for glob in PACKED)]
     if packed:
         raise refused(path, f"holds weights that are not quantised; {packed[0]} belongs to packed ones", DEQUANTISE)
     for name, one in held.items():
-        if one.entry.dtype not in FLOATS:
+        if one.entry.dtype not in FLOATS and name not in scales:
             wide = one.entry.dtype == "float64"
             rule = f"its tensors are {', '.join(FLOATS)}; {name} is {one.entry.dtype}"
             raise refused(path, rule, "save it as float32" if wide else DEQUANTISE)

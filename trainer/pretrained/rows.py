@@ -29,6 +29,13 @@ class Rows:
 
     def of(self, tensor: FileTensor) -> Iterator[memoryview]:
         """The bytes of a tensor, in order. Raises ConfigError for values that float16 does not reach."""
+        for first, block in self.blocks(tensor):
+            if self._dtype is torch.float16 and not bool(torch.isfinite(block).all()):
+                raise self._too_large(tensor, first, block)
+            yield as_bytes(block)
+
+    def blocks(self, tensor: FileTensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Rows of a tensor as they lie on the disk, and the first one's number; gone when the next ones are made."""
         count, width = tensor.shape[0], math.prod(tensor.shape[1:])
         most = TRANSPOSED if tensor.transposed else BLOCK
         rows = min(count, max(1, most // (width * self._dtype.itemsize)))
@@ -37,9 +44,7 @@ class Rows:
             block = self._buffer((last - first) * width).view(last - first, *tensor.shape[1:])
             for part in tensor.parts:
                 self._read(tensor, part, first, block)
-            if self._dtype is torch.float16 and not bool(torch.isfinite(block).all()):
-                raise self._too_large(tensor, first, block)
-            yield as_bytes(block)
+            yield first, block
 
     def _buffer(self, elements: int) -> torch.Tensor:
         if len(self._memory) < elements:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,16 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 """What the hub and other loaders are used to."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+Entry = tuple[str, str, tuple[int, ...]]
+"""Name, dtype and shape of what stands in a file."""
+Entries = Callable[[FileTensor], Sequence[Entry]]
+"""What a tensor of the format becomes in a file: itself in a dtype, or int8 values and their scales."""
+
+
+def entries_in(dtype: str) -> Entries:
+    """Each tensor is one, in this dtype."""
+    return lambda tensor: [(tensor.name, dtype, tensor.shape)]
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,17 @@ def parse_size(text: str) -> int | None:
     return size or None
 
 
-def split(tensors: Iterable[FileTensor], dtype: str, most: int) -> list[Shard]:
+def bytes_of(entries: Iterable[Entry]) -> int:
+    """Of their values."""
+    return sum(element_bytes(dtype) * math.prod(shape) for _, dtype, shape in entries)
+
+
+def split(tensors: Iterable[FileTensor], entries: Entries, most: int) -> list[Shard]:
     """Files of at most ``most`` bytes, tensors in their order; a larger tensor has a file of its own."""
     groups: list[list[FileTensor]] = []
     size = 0
     for tensor in tensors:
-        more = element_bytes(dtype) * math.prod(tensor.shape)
+        more = bytes_of(entries(tensor))
         if not groups or size + more > most:
             groups.append([])
             size = 0
@@ -50,9 +65,10 @@ def split(tensors: Iterable[FileTensor], dtype: str, most: int) -> list[Shard]:
     return [Shard(f"model-{n:05d}-of-{count:05d}.safetensors", tuple(group)) for n, group in enumerate(groups, 1)]
 
 
-def index_json(shards: Sequence[Shard], dtype: str) -> dict[str, Any]:
+def index_json(shards: Sequence[Shard], entries: Entries) -> dict[str, Any]:
     """What model.safetensors.index.json says."""
     elements = sum(math.prod(tensor.shape) for shard in shards for tensor in shard.tensors)
-    where = {tensor.name: shard.file for shard in shards for tensor in shard.tensors}
-    about = {"total_parameters": elements, "total_size": element_bytes(dtype) * elements}
+    where = {name: shard.file for shard in shards for tensor in shard.tensors for name, _, _ in entries(tensor)}
+    size = sum(bytes_of(entries(tensor)) for shard in shards for tensor in shard.tensors)
+    about = {"total_parameters": elements, "total_size": size}
     return {"metadata": about, "weight_map": dict(sorted(where.items()))}

@@ -19,6 +19,7 @@ from trainer.checkpoint.slices import overlaps
 from trainer.checkpoint.strict_json import Unsound
 from trainer.parallel.boxes import Box, whole_box
 from trainer.pretrained.directory import Directory
+from trainer.pretrained.files import Held
 from trainer.pretrained.format import FileTensor, Part
 from trainer.pretrained.refused import AGAIN, refused
 from trainer.pretrained.source import Source
@@ -57,7 +58,7 @@ class _FromDirectory:
     """Of Hugging Face's layout: tensors that are fused, or stored transposed, through the format's parts."""
 
     def __init__(self, directory: Directory) -> None:
-        self._held = directory.tensors
+        self._held, self._scales = directory.tensors, directory.scales
         self._files = MappedFiles(directory.path)
         self._parts: dict[str, list[tuple[FileTensor, Part]]] = defaultdict(list)
         for tensor in directory.form.tensors(directory.model):
@@ -81,11 +82,20 @@ class _FromDirectory:
     def _values(self, tensor: FileTensor, wanted: tuple[slice, ...]) -> torch.Tensor:
         held = self._held[tensor.name]
         whole = self._files.tensor(held.file, held.key, held.entry.dtype, tensor.shape)
+        if (scales := self._scales.get(tensor.name)) is not None:
+            return self._scaled(tensor, whole, scales, wanted)
         if not tensor.transposed:
             return whole[wanted]
         # Row after row as they lie on the disk, and turned only then: the other way each element costs a cache line.
         part = whole[wanted[::-1]]
         return torch.empty(part.shape, dtype=torch.float32).copy_(part).t()
+
+    def _scaled(self, tensor: FileTensor, whole: torch.Tensor, scales: Held, wanted: tuple[slice, ...]) -> torch.Tensor:
+        """FP32 of int8 values: of the wanted ones only."""
+        each = self._files.tensor(scales.file, scales.key, scales.entry.dtype, scales.entry.shape)
+        channels = each.t() if tensor.transposed else each
+        values = whole[wanted[::-1]].t() if tensor.transposed else whole[wanted]
+        return values.to(torch.float32, copy=True).mul_(channels[wanted[0]])
 
 
 class _FromCheckpoint:
