@@ -128,7 +128,7 @@ CASES: dict[str, Case] = {
     "Mistral's layout": (only("consolidated.safetensors"), "Mistral's own", "model-"),
     "TensorFlow": (only("tf_model.h5"), "TensorFlow", "from_tf"),
     "Flax": (only("flax_model.msgpack"), "Flax", "from_flax"),
-    "GGUF": (only("model-q4.gguf"), "GGUF", "gguf_file"),
+    "GGUF": (only("model-q4.gguf"), "GGUF", "name the file"),
     "an adapter": (only("adapter_config.json", b"{}"), "adapter", "merge"),
     "a variant": (only("model.fp16.safetensors"), "another name", "rename"),
     "torch's shards": (only("shard-00001-model-00001-of-00001.safetensors"), "torch's shards", "consolidate"),

@@ -48,12 +48,13 @@ def import_directory(given: str, target: str, dtype: str = "float32") -> Iterato
         yield f"{given}: {source.model.family}, {source.model.layers} layers, {sum(source.dtypes.values()):,} tensors"
         yield from (f"  {note}" for note in [*source.notes, *_of_tokenizer(source)])
         with new_directory(final) as directory:
-            _copy_beside(source.path, directory)
+            if source.directory is not None:
+                _copy_beside(source.path, directory)
             size = _write(source, directory, final, dtype)
     except ConfigError as error:
         named = {KEY: "CHECKPOINTS", "model.init_from": "DIRECTORY"}
         raise CommandError([replace(one, key=named.get(one.key, one.key)) for one in error.problems]) from error
-    rounded = [kind for kind in source.dtypes if dtype == "bfloat16" and kind != "bfloat16"]
+    rounded = [kind for kind in source.dtypes if dtype == "bfloat16" and kind not in ("bfloat16", "bf16")]
     count = len(parameter_shapes(source.model))
     yield f"{final / name_of(0)}: {count:,} tensors, {size:,} bytes, {dtype}{', rounded' if rounded else ''}"
     yield f"train from it with model.init_from={target}"
@@ -75,6 +76,8 @@ def _write(source: Source, directory: Path, final: Path, dtype: str) -> int:
 
 def _of_tokenizer(source: Source) -> Iterator[str]:
     """What will be said of it when a run begins from this. Raises ConfigError for another model's."""
+    if source.gguf is not None:
+        return  # its note says so
     if source.tokenizer is None or source.tokenizer.path is None:
         yield "no tokenizer.json: a run from it names one (data.tokenizer.kind=file data.tokenizer.path=...)"
         return
@@ -100,8 +103,8 @@ def _copy_beside(source: Path, directory: Path) -> None:
 
 def _source(given: str) -> Source:
     source = open_source(expanded(given))
-    if source.directory is None:
-        rule = "is a directory in Hugging Face's layout; it is a checkpoint of ours"
+    if source.stored is not None:
+        rule = "is a directory in Hugging Face's layout, or a GGUF file; it is a checkpoint of ours"
         raise refused(given, rule, f"model.init_from={given} takes it as it is")
     return source
 

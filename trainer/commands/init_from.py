@@ -165,6 +165,10 @@ def _tokenizer(config: Config, source: Source, given: Given, rows: int) -> tuple
     if found is None:
         if now.kind == "file":
             return now, [f"tokenizer      {now.path}: {source.path} has no tokenizer.json"]
+        if source.gguf is not None:
+            rule = f"has no tokenizer that is read: ids of one learnt anew ({now.kind}) mean nothing to its weights"
+            remedy = "name the model's: data.tokenizer.kind=file data.tokenizer.path=.../tokenizer.json"
+            raise ConfigError(Problem(KEY, source.given, rule, remedy))
         rule = f"has a tokenizer.json: ids of a tokenizer that is learnt anew ({now.kind}) mean nothing to its weights"
         remedy = "save its fast tokenizer there, or name one: data.tokenizer.kind=file data.tokenizer.path=..."
         raise ConfigError(Problem(KEY, source.given, rule, remedy))

@@ -25,10 +25,7 @@ SHARDING = "DCP_SHARDING_INFO"
 CONVERT = (
     "where you trust it: AutoModelForCausalLM.from_pretrained(it).save_pretrained(another), which writes safetensors"
 )
-GGUF = (
-    "transformers: model = from_pretrained(it, gguf_file=...); model.hf_quantizer = None; "
-    "del model.config.quantization_config (5 refuses to save it otherwise); model.save_pretrained(another)"
-)
+GGUF = "name the file itself: model.init_from=DIRECTORY/FILE.gguf"
 FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("adapter_config.json", "an adapter, which is no model", "merge it into its base (peft: merge_and_unload), save"),
     ("pytorch_model*.bin*", "pickled weights, and unpickling runs code", CONVERT),

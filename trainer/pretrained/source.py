@@ -1,4 +1,7 @@
-"""Where initial weights come from: a directory in Hugging Face's layout, or a checkpoint or run of ours. No torch."""
+"""Where initial weights come from: a directory in Hugging Face's layout, a GGUF file, a checkpoint or run of ours.
+
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,10 @@ from trainer.config.compose import to_config
 from trainer.config.groups.data import TokenizerConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import ConfigError
+from trainer.pretrained import gguf
 from trainer.pretrained.config_json import NAME
 from trainer.pretrained.directory import Directory, fingerprint_of, open_directory
+from trainer.pretrained.gguf import SUFFIX, GgufFile, open_gguf
 from trainer.pretrained.refused import refused
 from trainer.pretrained.shapes import parameter_shapes
 from trainer.pretrained.shards import INDEX, SINGLE
@@ -46,6 +51,8 @@ class Source:
     notes: tuple[str, ...]
     directory: Directory | None = None
     """Of Hugging Face's layout."""
+    gguf: GgufFile | None = None
+    """Of llama.cpp."""
     stored: Mapping[str, Stored] | None = None
     """Of a checkpoint of ours."""
     imported: bool = False
@@ -66,6 +73,8 @@ def _open(given: str) -> Source:
         hub = "/" in given and not given.startswith((".", "/", "~")) and given.count("/") == 1
         remedy = f"download it first: hf download {given} --local-dir DIRECTORY" if hub else "correct the path"
         raise refused(given, "is a directory of this machine or mounted on it; it does not exist", remedy)
+    if not path.is_dir() and path.suffix.lower() == SUFFIX:
+        return _of_gguf(given, path)
     if not path.is_dir():
         raise refused(given, "is a directory; it is a file", f"name the directory that it is in: {path.parent}")
     if (checkpoint := checkpoint_in(path)) is not None:
@@ -114,6 +123,13 @@ def _of_directory(given: str, path: Path) -> Source:
     return Source(given, path, opened.model, dtypes, tokenizer, opened.notes, directory=opened)
 
 
+def _of_gguf(given: str, path: Path) -> Source:
+    opened = open_gguf(path)
+    dtypes = Counter(one.placed.kind.lower() for one in opened.tensors.values())
+    notes = ("its tokenizer is not read: data.tokenizer.kind=file data.tokenizer.path=... names the model's",)
+    return Source(given, path, opened.model, dtypes, None, notes, gguf=opened)
+
+
 def _of_checkpoint(given: str, path: Path, notes: list[str]) -> Source:
     try:
         config = to_config(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
@@ -147,4 +163,6 @@ def fingerprint(path: Path) -> str:
     """By which ranks know that they have the same source before them. Raises ConfigError or OSError."""
     if (path / MANIFEST).exists():
         return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+    if path.is_file():
+        return gguf.fingerprint_of(path)
     return fingerprint_of(path)

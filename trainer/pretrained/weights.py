@@ -21,6 +21,7 @@ from trainer.parallel.boxes import Box, whole_box
 from trainer.pretrained.directory import Directory
 from trainer.pretrained.files import Held
 from trainer.pretrained.format import FileTensor, Part
+from trainer.pretrained.gguf_weights import FromGguf
 from trainer.pretrained.refused import AGAIN, refused
 from trainer.pretrained.source import Source
 
@@ -38,9 +39,14 @@ def weights_of(source: Source, vocab: int) -> Read:
     They are of floating dtype, of shape ``box.sizes``, and only to be read. Raises ConfigError where the source is not
     what it was, or has no such parameter.
     """
-    read: Read = _FromDirectory(source.directory) if source.directory is not None else _FromCheckpoint(source)
-    read = _told(source, read)
+    read = _told(source, _reader(source))
     return read if vocab == source.model.vocab else _Grown(read, source.model.vocab)
+
+
+def _reader(source: Source) -> Read:
+    if source.directory is not None:
+        return _FromDirectory(source.directory)
+    return _FromCheckpoint(source) if source.gguf is None else FromGguf(source.gguf)
 
 
 def _told(source: Source, read: Read) -> Read:
