@@ -19,6 +19,7 @@ from trainer.errors import ConfigError, ExitCode
 from trainer.parallel.boxes import Box, whole_box
 from trainer.pretrained import gguf_weights
 from trainer.pretrained.gguf import shortest
+from trainer.pretrained.gguf_header import read_header
 from trainer.pretrained.shapes import parameter_shapes
 from trainer.pretrained.source import Source, fingerprint, open_source
 from trainer.pretrained.weights import Read, weights_of
@@ -204,6 +205,31 @@ def test_a_bad_file_is_refused_by_name(case: str, tmp_path: Path) -> None:
     assert rule in problem.rule
     assert remedy in problem.remedy
     assert len(problem.rule) < 700
+
+
+def test_any_damage_of_a_header_is_a_problem_or_none(tmp_path: Path) -> None:
+    """Bytes of the header are replaced at random: no exception but ConfigError, and no memory without end."""
+    path = tmp_path / "x.gguf"
+    extra = {"rope_freqs.weight": np.ones(64, dtype=np.float32)}
+    ggufs.write(path, kind=gguf.GGMLQuantizationType.Q4_0, extra=extra)
+    good = path.read_bytes()
+    with open(path, "r+b") as file:
+        size, random = read_header(path).size, np.random.default_rng(1)
+        refusals: list[ConfigError] = []
+        for _ in range(1200):
+            at = int(random.integers(0, size))
+            length = int(random.choice([1, 2, 4, 8]))
+            file.seek(at)
+            file.write(random.choice([bytes(random.bytes(length)), b"\xff" * length, b"\x00" * length]))
+            file.flush()
+            try:
+                open_source(str(path))
+            except ConfigError as error:
+                refusals.append(error)
+            file.seek(at)
+            file.write(good[at : at + length])
+    assert len(refusals) > 500
+    assert all(len(error.problems) == 1 for error in refusals)
 
 
 def test_a_split_file_is_refused_by_its_name(tmp_path: Path) -> None:

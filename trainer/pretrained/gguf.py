@@ -97,7 +97,7 @@ def open_gguf(path: Path) -> GgufFile:
     if architecture not in ARCHITECTURES:
         rule = f"has an architecture of {', '.join(ARCHITECTURES)}; its metadata says {architecture!r}"
         raise refused(path, rule, OTHER)
-    if header.metadata.get("split.count", 1) > 1:
+    if header.metadata.get("split.count", 0) not in (0, 1):
         raise refused(path, "is one file; it is a part of several", "merge them: llama-gguf-split --merge")
     model = _model(path, header, architecture)
     return GgufFile(path, model, _tensors(path, model, header, architecture in PERMUTED))
@@ -179,9 +179,10 @@ def _from_factors(path: Path, model: ModelConfig, placed: Placed) -> RopeScaling
         data = file.read(placed.bytes)
     if placed.kind == "F32" and placed.shape == (size // 2,):
         found = struct.unpack(f"<{size // 2}f", data)
-        scaling = replace(LLAMA3, factor=shortest(max(found)))
+        factor = shortest(max(found)) if all(1 <= one < math.inf for one in found) else 0.0
+        scaling = replace(LLAMA3, factor=factor or LLAMA3.factor)
         wanted = list(_factors(model.rope_theta, size, scaling))
-        if all(math.isclose(one, other, rel_tol=1e-4) for one, other in zip(found, wanted, strict=True)):
+        if factor and all(math.isclose(one, other, rel_tol=1e-4) for one, other in zip(found, wanted, strict=True)):
             return scaling
     raise refused(path, f"{FACTORS} has the factors of Llama 3.1 to 3.3; they are others", OTHER)
 
