@@ -1,4 +1,4 @@
-"""Make a checkpoint of ours of a directory in Hugging Face's layout, once, for clusters (docs/weights.md).
+"""Make a checkpoint of ours of a Hugging Face directory or a GGUF file, once, for clusters (docs/weights.md).
 
 python scripts/import_hf.py DIRECTORY CHECKPOINTS [--dtype float32|bfloat16]
 
