@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
+from tests.end_to_end.test_smollm2_round_trip import from_gguf
 from tests.evaluation.test_text import write
 from tests.families import tokenizers_of
 from tests.families.checkpoints import save_run
@@ -21,7 +23,7 @@ from trainer.commands.export_hf import export_hf
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import ConfigError
 from trainer.evaluation.choices import score_choices
-from trainer.evaluation.tasks import read_tasks
+from trainer.evaluation.tasks import Choice, Task, read_tasks
 from trainer.generation.opened import Opened, opened_model
 from trainer.pretrained.config_json import format_of, read_config
 from trainer.pretrained.shapes import parameter_shapes
@@ -29,6 +31,15 @@ from trainer.pretrained.shapes import parameter_shapes
 lm_eval: Any = pytest.importorskip("lm_eval", reason="the extra `eval` is not installed")
 
 ITEMS = 100
+CAPITALS = {
+    **{"France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo"},
+    **{"Russia": "Moscow", "Egypt": "Cairo", "Peru": "Lima", "Greece": "Athens", "Denmark": "K\u00f8benhavn"},
+}
+FRAMES = [
+    *("The capital of {} is", "{}'s capital city is called ", "Q: What is the capital of {}?\nA:", "In {}, fly to\n"),
+    *("The government of {} sits in", "The largest city of {} is", "{}:", "Capital of {}:  ", "{} - capital -"),
+    "Countries and capitals. {},",
+]
 WORDS = ("the", "cat", "sat", "on", "mat", "hello", "world", "\u00fcber", "catmat")
 
 
@@ -157,3 +168,39 @@ def test_chats_are_hflms(both: Both) -> None:
     assert both.ours.apply_chat_template(chat[:1]) == both.theirs.apply_chat_template(chat[:1])
     going = [both_.apply_chat_template(chat, add_generation_prompt=False) for both_ in (both.ours, both.theirs)]
     assert going[0] == going[1]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_smollm2_knows_the_capitals_that_hflm_finds(tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    draw = random.Random(6)
+    items: list[Choice] = []
+    for frame in FRAMES:
+        for country, capital in CAPITALS.items():
+            choices = [*draw.sample([name for name in CAPITALS.values() if name != capital], 3), capital]
+            draw.shuffle(choices)
+            items.append(Choice(frame.format(country), tuple(choices), choices.index(capital)))
+    assert len(items) == ITEMS
+    from_gguf(tmp_path)
+    with opened_model(str(tmp_path), "float32") as opened:
+        assert opened.words is not None
+        found = score_choices(opened, opened.words, Task("capitals", "", choices=tuple(items)))
+    asked = [(item.context, f" {choice}") for item in items for choice in item.choices]
+    told = HFLM(pretrained=str(tmp_path), device="cpu", batch_size=8, dtype="float32").loglikelihood(
+        instances("loglikelihood", asked)
+    )
+    scores = [one[0] for one in told]
+    picked: dict[str, list[int]] = {"acc": [], "acc_norm": [], "acc_bytes": []}
+    for number, item in enumerate(items):
+        mine = scores[4 * number : 4 * number + 4]
+        for name, sizes in (
+            ("acc", [1] * 4),
+            ("acc_norm", [len(one) for one in item.choices]),
+            ("acc_bytes", [len(one.encode()) for one in item.choices]),
+        ):
+            picked[name].append(int(np.argmax([score / size for score, size in zip(mine, sizes, strict=True)])))
+    assert {name: found.picked[name] for name in picked} == picked
+    assert found.acc > 0.5
