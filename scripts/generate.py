@@ -13,9 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from trainer.commands.command_line import run
 from trainer.commands.generate import Asked, generate
-from trainer.errors import ExitCode, RunError
-from trainer.run.output import outlive_readers
 from trainer.run.world import World
 
 
@@ -42,25 +41,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> int:
-    """Parse, ask, print; the exit code."""
-    outlive_readers()
-    try:
-        options = parser().parse_args()
-    except SystemExit as error:  # argparse has said what it does not understand
-        return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
-    rank = 0
-    try:
-        world = World.from_environment()
-        rank = world.rank
-        generate(Asked.of(vars(options)), world)
-    except RunError as error:
-        print(error.report() if rank == 0 else error.one_line(), file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        return 130
-    return int(ExitCode.DONE)
+def act(options: argparse.Namespace) -> None:
+    """Ask, and print what comes."""
+    generate(Asked.of(vars(options)), World.from_environment())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(parser(), act))

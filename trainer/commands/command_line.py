@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,7 +12,10 @@ from trainer.run.output import outlive_readers
 
 
 def run(parser: argparse.ArgumentParser, act: Callable[[argparse.Namespace], int | None]) -> int:
-    """The exit code: what ``act`` returns, None for done; that of the error it raises; 3 for options that are none."""
+    """The exit code: what ``act`` returns, None for done; that of the error it raises; 3 for options that are none.
+
+    Of a launch by torchrun rank 0 tells an error in full, every other rank in one line.
+    """
     outlive_readers()
     try:
         options = parser.parse_args()
@@ -20,7 +24,8 @@ def run(parser: argparse.ArgumentParser, act: Callable[[argparse.Namespace], int
     try:
         return int(act(options) or ExitCode.DONE)
     except RunError as error:
-        print(error.report(), file=sys.stderr)
+        first = os.environ.get("RANK", "0") == "0"
+        print(error.report() if first else error.one_line(), file=sys.stderr)
         return int(error.code)
     except KeyboardInterrupt:
         return 130
