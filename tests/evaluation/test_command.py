@@ -16,6 +16,7 @@ from tests.evaluation.test_text import write
 from tests.families.checkpoints import parameters, save_run
 from tests.families.pairs import pair
 from tests.harness import ROOT
+from trainer.commands import command_line
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,11 +42,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "outlive_readers", lambda: None)
+    monkeypatch.setattr(command_line, "outlive_readers", lambda: None)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
-        code = script.main()
+        code = command_line.run(script.parser(), script.act)
         out, err = capsys.readouterr()
         return code, out, err
 

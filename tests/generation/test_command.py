@@ -16,6 +16,7 @@ import pytest
 from tests import directories
 from tests.families.pairs import pair
 from tests.harness import ROOT
+from trainer.commands import command_line
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -36,13 +37,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "outlive_readers", lambda: None)
+    monkeypatch.setattr(command_line, "outlive_readers", lambda: None)
 
     def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, arguments)])
         given = io.BytesIO(stdin)
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=given, isatty=lambda: False))
-        code = script.main()
+        code = command_line.run(script.parser(), script.act)
         out, err = capsys.readouterr()
         return code, out, err
 
