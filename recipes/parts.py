@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from trainer.backends import BACKENDS
@@ -13,17 +14,21 @@ from trainer.config.plugins import call_named
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.heldout import HeldoutWindows
+from trainer.data.indexed import IndexedTokens
 from trainer.data.loader import TrainLoader
 from trainer.data.order import Cursor
-from trainer.errors import ConfigError, Problem
+from trainer.errors import ConfigError, DataError, Problem
 from trainer.observe.sinks import Sink, open_sinks
 from trainer.observe.wandb_sink import open_wandb
 from trainer.optim.making import make_optimizer
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import Derived
+from trainer.rules.evaluation import HELDOUT
 from trainer.run.directory import METRICS, RunDirectory, config_yaml
 from trainer.run.world import World
 from trainer.training.evaluation import Evaluator
+from trainer.training.scoring import ChoiceScorer, ExactScorer, Scorer, Shape, TextScorer
+from trainer.training.sets import ChoiceSet, EvaluationSet, TextSet
 
 
 def optimizer_maker(config: Config) -> MakeOptimizer:
@@ -48,23 +53,47 @@ def make_backend(config: Config, derived: Derived, world: World) -> Backend:
     return backend
 
 
-def make_evaluator(config: Config, corpus: Corpus, dp_rank: int, dp: int) -> Evaluator | None:
-    """The held-out windows of this rank; None where nothing is held out or evaluation is off."""
-    if not config.evaluation.every_steps or not config.data.heldout_fraction:
+def make_evaluator(
+    config: Config, derived: Derived, corpus: Corpus, sets: Sequence[EvaluationSet], dp_rank: int
+) -> Evaluator | None:
+    """What this rank scores; None where there is nothing to score, or evaluation is off. Raises DataError."""
+    if not config.evaluation.every_steps:
         return None
-    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
-    baseline = windows.zlib_bits_per_byte()
-    if baseline is None:
+    heldout = text_scorer(config, derived, corpus, HELDOUT, corpus.heldout, dp_rank)
+    scorers = [make_scorer(config, derived, corpus, one, dp_rank) for one in sets]
+    if heldout is None and not scorers:
         return None
     return Evaluator(
         config=config.evaluation,
-        batches=windows.batches(config.train.microbatch, dp_rank, dp),
-        target_bytes=windows.target_bytes,
-        zlib_bits_per_byte=baseline,
+        heldout=heldout,
+        scorers=scorers,
         tokenizer=corpus.tokenizer,
         seq_len=config.data.seq_len,
         seed=config.seed,
     )
+
+
+def text_scorer(
+    config: Config, derived: Derived, corpus: Corpus, name: str, tokens: IndexedTokens, dp_rank: int
+) -> TextScorer | None:
+    """Of windows of a text; None where it has none."""
+    data, count = config.data, config.evaluation.windows
+    windows = HeldoutWindows(tokens, corpus.tokenizer.token_bytes, data.seq_len, data.document_mask, count)
+    return TextScorer.of(name, windows, config.train.microbatch, dp_rank, derived.dp)
+
+
+def make_scorer(config: Config, derived: Derived, corpus: Corpus, one: EvaluationSet, dp_rank: int) -> Scorer:
+    """Of one of evaluation.sets. Raises DataError for a text that is too short to be scored."""
+    if isinstance(one, TextSet):
+        if (found := text_scorer(config, derived, corpus, one.name, one.tokens, dp_rank)) is not None:
+            return found
+        rule = "has a document of two tokens: the first predicts the second"
+        raise DataError(Problem("evaluation.sets", one.name, rule, "name a longer text"))
+    parallel = config.parallel
+    # What is compiled, and what is cut along the sequence, takes the shapes of training.
+    free = derived.backend == "native" and parallel.cp == 1 and not parallel.sp
+    shape = Shape(config.train.microbatch, config.data.seq_len, free)
+    return ChoiceScorer(one, shape, dp_rank, derived.dp) if isinstance(one, ChoiceSet) else ExactScorer(one, shape)
 
 
 def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, state: TrainState) -> TrainLoader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from recipes.parts import make_backend, make_evaluator, make_loader, make_saver, make_sinks
@@ -23,6 +24,7 @@ from trainer.training.initial import initial_weights
 from trainer.training.loop import Trainer
 from trainer.training.resume import begin, resume_or_initialise
 from trainer.training.saving import Saves
+from trainer.training.sets import EvaluationSet
 from trainer.training.trust import agree_on, launch_facts
 from trainer.training.watchdog import Watchdog
 
@@ -51,7 +53,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
                     print("\n".join(directory.describe()), flush=True)
                 return ExitCode.DONE
             refuse_apart(backend, peers, directory.path, limits.setup_seconds)
-            corpus = read_text(config, peers, watchdog, backend)
+            corpus, sets = read_text(config, derived, peers, watchdog, backend)
             backend.shard(family.build, family.plan, config.precision.mode)
             initial = partial(initial_weights, config, family.plan, backend.mesh, corpus.fingerprints)
             here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
@@ -60,7 +62,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             )
             if config.checkpoint.export_hf and world.rank == 0 and not backend.extracting:
                 exports = Exports(config.checkpoint, directory, derived.steps, say)
-            code = train(config, derived, world, directory, corpus, backend, state, watchdog, overrides, exports)
+            code = train(config, derived, world, directory, corpus, sets, backend, state, watchdog, overrides, exports)
         finally:
             backend.close()
             directory.close()
@@ -75,6 +77,7 @@ def train(
     world: World,
     directory: RunDirectory,
     corpus: Corpus,
+    sets: Sequence[EvaluationSet],
     backend: Backend,
     state: TrainState,
     watchdog: Watchdog,
@@ -86,13 +89,13 @@ def train(
     if world.rank == 0:
         print("\n".join([*describe(corpus), *facts.describe()]), flush=True)
     loader = make_loader(config, derived, corpus, dp_rank, state)
-    evaluator = make_evaluator(config, corpus, dp_rank, derived.dp)
+    evaluator = make_evaluator(config, derived, corpus, sets, dp_rank)
     saver = make_saver(config, directory, backend, facts)
     saves = Saves(
         config.checkpoint, saver, backend, watchdog, newest=state.step, saved=exports.saved if exports else None
     )
     if not backend.extracting:
-        if (line := saves.prepare(world.local_size or 1)) and not world.rank:
+        if (line := saves.prepare(world.local_size or 1, config.evaluation.best is not None)) and not world.rank:
             print(f"  {line}", flush=True)
         # Whatever can refuse has done so: from here on files change.
         on_rank_zero(backend.saving, lambda: begin(directory, config, overrides, state, derived.steps))

@@ -12,10 +12,12 @@ from trainer.backends.base import Backend
 from trainer.backends.common.peers import Peers
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.rules.derived import Derived
 from trainer.run.ending import tell
 from trainer.run.shared import find_nonce, leave_nonce, remove_nonce
 from trainer.run.world import World
 from trainer.training.collective import on_every_rank, on_rank_zero
+from trainer.training.sets import EvaluationSet, read_sets
 from trainer.training.trust import agree_on
 from trainer.training.watchdog import Watchdog
 
@@ -62,16 +64,26 @@ def refuse_apart(backend: Backend, peers: Peers, directory: Path, seconds: float
             remove_nonce(directory, nonce)
 
 
-def read_text(config: Config, peers: Peers, watchdog: Watchdog, backend: Backend) -> Corpus:
-    """The corpus, prepared by the first process of each node that needs it, and the same on every rank. Collective.
+def read_text(
+    config: Config, derived: Derived, peers: Peers, watchdog: Watchdog, backend: Backend
+) -> tuple[Corpus, list[EvaluationSet]]:
+    """The corpus, prepared by the first process of each node that needs it, and what else the model is scored on.
+
+    The same on every rank. Collective.
 
     A rank may take hours for it: the others wait for its word, and not in a collective.
     """
     seconds = config.reliability.data_seconds
     say = partial(print, flush=True) if not peers.rank else None
-    prepare = partial(prepare_corpus, config.data, config.model.vocab, say)
+    losses_only = derived.backend == "neuron" and config.parallel.pp > 1
+
+    def prepare() -> tuple[Corpus, list[EvaluationSet]]:
+        corpus = prepare_corpus(config.data, config.model.vocab, say)
+        return corpus, read_sets(config, corpus, losses_only, say)
+
     with watchdog.phase("data"):
         meet = partial(peers.everyone, DATA, "", seconds, say)
-        corpus = on_every_rank(backend.saving, prepare, meet)
-    agree_on(peers, TEXT, {f"text of {name}": value for name, value in corpus.fingerprints.items()}, seconds)
-    return corpus
+        corpus, sets = on_every_rank(backend.saving, prepare, meet)
+    marks = {**corpus.fingerprints, **{f"evaluation.sets, {one.name}": one.fingerprint for one in sets}}
+    agree_on(peers, TEXT, {f"text of {name}": value for name, value in marks.items()}, seconds)
+    return corpus, sets

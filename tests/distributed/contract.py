@@ -62,7 +62,7 @@ def compare(one: dict[str, Any], ranks: list[dict[str, Any]], precision: str) ->
         norm=max(_relative(a["grad_norm"], b["grad_norm"]) for a, b in pairs),
         first=losses[0],
         last=losses[-1],
-        heldout=max(_relative(a["nats"], b["nats"]) for a, b in probes),
+        heldout=max(max(_relative(a["nats"], b["nats"]), _farthest(a["each"], b["each"])) for a, b in probes),
         logits=max(_farthest(a["logits"], b["logits"]) for a, b in probes),
         gradients=max(rank["gradients"][0] for rank in ranks),
         wrong=tuple(_wrong(one, ranks, pairs, probes)),

@@ -175,12 +175,20 @@ def one_step(backend: Backend, config: Config, derived: Derived, batch: StepBatc
 
 
 def probe(backend: Backend, config: Config, corpus: Corpus, dp: int) -> dict[str, Any]:
-    """Held-out loss and the logits of a next token."""
-    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
-    scored = backend.evaluate(windows.batches(config.train.microbatch, backend.mesh.coordinate("dp"), dp))
+    """Held-out loss, that of each window, and the logits of a next token."""
+    windows = HeldoutWindows(
+        corpus.heldout,
+        corpus.tokenizer.token_bytes,
+        config.data.seq_len,
+        config.data.document_mask,
+        config.evaluation.windows,
+    )
+    batches = windows.batches(config.train.microbatch, backend.mesh.coordinate("dp"), dp)
+    scored, each = backend.evaluate(batches), backend.losses(batches)
     assert scored is not None
+    assert each is not None
     nats, targets = scored
-    found = {"nats": nats, "targets": targets}
+    found = {"nats": nats, "targets": targets, "each": each[: -(-len(windows) // config.train.microbatch)]}
     if config.backend.name == "neuron" and config.parallel.pp > 1:
         return {**found, "logits": None}  # validation refuses samples there
     return {**found, "logits": backend.next_token_logits(PROMPT, config.data.seq_len).float().tolist()}

@@ -58,7 +58,13 @@ def heldout_loss(directory: Path, run: Path) -> float:
     config = to_config({key: value for key, value in values.items() if key != "hydra"})
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     corpus = prepare_corpus(config.data, model.config.vocab_size)
-    windows = HeldoutWindows(corpus, config.data.seq_len, config.data.document_mask, config.evaluation.windows)
+    windows = HeldoutWindows(
+        corpus.heldout,
+        corpus.tokenizer.token_bytes,
+        config.data.seq_len,
+        config.data.document_mask,
+        config.evaluation.windows,
+    )
     assert len(windows) == config.evaluation.windows
     losses = []
     with torch.no_grad():

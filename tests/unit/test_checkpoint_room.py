@@ -67,6 +67,14 @@ def test_what_retention_will_remove_counts_as_room(tmp_path: Path, monkeypatch: 
         room.refuse_too_little_room(tmp_path, size, keep=2)
 
 
+def test_the_best_checkpoint_takes_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 3_500))
+    room.refuse_too_little_room(tmp_path, 1_000, keep=2)
+    with pytest.raises(ConfigError, match=r"evaluation\.best"):
+        room.refuse_too_little_room(tmp_path, 1_000, keep=2, best=True)
+    room.refuse_too_little_room(tmp_path, 1_000, keep=0, best=True)
+
+
 def test_too_little_memory_is_one_line() -> None:
     assert room.why_synchronous(900, 1000) is None
     line = room.why_synchronous(9_100_000_000, 10_000_000_000)

@@ -29,15 +29,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def test_all_windows_cover_the_text(corpus: Corpus) -> None:
     whole = b"".join(text.encode() for text in TEXTS)
-    windows = HeldoutWindows(corpus, 16, document_mask=False, windows=10_000)
+    windows = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, document_mask=False, windows=10_000)
     assert b"".join(windows.texts()) == whole[1:]  # all but the stream's first token are targets
     assert windows.target_bytes == len(whole) - 1
-    masked = HeldoutWindows(corpus, 16, document_mask=True, windows=10_000)
+    masked = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, document_mask=True, windows=10_000)
     assert b"".join(masked.texts()) == b"".join(text.encode()[1:] for text in TEXTS)
 
 
 def test_zlib_per_window(corpus: Corpus) -> None:
-    windows = HeldoutWindows(corpus, 16, document_mask=False, windows=10_000)
+    windows = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, document_mask=False, windows=10_000)
     stream = b"".join(text.encode() + b"\0" for text in TEXTS)  # one id per byte, so \0 stands for the end token
     pieces = [stream[i + 1 : i + 17].replace(b"\0", b"") for i in range(0, len(stream) - 1, 16)]
     expected = 8 * sum(len(zlib.compress(piece, 9)) for piece in pieces) / sum(map(len, pieces))
@@ -45,8 +45,8 @@ def test_zlib_per_window(corpus: Corpus) -> None:
 
 
 def test_spread_evenly(corpus: Corpus) -> None:
-    every = HeldoutWindows(corpus, 16, True, 10_000).texts()
-    some = HeldoutWindows(corpus, 16, True, 7)
+    every = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, True, 10_000).texts()
+    some = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, True, 7)
     places = [every.index(text) for text in some.texts()]
     assert len(some) == 7
     assert places[0] == 0
@@ -56,7 +56,7 @@ def test_spread_evenly(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize(("microbatch", "size"), [(1, 1), (4, 1), (2, 3), (8, 4), (3, 16)])
 def test_same_shape_on_every_rank_and_every_window_once(corpus: Corpus, microbatch: int, size: int) -> None:
-    windows = HeldoutWindows(corpus, 16, True, 11)
+    windows = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, True, 11)
     (single,) = windows.batches(11, 0, 1)
     ranks = [windows.batches(microbatch, rank, size) for rank in range(size)]
     assert len({len(batches) for batches in ranks}) == 1
@@ -69,6 +69,7 @@ def test_same_shape_on_every_rank_and_every_window_once(corpus: Corpus, microbat
 
 
 def test_nothing_held_out(tmp_path: Path) -> None:
-    windows = HeldoutWindows(make_corpus(tmp_path, [5], [1.0], []), 16, True, 8)
+    corpus = make_corpus(tmp_path, [5], [1.0], [])
+    windows = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, True, 8)
     assert (len(windows), windows.batches(4, 0, 2), windows.target_bytes, windows.texts()) == (0, [], 0, [])
     assert windows.zlib_bits_per_byte() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests import harness
-from trainer.observe.records import EvaluationRecord, SaveRecord, StepRecord
-from trainer.observe.sinks import JsonLines, Lines, duration
+from trainer.observe.records import EvaluationRecord, SaveRecord, SetRecord, StepRecord
+from trainer.observe.sinks import JsonLines, Lines, describe, duration
 from trainer.observe.stopwatch import Stopwatch
 from trainer.observe.wandb_sink import WandbSink
 
@@ -110,6 +111,19 @@ class Rows:
     def log(self, values: dict[str, object], step: int) -> None:
         assert not self.rows or step >= self.rows[-1][0], "W&B would drop it"
         self.rows.append((step, values))
+
+
+def test_a_set_has_its_own_columns_and_line(tmp_path: Path) -> None:
+    record = SetRecord(6, 60, "quiz", {"acc": 0.5, "acc_norm": math.nan}, 0.1)
+    rows = Rows()
+    WandbSink(rows).write(record)
+    assert {key for key in rows.rows[-1][1] if "acc" in key} == {"set/quiz/acc", "set/quiz/acc_norm"}
+    assert "quiz: acc 0.5000" in describe(record, 10)
+    sink = JsonLines(tmp_path / "metrics.jsonl")
+    sink.write(record)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    said = {"kind": "set", "step": 6, "tokens": 60, "set": "quiz", "seconds": 0.1, "acc": 0.5, "acc_norm": None}
+    assert json.loads(line) == said
 
 
 def test_a_save_that_ends_later_is_a_row_of_the_step_at_hand() -> None:

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
+from trainer.config.groups.evaluation import EvaluationConfig
+from trainer.config.groups.evaluation import EvaluationSetConfig as SetConfig
 from trainer.config.groups.model import RopeScalingConfig
 from trainer.config.groups.train import TrainConfig
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
+from trainer.evaluation.choices import MEASURES
 from trainer.rules.check import validate
 from trainer.rules.derived import derive
+from trainer.rules.evaluation import CHOICES
 from trainer.rules.quantities import pretended
 from trainer.run.world import World
 
@@ -69,6 +73,17 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("data.sources", [SourceConfig(kind="csv", paths=["x"])], "data.sources.0.kind", "python_stdlib"),
     ("data.sources", [SourceConfig(kind="files")], "data.sources.0.paths", "at least one file"),
     ("data.sources", [SourceConfig(kind="python_stdlib")] * 2, "data.sources", "unique"),
+    ("evaluation.sets", [SetConfig("wiki")], "evaluation.sets.0.paths", "at least one file"),
+    ("evaluation.sets", [SetConfig("a/b", paths=["x"])], "evaluation.sets.0.name", "letters, digits"),
+    ("evaluation.sets", [SetConfig("heldout", paths=["x"])], "evaluation.sets", "data.heldout_fraction"),
+    ("evaluation.sets", [SetConfig("a", paths=["x"]), SetConfig("a", paths=["y"])], "evaluation.sets", "unique"),
+    ("evaluation.sets", [SetConfig("a", "quiz", ["x"])], "evaluation.sets.0.kind", "text, tasks"),
+    ("evaluation.sets", [SetConfig("a", "tasks", ["x", "y"])], "evaluation.sets.0.paths", "its own name"),
+    ("evaluation.sets", [SetConfig("a", paths=["s3://b/x"])], "evaluation.sets.0.paths", "remote"),
+    ("evaluation.sets", [SetConfig("a", paths=["x"], document_unit="page")], "evaluation.sets.0.document_unit", "line"),
+    ("evaluation.best", "loss", "evaluation.best", "heldout/loss"),
+    ("evaluation.best", "quiz/acc", "evaluation.best", "the sets are heldout"),
+    ("evaluation.best", "heldout/acc", "evaluation.best", "loss, bits_per_byte"),
     ("data.sources", [SourceConfig(kind="python_stdlib", weight=0.0)], "data.sources.0.weight", "above 0"),
     ("data.sources", [SourceConfig(kind="indexed", paths=["x"])], "data.tokenizer.kind", "token ids"),
     (
@@ -221,3 +236,16 @@ def test_a_rehearsal_needs_one_process() -> None:
     config, _ = fake()
     with pytest.raises(ConfigError, match="one process pretends all"):
         validate(config, pretended(config, replace(ONE, size=2, rank=1)))
+
+
+def test_sets_without_evaluations_are_refused() -> None:
+    off = EvaluationConfig(every_steps=0, sets=[SetConfig("a", paths=["x"])], best="a/loss")
+    with pytest.raises(ConfigError) as raised:
+        validate(replace(VALID, evaluation=off), ONE)
+    assert {problem.key for problem in raised.value.problems} == {"evaluation.every_steps", "evaluation.best"}
+
+
+def test_metrics_are_those_that_are_measured() -> None:
+    assert tuple(CHOICES) == MEASURES
+    on = replace(VALID, evaluation=EvaluationConfig(sets=[SetConfig("q", "tasks", ["x"])], best="q/exact_match"))
+    validate(on, ONE)

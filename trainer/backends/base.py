@@ -127,6 +127,12 @@ class Backend(Protocol):
         any rank.
         """
 
+    def losses(self, microbatches: Sequence[Batch], go_on: GoOn = always) -> list[float] | None:
+        """Summed loss (nats) of every microbatch of every data-parallel rank, without gradients: rank 0's first.
+
+        Each rank gives as many as the others. None where ``go_on`` has ended it on any rank.
+        """
+
     def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:
         """FP32 [vocab] logits after ``tokens``, on the host; computed at the fixed shape [1, length]."""
 

@@ -40,13 +40,13 @@ class Place:
         return self.directory / f"{SAVING}{name_of(step)}"
 
 
-def make_room(place: Place, step: int) -> None:
+def make_room(place: Place, state: TrainState) -> None:
     """Remove what interrupted saves and retention left, and start a new directory. Raises OSError."""
     place.directory.mkdir(parents=True, exist_ok=True)
     clear_leftovers(place.directory)
-    _retain(place, step, place.keep and place.keep + 1)
+    _retain(place, state, place.keep and place.keep + 1)
     for part in PARTS:
-        (place.temporary(step) / part).mkdir(parents=True)
+        (place.temporary(state.step) / part).mkdir(parents=True)
 
 
 def commit(place: Place, state: TrainState, reports: Reports) -> None:
@@ -62,12 +62,13 @@ def commit(place: Place, state: TrainState, reports: Reports) -> None:
     sync(place.directory)
     sync(place.directory.parent)
     write_atomically(place.directory / LATEST, final.name + "\n")
-    _retain(place, state.step, place.keep)
+    _retain(place, state, place.keep)
 
 
-def _retain(place: Place, step: int, keep: int) -> None:
+def _retain(place: Place, state: TrainState, keep: int) -> None:
     """Also before a save: killed each time before its retention, a run would fill the disk by one more each time."""
-    for old in surplus(place.directory, step, keep, place.keep_every):
+    best = None if state.best is None else state.best.step
+    for old in surplus(place.directory, state.step, keep, place.keep_every, best):
         remove(old)
 
 

@@ -60,14 +60,15 @@ def set_aside(directory: Path, newer_than: Path) -> list[Path]:
     return moved
 
 
-def surplus(directory: Path, step: int, keep: int, keep_every: int) -> list[Path]:
+def surplus(directory: Path, step: int, keep: int, keep_every: int, best: int | None = None) -> list[Path]:
     """What retention removes after a save of ``step``, newest first; never a later checkpoint.
 
     keep: how many of the newest stay, this one among them; 0: all. keep_every: steps that it divides stay too; 0: none.
+    best: a step that stays in any case.
     """
     older = [path for path in checkpoints(directory) if step_of(path) < step]
     passed = older[keep - 1 :] if keep else []
-    return [path for path in passed if not keep_every or step_of(path) % keep_every]
+    return [path for path in passed if step_of(path) != best and (not keep_every or step_of(path) % keep_every)]
 
 
 def remove(checkpoint: Path) -> None:

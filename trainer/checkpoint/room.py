@@ -40,12 +40,13 @@ def needs(store: Store) -> Needs:
     return Needs(written, buffer_bytes(parts))
 
 
-def refuse_too_little_room(directory: Path, checkpoint_bytes: int, keep: int) -> None:
+def refuse_too_little_room(directory: Path, checkpoint_bytes: int, keep: int, best: bool = False) -> None:
     """Raise ConfigError (run.root) when the disk cannot hold the checkpoints that are kept, and one being written.
 
-    checkpoint_bytes: of all ranks. keep: 0 keeps all, of which there is at least one. What the run has saved already
-    counts as room: retention removes it. Local; meant for rank 0.
+    checkpoint_bytes: of all ranks. keep: 0 keeps all, of which there is at least one. best: the best one stays beside
+    them. What the run has saved already counts as room: retention removes it. Local; meant for rank 0.
     """
+    keep = keep and keep + best
     kept = checkpoints(directory)
     held = [size_of(path) for path in kept[: keep or len(kept)]]
     wanted = checkpoint_bytes * (keep + 1) if keep else checkpoint_bytes * (1 + len(held))
@@ -53,7 +54,8 @@ def refuse_too_little_room(directory: Path, checkpoint_bytes: int, keep: int) ->
     free = shutil.disk_usage(existing).free
     if wanted <= free + sum(held):
         return
-    many = f"the {keep} that checkpoint.keep keeps and the one being written" if keep else "the next one"
+    keys = "checkpoint.keep and evaluation.best keep" if best else "checkpoint.keep keeps"
+    many = f"the {keep} that {keys} and the one being written" if keep else "the next one"
     rule = (
         f"has room for checkpoints of {in_bytes(checkpoint_bytes)}: {in_bytes(wanted - sum(held))} for {many}; "
         f"{in_bytes(free)} are free"

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import binascii
+import math
 from base64 import b64decode
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainer.checkpoint.strict_json import Unsound, mapping, shown, whole
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far. metric: as evaluation.best names it."""
+
+    metric: str
+    value: float
+    step: int
 
 
 @dataclass
@@ -17,7 +27,7 @@ class TrainState:
     step: optimizer steps finished. tokens: tokens trained on, with or without a target. updates: steps whose update
     was applied. nonfinite: consecutive steps, up to this one, whose update was masked. rng: the backend's random state.
     cursor: the loader's position in the global data order. corpus: fingerprints of the tokenizer and of each source's
-    tokens, by name.
+    tokens, by name. best: None where evaluation.best is not set, or nothing was evaluated yet.
     """
 
     step: int = 0
@@ -27,6 +37,7 @@ class TrainState:
     cursor: dict[str, object] | None = None
     rng: str = ""
     corpus: dict[str, str] = field(default_factory=dict)
+    best: Best | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Progress, JSON-ready, without the fields of data_json."""
@@ -52,7 +63,7 @@ def progress_of(value: dict[str, Any]) -> dict[str, Any]:
     counts = {name: whole(value.get(name), name) for name in ("step", "tokens", "updates", "nonfinite")}
     if counts["updates"] > counts["step"]:
         raise Unsound(f"updates is {counts['updates']}, more than the {counts['step']} steps")
-    return {**counts, "rng": _rng(value.get("rng"))}
+    return {**counts, "rng": _rng(value.get("rng")), "best": _best(value.get("best"))}
 
 
 def data_of(value: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +83,19 @@ def _plain(value: Any) -> None:
             _plain(item)
     elif not isinstance(value, str):
         whole(value, "a count in the cursor")
+
+
+def _best(value: Any) -> Best | None:
+    """None too in a checkpoint of a version that had none."""
+    if value is None:
+        return None
+    found = mapping(value, "best")
+    metric: Any = found.get("metric")
+    number: Any = found.get("value")
+    right = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    if not right or not isinstance(metric, str):
+        raise Unsound(f"best is {shown(value)}, not a metric and its value")
+    return Best(metric, float(number), whole(found.get("step"), "best.step"))
 
 
 def _rng(value: Any) -> str:

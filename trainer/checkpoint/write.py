@@ -26,7 +26,7 @@ def write(place: Place, exchange: Exchange, find: Callable[[], Parts], contents:
     find: called here, so that the other ranks hear of it when it fails. When a rank fails, all raise: WriteError (an
     OSError) where files could not be written. Older checkpoints stay.
     """
-    exchange.lead(partial(make_room, place, state.step))
+    exchange.lead(partial(make_room, place, state))
     temporary, failure, report, size = place.temporary(state.step), None, b"", 0
     try:
         parts = find()

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from trainer.config.groups.data import DataConfig, TokenizerConfig
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
 from trainer.data.cache import build_once
 from trainer.data.documents import fingerprint, size_in_bytes
@@ -74,7 +74,7 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
     vocab: rows of the model's embedding. report: where lines about the progress go; None is silent (other ranks).
     Raises DataError for anything that the sources, the tokenizer or the cache get wrong.
     """
-    with typed_keys(config.sources):
+    with typed_keys([source.name for source in config.sources]):
         return _prepare(config, vocab, report)
 
 
@@ -105,6 +105,16 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
     )
     _check_amounts(config, corpus)
     return corpus
+
+
+def prepare_text(
+    source: SourceConfig, tokenizer: Tokenizer, cache_dir: str, report: Report | None = None
+) -> tuple[IndexedTokens, str]:
+    """All documents of one source, tokenised and cached, and the fingerprint of them. Raises DataError."""
+    cache = Path(cache_dir).expanduser()
+    build = partial(tokenize_source, source, tokenizer, 0.0, report)
+    key = _key("tokens", fingerprint(source), tokenizer.fingerprint, 0.0)
+    return IndexedTokens(_timed(f"tokenised {source.name}", cache, key, build, report) / TRAIN), key
 
 
 def _check_amounts(config: DataConfig, corpus: Corpus) -> None:

@@ -1,23 +1,26 @@
-"""The held-out windows that evaluation scores, and their zlib size."""
+"""The windows of a text that evaluation scores, and their zlib size."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from functools import cached_property
 
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.data.corpus import Corpus
+from trainer.data.indexed import IndexedTokens
 from trainer.data.packing import PackedSamples, Sample, collate, padding_sample
 
 
 class HeldoutWindows:
-    """Samples spread evenly over the held-out text: the same ones at every evaluation and on every layout."""
+    """Samples spread evenly over a text: the same ones at every evaluation and on every layout."""
 
-    def __init__(self, corpus: Corpus, seq_len: int, document_mask: bool, windows: int) -> None:
-        """windows: number of windows; all samples, if there are fewer."""
-        self._token_bytes = corpus.tokenizer.token_bytes
+    def __init__(
+        self, tokens: IndexedTokens, token_bytes: Sequence[bytes], seq_len: int, document_mask: bool, windows: int
+    ) -> None:
+        """token_bytes: of each id. windows: number of windows; all samples, if there are fewer."""
+        self._token_bytes = token_bytes
         self._seq_len = seq_len
-        packed = PackedSamples(corpus.heldout, seq_len, document_mask)
+        packed = PackedSamples(tokens, seq_len, document_mask)
         count = min(windows, len(packed))
         self._samples: list[Sample] = [packed[i * len(packed) // count] for i in range(count)]
 

@@ -18,19 +18,20 @@ NOT_STANDARD_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 
 
 @contextmanager
-def typed_keys(sources: Sequence[SourceConfig]) -> Iterator[None]:
+def typed_keys(names: Sequence[str], group: str = "data.sources", each: str = "source") -> Iterator[None]:
     """Files a DataError of a source, which this room knows by its name, under the key that an override would have.
 
-    data.sources[NAME].paths becomes data.sources.0.paths, and the rule says the name.
+    data.sources[NAME].paths becomes data.sources.0.paths, and the rule says the name. group, each: the list that has
+    them, and what one is called.
     """
     try:
         yield
     except DataError as error:
         problems = error.problems
-        for index, source in enumerate(sources):
-            named, typed = f"data.sources[{source.name}].", f"data.sources.{index}."
+        for index, name in enumerate(names):
+            named, typed = f"data.sources[{name}].", f"{group}.{index}."
             problems = tuple(
-                replace(p, key=p.key.replace(named, typed, 1), rule=f"{p.rule} (source {source.name})")
+                replace(p, key=p.key.replace(named, typed, 1), rule=f"{p.rule} ({each} {name})")
                 if p.key.startswith(named)
                 else p
                 for p in problems

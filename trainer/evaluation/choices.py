@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,34 +47,60 @@ class ChoiceResult:
     kind: str = "multiple_choice"
 
 
-def score_choices(opened: Opened, words: Words, task: Task, batch: int = 8) -> ChoiceResult:
-    """Collective. Raises DataError for a choice that cannot be scored."""
-    start, cutter = time.perf_counter(), Cutter(words)
+@dataclass(frozen=True)
+class ChoiceRows:
+    """Every choice of every item, in order, as what is scored. truncated, own_encoding: see ChoiceResult."""
+
+    rows: list[Row]
+    truncated: int
+    own_encoding: int
+
+
+def rows_of(task: Task, words: Words, window: int) -> ChoiceRows:
+    """window: tokens that the model takes. Raises DataError, by item, for a choice that cannot be scored."""
+    cutter = Cutter(words)
     rows: list[Row] = []
     truncated = own = 0
     for number, item in enumerate(task.choices, 1):
         for choice in item.choices:
             try:
                 pair = cutter.pair(item.context, item.delimiter + choice)
-                row, cut = pair.row(opened.window)
+                row, cut = pair.row(window)
             except DataError as error:
                 keyed = [replace(one, key=f"{task.name}, item {number}: {one.key}") for one in error.problems]
                 raise DataError(keyed) from None
             rows.append(row)
             truncated, own = truncated + cut, own + pair.own
-    scores = iter(score(opened, rows, batch))
-    found = [_picked(item, [next(scores) for _ in item.choices]) for item in task.choices]
-    picked = {measure: [one[index] for one in found] for index, measure in enumerate(MEASURES)}
-    shares: dict[str, Any] = {measure: _share(picked[measure], task.choices) for measure in MEASURES}
+    return ChoiceRows(rows, truncated, own)
+
+
+def score_choices(opened: Opened, words: Words, task: Task, batch: int = 8) -> ChoiceResult:
+    """Collective. Raises DataError for a choice that cannot be scored."""
+    start = time.perf_counter()
+    found = rows_of(task, words, opened.window)
+    picked = picks(task.choices, score(opened, found.rows, batch))
     return ChoiceResult(
         name=task.name,
         items=len(task.choices),
-        **shares,
-        truncated=truncated,
-        own_encoding=own,
+        **shares(task.choices, picked),
+        truncated=found.truncated,
+        own_encoding=found.own_encoding,
         picked=picked,
         seconds=time.perf_counter() - start,
     )
+
+
+def picks(items: Sequence[Choice], scores: Iterable[Score]) -> dict[str, list[int]]:
+    """By each of MEASURES the choice of each item. scores: of all choices, in order."""
+    following = iter(scores)
+    found = [_picked(item, [next(following) for _ in item.choices]) for item in items]
+    return {measure: [one[index] for one in found] for index, measure in enumerate(MEASURES)}
+
+
+def shares(items: Sequence[Choice], picked: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """By each of MEASURES the share of items whose choice is the right one."""
+    right = [item.right for item in items]
+    return {name: sum(map(operator.eq, found, right)) / len(items) for name, found in picked.items()}
 
 
 def _picked(item: Choice, scores: Sequence[Score]) -> list[int]:
@@ -87,7 +114,3 @@ def _picked(item: Choice, scores: Sequence[Score]) -> list[int]:
         [one.targets for one in scores],
     )
     return [min(range(len(scores)), key=lambda n: scores[n].nats / size[n]) for size in sizes]
-
-
-def _share(picked: Sequence[int], items: Sequence[Choice]) -> float:
-    return sum(one == item.right for one, item in zip(picked, items, strict=True)) / len(items)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from trainer.errors import DataError, Problem
 from trainer.evaluation.pairs import Cutter
@@ -42,22 +44,38 @@ class Request:
 def score_exact(opened: Opened, words: Words, task: Task, batch: int = 8) -> ExactResult:
     """Collective. Raises DataError for a prompt that cannot be continued."""
     start = time.perf_counter()
-    requests = [Request(item.prompt, Limits(item.tokens, item.stop)) for item in task.exacts]
-    try:
+    requests = requests_of(task)
+    with named(task):
         said, truncated = continue_all(opened, words, requests, batch)
-    except DataError as error:
-        raise DataError(Problem(f"{task.name}, {p.key}", p.value, p.rule, p.remedy) for p in error.problems) from None
-    right = sum(_right(item, text) for item, text in zip(task.exacts, said, strict=True))
     seconds = time.perf_counter() - start
-    return ExactResult(task.name, len(said), right / len(said), truncated, said, seconds)
+    return ExactResult(task.name, len(said), share(task, said), truncated, said, seconds)
+
+
+def requests_of(task: Task) -> list[Request]:
+    """What its items ask for."""
+    return [Request(item.prompt, Limits(item.tokens, item.stop)) for item in task.exacts]
+
+
+@contextmanager
+def named(task: Task) -> Iterator[None]:
+    """A DataError says in which file the item is."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(replace(one, key=f"{task.name}, {one.key}") for one in error.problems) from None
+
+
+def share(task: Task, said: Sequence[str]) -> float:
+    """Of items whose text is an answer."""
+    return sum(_right(item, text) for item, text in zip(task.exacts, said, strict=True)) / len(said)
 
 
 def _right(item: Exact, text: str) -> bool:
     return text.strip() in {answer.strip() for answer in item.answers}
 
 
-def continue_all(opened: Opened, words: Words, requests: list[Request], batch: int = 8) -> tuple[list[str], int]:
-    """Texts, in order, and how many prompts were cut from their left to fit. Collective.
+def prompts_of(words: Words, requests: Sequence[Request], window: int) -> tuple[list[list[int]], int]:
+    """Ids of each prompt, and how many were cut from their left to fit into ``window`` with what is asked for.
 
     A prompt without tokens begins with the one that begins a text. Raises DataError, by the item's number, where the
     tokens that are asked for leave no room for a prompt.
@@ -66,13 +84,22 @@ def continue_all(opened: Opened, words: Words, requests: list[Request], batch: i
     prompts: list[list[int]] = []
     truncated = 0
     for number, one in enumerate(requests, 1):
-        room = opened.window - one.limits.new_tokens
+        room = window - one.limits.new_tokens
         if room < 1:
-            rule = f"leaves room for a prompt in the model's window of {opened.window:,} tokens"
+            rule = f"leaves room for a prompt in the model's window of {window:,} tokens"
             raise DataError(Problem(f"item {number}: tokens", one.limits.new_tokens, rule, "ask for fewer"))
         ids = cutter.encode(one.prompt) or [cutter.required()]
         truncated += len(ids) > room
         prompts.append(ids[-room:])
+    return prompts, truncated
+
+
+def continue_all(opened: Opened, words: Words, requests: list[Request], batch: int = 8) -> tuple[list[str], int]:
+    """Texts, in order, and how many prompts were cut from their left to fit. Collective.
+
+    Raises DataError as prompts_of does.
+    """
+    prompts, truncated = prompts_of(words, requests, opened.window)
     said = [""] * len(requests)
     kinds: dict[tuple[Limits, Sampling], list[int]] = {}
     for number, one in enumerate(requests):

@@ -32,7 +32,7 @@ class Answer:
     ended: str = ""
 
 
-class _Row:
+class Growing:
     """One answer that grows."""
 
     def __init__(self, prompt: Sequence[int], words: Words | None, limits: Limits, window: int) -> None:
@@ -79,7 +79,7 @@ def generate(
     DataError for a prompt without tokens, with an id that the model has no row for, or that fills its window.
     """
     refuse_prompts(opened, prompts, first)
-    rows = [_Row(prompt, opened.words, limits, opened.window) for prompt in prompts]
+    rows = [Growing(prompt, opened.words, limits, opened.window) for prompt in prompts]
     sampler = Sampler(sampling, prompts, range(first, first + len(prompts)), opened.model.vocab, opened.host)
     length = max(map(len, prompts)) + max(row.most for row in rows)
     with Cache(opened, prompts, length) as cache:

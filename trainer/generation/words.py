@@ -44,15 +44,19 @@ def words_of(source: Source) -> Words | None:
     if source.tokenizer is None or source.tokenizer.path is None or not Path(source.tokenizer.path).exists():
         return None
     file = Path(source.tokenizer.path)
-    file = file / TOKENIZER if file.is_dir() else file
-    files = tokenizer_files(file, source.tokenizer.eod)
-    if files.size > source.model.vocab:
-        rule = f"each id of its tokenizer has a row of the embedding: {files.size:,} ids, {source.model.vocab:,} rows"
+    words, size = read_words(file / TOKENIZER if file.is_dir() else file, source.tokenizer.eod)
+    if size > source.model.vocab:
+        rule = f"each id of its tokenizer has a row of the embedding: {size:,} ids, {source.model.vocab:,} rows"
         raise ConfigError(Problem(KEY, source.given, rule, f"put the model's own {TOKENIZER} there"))
+    return words
+
+
+def read_words(file: Path, eod: str | None) -> tuple[Words, int]:
+    """Of a tokenizer.json and what lies beside it, and the number of its ids. Raises ConfigError. eod: ends a text."""
+    files = tokenizer_files(file, eod)
     ends = files.ids.get("eos_token_id", [])
     inner = tokenizers.Tokenizer.from_file(str(file))
     inner.no_truncation()
     inner.no_padding()
-    return Words(
-        inner, tuple(ends) if isinstance(ends, list) else (ends,), files.tokens, files.templates.get("default")
-    )
+    several = tuple(ends) if isinstance(ends, list) else (ends,)
+    return Words(inner, several, files.tokens, files.templates.get("default")), files.size

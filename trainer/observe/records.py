@@ -42,6 +42,18 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True)
+class SetRecord:
+    """One of evaluation.sets. metrics: by name, those of docs/evaluate.md."""
+
+    step: int
+    tokens: int
+    set: str
+    metrics: dict[str, float]
+    seconds: float
+    kind: str = "set"
+
+
+@dataclass(frozen=True)
 class SaveRecord:
     """A committed checkpoint."""
 
@@ -51,10 +63,11 @@ class SaveRecord:
     kind: str = "save"
 
 
-Record = StepRecord | EvaluationRecord | SaveRecord
+Record = StepRecord | EvaluationRecord | SetRecord | SaveRecord
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """JSON-ready, the kind first."""
+    """JSON-ready, the kind first; the metrics of a set beside its name."""
     values = asdict(record)
+    values |= values.pop("metrics", {})
     return {"kind": values.pop("kind"), **values}

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from trainer.config.groups.logging import LoggingConfig
-from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord, to_json
+from trainer.observe.records import EvaluationRecord, Record, SaveRecord, SetRecord, StepRecord, to_json
 
 INFINITE = (float("inf"), float("-inf"))
 
@@ -135,6 +135,9 @@ def describe(record: Record, steps: int) -> str:
         )
     if isinstance(record, SaveRecord):
         return f"step {record.step:>6}/{steps}  saved {record.path} in {record.seconds:.1f}s"
+    if isinstance(record, SetRecord):
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
+        return f"step {record.step:>6}/{steps}  {record.set}: {metrics}  {record.seconds:.1f}s"
     assert isinstance(record, EvaluationRecord)
     line = (
         f"step {record.step:>6}/{steps}  held-out loss {record.heldout_loss:.4f}  {record.bits_per_byte:.3f} bits/byte"

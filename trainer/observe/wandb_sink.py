@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.config.schema import Config
 from trainer.files import read_json, write_json
-from trainer.observe.records import Record, StepRecord, to_json
+from trainer.observe.records import Record, SetRecord, StepRecord, to_json
 from trainer.observe.sinks import Sink
 from trainer.redact import redact
 
@@ -44,6 +44,8 @@ class WandbSink:
             return
         values = {key: value for key, value in to_json(record).items() if key != "kind"}
         prefix = "" if isinstance(record, StepRecord) else f"{record.kind}/"
+        if isinstance(record, SetRecord):
+            prefix += f"{values.pop('set')}/"
         numbers = {key if key == "step" else f"{prefix}{key}": value for key, value in values.items()}
         self._row = max(self._row, record.step)
         if record.step < self._row:  # a save beside training ends later: W&B takes no row of an earlier step

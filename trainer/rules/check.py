@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.rules.evaluation import evaluation
 from trainer.rules.families import families
 from trainer.rules.grace import grace
 from trainer.rules.names import doors, plugins, recipe, secrets, tracker
@@ -47,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     secrets,
     sources,
     tokenizer,
+    evaluation,
 )
 ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, tasks, neuron_machine, grace, rehearsal)
 """Rules about the processes and the machine at hand, rather than the configuration alone."""

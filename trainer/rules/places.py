@@ -25,6 +25,9 @@ def data_places(config: Config, world: World) -> Iterator[Problem]:
     for index, source in enumerate(config.data.sources):
         for path in source.paths:
             yield from _readable(f"data.sources.{index}.paths", path)
+    for index, one in enumerate(config.evaluation.sets):
+        for path in one.paths:
+            yield from _readable(f"evaluation.sets.{index}.paths", path)
 
 
 def _directory(key: str, value: str, use: str) -> Iterator[Problem]:

@@ -259,7 +259,7 @@ def trim_metrics(path: Path, step: int, evaluates_first: bool = False) -> None:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-            again = evaluates_first and record["step"] == step and record["kind"] == "evaluation"
+            again = evaluates_first and record["step"] == step and record["kind"] in ("evaluation", "set")
             if record["step"] <= step and not again:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):

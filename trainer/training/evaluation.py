@@ -1,18 +1,26 @@
-"""Held-out loss, in nats per token and in bits per byte, against zlib on the very same windows."""
+"""What a model that trains is scored on: held-out text, the sets of the configuration, and a sample of its text."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from trainer.backends.base import Backend, GoOn, always
-from trainer.batch import Batch
 from trainer.config.groups.evaluation import EvaluationConfig
-from trainer.observe.records import EvaluationRecord
+from trainer.observe.records import EvaluationRecord, SetRecord
 from trainer.training.sampling import sample_tokens
+from trainer.training.scoring import Scorer, TextScorer
+
+Begin = Callable[[str, bool], GoOn]
+"""Begins a part of an evaluation, by its name: what is asked before each microbatch of it. True: data-parallel ranks
+meet within one."""
+
+
+def unhurried(part: str, together: bool) -> GoOn:
+    """Nothing ends it."""
+    return always
 
 
 class Speaks(Protocol):
@@ -26,32 +34,48 @@ class Speaks(Protocol):
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Scores fixed windows of held-out text.
+    """Scores held-out text, with a sample beside it, and then each set.
 
-    batches: this rank's windows, the same number and shape on every rank. target_bytes: bytes of text that all
-    ranks' targets stand for; the model also predicts document ends, which cost nats and count no bytes.
+    heldout: None where nothing is held out. scorers: of evaluation.sets.
     """
 
     config: EvaluationConfig
-    batches: Sequence[Batch]
-    target_bytes: int
-    zlib_bits_per_byte: float
+    heldout: TextScorer | None
+    scorers: Sequence[Scorer]
     tokenizer: Speaks
     seq_len: int
     seed: int
 
-    def evaluate(self, backend: Backend, step: int, tokens: int, go_on: GoOn = always) -> EvaluationRecord | None:
-        """Score all windows and print a sample; None where ``go_on`` has ended it. Collective."""
+    def evaluate(
+        self, backend: Backend, step: int, tokens: int, begin: Begin = unhurried
+    ) -> Iterator[EvaluationRecord | SetRecord | None]:
+        """A record of each; None, and no more, where what ``begin`` gave has ended one. Collective."""
+        if self.heldout is not None:
+            found = self._heldout(self.heldout, backend, step, tokens, begin)
+            yield found
+            if found is None:
+                return
+        for scorer in self.scorers:
+            start = time.perf_counter()
+            metrics = scorer.score(backend, begin(scorer.name, scorer.together))
+            if metrics is None:
+                yield None
+                return
+            yield SetRecord(step, tokens, scorer.name, dict(metrics), time.perf_counter() - start)
+
+    def _heldout(
+        self, heldout: TextScorer, backend: Backend, step: int, tokens: int, begin: Begin
+    ) -> EvaluationRecord | None:
         start = time.perf_counter()
-        if (found := backend.evaluate(self.batches, go_on)) is None:
+        metrics = heldout.score(backend, begin("", heldout.together))
+        if metrics is None:
             return None
-        nats, targets = found
         return EvaluationRecord(
             step=step,
             tokens=tokens,
-            heldout_loss=nats / max(1, targets),
-            bits_per_byte=nats / math.log(2) / max(1, self.target_bytes),
-            zlib_bits_per_byte=self.zlib_bits_per_byte,
+            heldout_loss=metrics["loss"],
+            bits_per_byte=metrics["bits_per_byte"],
+            zlib_bits_per_byte=metrics["zlib_bits_per_byte"],
             seconds=time.perf_counter() - start,
             sample=self.sample(backend, step),
         )

@@ -6,24 +6,27 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from trainer.backends.base import Backend, StepMetrics, StepSource
 from trainer.batch import StepBatch
 from trainer.checkpoint.state import TrainState
-from trainer.config.arithmetic import flops_per_token
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, ExitCode, NonFiniteError, Problem, ReplicasError, RunError
-from trainer.observe.records import EvaluationRecord, Record, SaveRecord, StepRecord
+from trainer.observe.records import EvaluationRecord, Record, SaveRecord, SetRecord, StepRecord
 from trainer.observe.sinks import Sink, write_all
-from trainer.observe.stopwatch import StepSeconds, Stopwatch
+from trainer.observe.stopwatch import Stopwatch
 from trainer.optim.schedule import learning_rate
 from trainer.rules.derived import Derived
 from trainer.run.signals import StopRequest
+from trainer.training.best import best_of
 from trainer.training.brake import Brake
 from trainer.training.collective import on_every_rank
 from trainer.training.evaluation import Evaluator
+from trainer.training.in_flight import InFlight
 from trainer.training.nonfinite import count_nonfinite
+from trainer.training.result import result_of
 from trainer.training.saving import Saves, short_grace
 from trainer.training.step import Agreement, Wish, agree, train_step, watched_step
 from trainer.training.watchdog import Watchdog
@@ -32,18 +35,6 @@ EXTRACTED_STEPS = 3
 """Steps that show every graph of training to neuron_parallel_compile; the guard's warm-up and one more."""
 COMPILED_STEPS = 2
 """Steps of a launch in which graphs are still compiled: they have a longer limit."""
-
-
-@dataclass(frozen=True)
-class InFlight:
-    """A step whose metrics are still on the device: an XLA backend reads them a step or two later, without a stall."""
-
-    step: int
-    tokens: int
-    lr: float
-    target_tokens: int
-    metrics: StepMetrics
-    seconds: StepSeconds
 
 
 @dataclass
@@ -59,7 +50,8 @@ class Trainer:
     sinks: Sequence[Sink]
     state: TrainState
     watchdog: Watchdog
-    last_evaluation: EvaluationRecord | None = None
+    evaluated: list[EvaluationRecord | SetRecord] = field(default_factory=list)
+    """The records of this launch's last evaluation."""
     pace: float = 0.0
     """Seconds a step, as a moving average: what the remaining time is worked out from."""
     in_flight: deque[InFlight] = field(default_factory=deque)
@@ -87,7 +79,7 @@ class Trainer:
             for agreed in self.steps(stop):
                 self.evaluate_when_due(stop)
                 self.save_when_due(agreed.save)
-            if not self.stopped and self.complete and self.evaluator is not None and self.last_evaluation is None:
+            if not self.stopped and self.complete and self.evaluator is not None and not self.evaluated:
                 # Killed between the last save and the result: the records are there, the result is not.
                 self.evaluate(stop)
             if self.stopped:
@@ -162,13 +154,8 @@ class Trainer:
         return self.state.step >= self.derived.steps
 
     def result(self) -> dict[str, Any]:
-        """What the run amounts to: where it ended, and its last evaluation."""
-        result: dict[str, Any] = {"step": self.state.step, "tokens": self.state.tokens}
-        if (last := self.last_evaluation) is not None:
-            result["heldout_loss"] = last.heldout_loss
-            result["bits_per_byte"] = last.bits_per_byte
-            result["zlib_bits_per_byte_same_windows"] = last.zlib_bits_per_byte
-        return result
+        """What the run amounts to."""
+        return result_of(self.state, self.evaluated)
 
     def learning_rate(self) -> float:
         """Learning rate of the step that comes next."""
@@ -203,24 +190,8 @@ class Trainer:
         """The step's line in metrics.jsonl."""
         total = done.seconds.total
         self.pace = total if not self.pace else 0.9 * self.pace + 0.1 * total
-        tokens_per_second = self.config.train.tokens_per_step / total
-        flops = flops_per_token(self.config.model, self.config.data.seq_len) * tokens_per_second
-        return StepRecord(
-            step=done.step,
-            tokens=done.tokens,
-            loss=loss,
-            grad_norm=grad_norm,
-            finite=finite,
-            lr=done.lr,
-            target_tokens=done.target_tokens,
-            tokens_per_second=tokens_per_second,
-            mfu=flops / self.backend.facts().peak_flops,
-            step_seconds=total,
-            data_seconds=done.seconds.data,
-            compute_seconds=done.seconds.compute,
-            other_seconds=done.seconds.other,
-            eta_seconds=(self.last_step - done.step) * self.pace,
-        )
+        left = (self.last_step - done.step) * self.pace
+        return done.record(self.config, self.backend.facts().peak_flops, loss, grad_norm, finite, left)
 
     def evaluate_when_due(self, stop: StopRequest) -> None:
         """Every so many steps, and after the last."""
@@ -232,24 +203,36 @@ class Trainer:
             self.evaluate(stop)
 
     def evaluate(self, stop: StopRequest) -> None:
-        """Score the held-out text; a stop ends it without a result, and all ranks with it."""
+        """Score held-out text and sets; a stop ends it without a result, and all ranks with it."""
         assert self.evaluator is not None
-        first = self.last_evaluation is None
-        brake = self.brake(stop, "pp")
-        brake.begin(f"evaluation {self.state.step}")
-        with self.watchdog.phase("evaluation", more=self.backend.compile_seconds if first else 0.0):
-            found = self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens, brake)
-        if found is None:
-            self.stopped = True
-            return
-        self.last_evaluation = found
-        self.write(found)
+        found: list[EvaluationRecord | SetRecord] = []
+        begin = partial(self._begin, stop)
+        with self.watchdog.phase("evaluation", more=0.0 if self.evaluated else self.backend.compile_seconds):
+            for record in self.evaluator.evaluate(self.backend, self.state.step, self.state.tokens, begin):
+                if record is None:
+                    self.stopped = True
+                    return
+                found.append(record)
+        self.evaluated = found
+        for record in found:
+            self.write(record)
+        if (wanted := self.config.evaluation.best) is not None:
+            self.state.best = best_of(wanted, found, self.state.step, self.state.best)
+
+    def _begin(self, stop: StopRequest, part: str, together: bool) -> Brake:
+        brake = self.brake(stop, "pp", *(("dp",) if together else ()))
+        brake.begin(f"evaluation {self.state.step} {part}")
+        return brake
 
     def save_when_due(self, by_clock: bool) -> None:
-        """Every so many steps or minutes, and after the last step; in between, the copies are compared."""
+        """Every so many steps or minutes, where training was best so far, and after the last step.
+
+        In between, the copies are compared.
+        """
         step, audit = self.state.step, self.config.reliability.audit_steps
         last = self.stopped or step == self.last_step
-        if by_clock or last or self.saves.due(step):
+        best = self.state.best is not None and self.state.best.step == step
+        if by_clock or last or best or self.saves.due(step):
             self.save(wait=last)
         elif audit and step % audit == 0 and not self.backend.extracting:
             self.saves.audit(step)

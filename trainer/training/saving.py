@@ -42,16 +42,17 @@ class Saves:
         self._beside = False
         self.newest = newest
 
-    def prepare(self, ranks_here: int) -> str | None:
+    def prepare(self, ranks_here: int, best: bool = False) -> str | None:
         """Before the first step: see to room for saves. Collective; a line to print where saves will hold up training.
 
-        ranks_here: of this host. Raises ConfigError on every rank where the disk is too small.
+        ranks_here: of this host. best: the best checkpoint is kept beside the newest. Raises ConfigError on every rank
+        where the disk is too small.
         """
         saving, store = self._backend.saving, self._backend.store()
         mine = needs(store)
         (written,) = saving.sum([mine.written])
         place = self._saver.place.directory
-        on_rank_zero(saving, lambda: refuse_too_little_room(place, written, self._config.keep))
+        on_rank_zero(saving, lambda: refuse_too_little_room(place, written, self._config.keep, best))
         available = available_memory()
         why = None if available is None else why_synchronous(mine.buffer * ranks_here, available)
         if self._config.mode == "sync":

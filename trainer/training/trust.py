@@ -33,7 +33,8 @@ def launch_facts(config: Config, environment: Mapping[str, Any], device: str) ->
     environment: trainer.run.directory.environment. device: kind of device.
     """
     facts = {key: value for key, value in flatten(dataclasses.asdict(config)).items() if not _may_differ(key)}
-    facts["data.sources"] = [{**source, "paths": None} for source in facts["data.sources"]]
+    for key in ("data.sources", "evaluation.sets"):
+        facts[key] = [{**one, "paths": None} for one in facts[key]]
     facts |= {f"version of {name}": version for name, version in environment["packages"].items()}
     facts["version of python"] = ".".join(str(environment["python"]).split(".")[:2])
     facts["kind of device"] = device

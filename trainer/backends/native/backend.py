@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.backends.base import BuildModel, Facts, GoOn, Initialise, StepMetrics, StepSource, always
 from trainer.backends.common.host import HostExchange
+from trainer.backends.common.losses import every, losses_of, summed
 from trainer.backends.common.peers import Peers
 from trainer.backends.common.prompt import prompt_batch
 from trainer.backends.common.share import Share
@@ -64,9 +65,7 @@ class NativeBackend:
         """stages: the layers of each pipeline stage, first to last; empty without pipeline. timeout_seconds,
         save_seconds: of a collective in training, and in set-up or a save.
         """
-        self.device = device
-        self._make_optimizer = make_optimizer
-        self.mesh = mesh
+        self.mesh, self.device, self._make_optimizer = mesh, device, make_optimizer
         self.distributed = mesh.world > 1
         self.parallel = parallel or ParallelConfig(tp=mesh.tp, pp=mesh.pp, cp=mesh.cp)
         self._layers_of_stages = stages
@@ -233,19 +232,20 @@ class NativeBackend:
 
     @torch.no_grad()
     def evaluate(self, microbatches: Sequence[Batch], go_on: GoOn = always) -> tuple[float, int] | None:
-        """Sum losses in FP64 on the host: thousands of windows add up."""
-        total, targets, ended = 0.0, 0, 0
-        for index, microbatch in enumerate(microbatches):
-            if not go_on(index):
-                ended = 1
-                break
-            mine = self._mine(microbatch)
-            loss, count = self.model(*mine) if self._pipeline is None else self._pipeline.loss(mine)
-            total, targets = total + loss.item(), targets + int(count.item())
-        sums = torch.tensor([total, float(targets), float(ended)], dtype=torch.float64)
-        if "data" in self._groups:
-            dist.all_reduce(sums, group=self._groups["data"])
-        return None if sums[2] else (sums[0].item(), int(sums[1].item()))
+        """Summed in FP64 on the host: thousands of windows add up."""
+        found = list(losses_of(self._loss_of, microbatches, go_on))
+        nats, targets = sum(loss for loss, _ in found), sum(targets for _, targets in found)
+        return summed(nats, targets, len(found) < len(microbatches), self._groups.get("data"))
+
+    @torch.no_grad()
+    def losses(self, microbatches: Sequence[Batch], go_on: GoOn = always) -> list[float] | None:
+        """Context-parallel ranks have parts of one."""
+        found = [loss for loss, _ in losses_of(self._loss_of, microbatches, go_on)]
+        return every(found, len(microbatches), self.mesh, self._groups.get("data"))
+
+    def _loss_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        mine = self._mine(batch)
+        return self.model(*mine) if self._pipeline is None else self._pipeline.loss(mine)
 
     @torch.no_grad()
     def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:

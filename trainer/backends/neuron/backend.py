@@ -16,12 +16,13 @@ from torch import nn
 from trainer.backends.base import BuildModel, Facts, GoOn, Initialise, StepMetrics, StepSource, always
 from trainer.backends.common import random_state
 from trainer.backends.common.host import HostExchange
+from trainer.backends.common.losses import every, summed
 from trainer.backends.common.peers import Peers
 from trainer.backends.common.prompt import prompt_batch
 from trainer.backends.common.share import Share
 from trainer.backends.neuron import device, groups
 from trainer.backends.neuron.device import Deferred
-from trainer.backends.neuron.evaluation import losses_of_model, losses_of_stages
+from trainer.backends.neuron.evaluation import losses_of_model, losses_of_stages, without_targets
 from trainer.backends.neuron.facts import gather_facts
 from trainer.backends.neuron.graphs import agreement
 from trainer.backends.neuron.graphs.guard import CompileGuard
@@ -218,17 +219,27 @@ class NeuronBackend:
         """Sum losses in FP64 on the host, over the ranks too."""
         batches = [self._mine(microbatch) for microbatch in microbatches]
         targets = sum(int((batch.labels != IGNORED_LABEL).sum()) for batch in batches)
+        losses = self._losses(batches, go_on)
+        nats = sum(float(loss) for loss in losses or ())
+        return summed(nats / self.mesh.tp, targets / (self.mesh.tp * self.mesh.pp), losses is None, self.host.group)
+
+    @torch.no_grad()
+    def losses(self, microbatches: Sequence[Batch], go_on: GoOn = always) -> list[float] | None:
+        """The pipeline gives the sum of those that go through it together: each goes with blank ones."""
+        batches = [self._mine(microbatch) for microbatch in microbatches]
         if self._pipeline is not None:
-            zero_grad = self._zero.zero_grad
-            losses = losses_of_stages(self._pipeline, batches, self.device, self._phase, go_on, zero_grad)
-        else:
-            losses = losses_of_model(self.model, batches, self.device, self._phase, go_on)
-        total, ended = sum(float(loss) for loss in losses or ()), float(losses is None)
-        targets_here = targets / (self.mesh.tp * self.mesh.pp)
-        sums = torch.tensor([total / self.mesh.tp, targets_here, ended], dtype=torch.float64)
-        if self.host.group is not None:
-            dist.all_reduce(sums, group=self.host.group)
-        return None if sums[2] else (sums[0].item(), round(sums[1].item()))
+            blanks = self._pipeline.microbatches - 1
+            batches = [one for batch in batches for one in (batch, *[without_targets(batch)] * blanks)]
+        losses = self._losses(batches, go_on)
+        # Every tensor-parallel rank has the whole loss, and of a pipeline the last stage's ranks.
+        found = None if losses is None else [float(loss) / self.mesh.tp for loss in losses]
+        return every(found, len(microbatches), self.mesh, self.host.group)
+
+    def _losses(self, batches: Sequence[Batch], go_on: GoOn) -> list[torch.Tensor] | None:
+        if self._pipeline is None:
+            return losses_of_model(self.model, batches, self.device, self._phase, go_on)
+        zero_grad = self._zero.zero_grad
+        return losses_of_stages(self._pipeline, batches, self.device, self._phase, go_on, zero_grad)
 
     @torch.no_grad()
     def next_token_logits(self, tokens: Sequence[int], length: int) -> torch.Tensor:

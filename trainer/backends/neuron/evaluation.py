@@ -18,6 +18,11 @@ Phase = Callable[..., AbstractContextManager[None]]
 """A part of a program that has to stay the same graph, by name and inputs."""
 
 
+def without_targets(batch: Batch) -> Batch:
+    """Of the same shape, and without a loss."""
+    return batch._replace(labels=torch.full_like(batch.labels, IGNORED_LABEL))
+
+
 def losses_of_model(
     model: nn.Module, batches: Sequence[Batch], where: torch.device, phase: Phase, go_on: GoOn
 ) -> list[torch.Tensor] | None:
@@ -47,7 +52,7 @@ def losses_of_stages(
         if not go_on(number):
             return None
         some = list(batches[start : start + pipeline.microbatches])
-        blank = some[0]._replace(labels=torch.full_like(some[0].labels, IGNORED_LABEL))
+        blank = without_targets(some[0])
         inputs: Mapping[str, Any] = {"microbatches": some}
         with phase("evaluation", inputs, cuts_itself=True), torch.enable_grad():
             losses.append(pipeline.loss([*some, *[blank] * (pipeline.microbatches - len(some))], where))
