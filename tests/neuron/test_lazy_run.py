@@ -5,6 +5,7 @@ neuronx-distributed is the double, or its real source where NXD_SOURCE names it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -29,9 +30,10 @@ LONG = [
     "model.dropout=0.1",
     "model.frozen=[model.layers.0.mlp.*]",
     "data.sources=[{paths: [corpus]}]",
+    f"evaluation.sets=[{', '.join(f'{{name: {s}, kind: tasks, paths: [{s}.jsonl]}}' for s in ('quiz', 'exact'))}]",
 ]
 """Four microbatches a step, five steps of warm-up, evaluations and samples, saves, and a line each step; dropout, and a
-layer that is not trained."""
+layer that is not trained; choices and answers of several lengths."""
 
 
 def train(cwd: Path, overrides: list[str], name: str, more: Mapping[str, str] | None = None) -> str:
@@ -64,6 +66,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     cwd = tmp_path_factory.mktemp("lazy")
     harness.write_corpus(cwd / "corpus")
+    quiz = [{"question": "def f" * n, "choices": ["(x)", " return", "self." * n], "answer": n % 3} for n in range(1, 7)]
+    exact = [{"prompt": "def f" * n, "answer": "(", "tokens": 2 + n} for n in (1, 2)]
+    for name, items in (("quiz", quiz), ("exact", exact)):
+        (cwd / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     done = harness.train(cwd, [*LONG, "run.name=native"])
     assert done.code == 0, done.output
     (cwd / "straight.txt").write_text(train(cwd, LONG, "straight"))
@@ -98,6 +104,10 @@ def test_the_curve_is_the_native_backends(runs: Path) -> None:
     evaluations = [harness.records(runs / "runs" / name, "evaluation") for name in ("native", "straight")]
     for a, b in zip(*evaluations, strict=True):
         assert b["heldout_loss"] == pytest.approx(a["heldout_loss"], rel=1e-5)
+    sets = [harness.records(runs / "runs" / name, "set") for name in ("native", "straight")]
+    assert len(sets[0]) == 6
+    for a, b in zip(*sets, strict=True):
+        assert {**a, "seconds": None} == {**b, "seconds": None}
 
 
 def test_a_resume_is_bitwise(runs: Path) -> None:
