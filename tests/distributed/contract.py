@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,7 @@ def compare(one: dict[str, Any], ranks: list[dict[str, Any]], precision: str) ->
         norm=max(_relative(a["grad_norm"], b["grad_norm"]) for a, b in pairs),
         first=losses[0],
         last=losses[-1],
-        heldout=max(
-            max(_relative(a["nats"], b["nats"]), _farthest(_folded(a["each"], b["each"]), b["each"])) for a, b in probes
-        ),
+        heldout=max(max(_relative(a["nats"], b["nats"]), _farthest(_folded(a, b), _folded(b, a))) for a, b in probes),
         logits=max(_farthest(a["logits"], b["logits"]) for a, b in probes),
         gradients=max(rank["gradients"][0] for rank in ranks),
         wrong=tuple(_wrong(one, ranks, pairs, probes)),
@@ -83,10 +82,10 @@ def _farthest(expected: list[float], actual: list[float] | None) -> float:
     return max(abs(a - b) for a, b in zip(expected, actual, strict=True)) / max(map(abs, expected))
 
 
-def _folded(one: list[float], many: list[float]) -> list[float]:
-    """Windows that many ranks read together, added up."""
-    size = -(-len(one) // len(many))
-    return [sum(one[start : start + size]) for start in range(0, len(one), size)]
+def _folded(probe: dict[str, Any], other: dict[str, Any]) -> list[float]:
+    """Losses of microbatches, added up to as many windows as both can tell apart."""
+    size = math.lcm(probe["rows"], other["rows"]) // probe["rows"]
+    return [sum(probe["each"][start : start + size]) for start in range(0, len(probe["each"]), size)]
 
 
 def _wrong(

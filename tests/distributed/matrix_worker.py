@@ -188,7 +188,8 @@ def probe(backend: Backend, config: Config, corpus: Corpus, dp: int) -> dict[str
     assert scored is not None
     assert each is not None
     nats, targets = scored
-    found = {"nats": nats, "targets": targets, "each": each[: -(-len(windows) // config.train.microbatch)]}
+    rows = config.train.microbatch
+    found = {"nats": nats, "targets": targets, "rows": rows, "each": each[: -(-len(windows) // rows)]}
     if config.backend.name == "neuron" and config.parallel.pp > 1:
         return {**found, "logits": None}  # validation refuses samples there
     return {**found, "logits": backend.next_token_logits(PROMPT, config.data.seq_len).float().tolist()}
