@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 include environment.mk
 
-.PHONY: help setup env-4-48 train test test-slow test-long campaign test-layouts test-recipes test-nxd trn1-smoke check clean
+.PHONY: help setup env-4-48 train test test-harness test-slow test-long campaign test-layouts test-recipes test-nxd trn1-smoke check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -21,6 +21,11 @@ test: $(READY)
 # make env-4-48   transformers 4.48.3 beside .venv, for the tests of both versions (in .cache, and on their first run)
 env-4-48: $(READY)
 	$(BIN)/python -m tests.families.old_environment
+
+# make test-harness   EleutherAI's harness on runs of ours against its HFLM; installs the extra eval
+test-harness: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,eval]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/evaluation/test_harness.py
 
 # make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
 test-slow: $(READY)
