@@ -16,7 +16,7 @@ from trainer.data.indexed import IndexedTokens
 from trainer.data.paths import typed_keys
 from trainer.data.progress import Report
 from trainer.data.tokenizer import Tokenizer
-from trainer.errors import ConfigError, DataError, Problem
+from trainer.errors import ConfigError, DataError, Problem, RunError
 from trainer.evaluation.choices import ChoiceRows, rows_of
 from trainer.evaluation.exact import named, prompts_of, requests_of
 from trainer.evaluation.tasks import Task, read_tasks
@@ -63,7 +63,7 @@ def read_sets(config: Config, corpus: Corpus, pipeline_of_losses: bool, report: 
 
     Raises DataError for files, ConfigError for what this run cannot be scored on; the problems of all sets.
     """
-    problems: list[Problem] = []
+    errors: list[RunError] = []
     sets: list[EvaluationSet] = []
     for index, one in enumerate(config.evaluation.sets):
         try:
@@ -73,9 +73,10 @@ def read_sets(config: Config, corpus: Corpus, pipeline_of_losses: bool, report: 
                 raise ConfigError(_no_logits(index, one))
             sets.append(found)
         except (ConfigError, DataError) as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
+            errors.append(error)
+    if errors:
+        kind = DataError if any(isinstance(error, DataError) for error in errors) else ConfigError
+        raise kind(problem for error in errors for problem in error.problems)
     if config.evaluation.best is not None:
         _refuse_best(config.evaluation.best, sets)
     return sets
