@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,17 +30,21 @@ def quiet_torch() -> Iterator[None]:
 
 
 class LossyStream:
-    """A text stream that drops its output from the first OSError on: the error could not be shown either."""
+    """A text stream that drops its output from the first OSError on: the error could not be shown either.
+
+    lost: that error.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
         """The stream's write, without OSError."""
         try:
             return self._stream.write(text)
-        except OSError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
             return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -51,22 +56,45 @@ class LossyStream:
         """The stream's flush, without OSError."""
         try:
             self._stream.flush()
-        except OSError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
 
-    def _drop(self) -> None:
+    def _drop(self, error: OSError) -> None:
         """Send buffered and later output to the null device."""
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self._stream.fileno())
-        os.close(null)
+        self.lost = self.lost or error
+        _nowhere(self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 def outlive_readers() -> None:
-    """Ignore write errors of stdout and stderr from now on, as in train.py ... | head or on a closed terminal."""
-    if not isinstance(sys.stdout, LossyStream):
-        sys.stdout = cast(TextIO, LossyStream(sys.stdout))
-    if not isinstance(sys.stderr, LossyStream):
-        sys.stderr = cast(TextIO, LossyStream(sys.stderr))
+    """Ignore write errors of stdout and stderr from now on, as in train.py ... | head or on a closed terminal.
+
+    Characters that the terminal's encoding lacks are escaped; one of the two that was closed from the start takes
+    everything and shows nothing.
+    """
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if isinstance(stream, LossyStream):
+            continue
+        if stream is None:
+            _nowhere(descriptor)
+            stream = open(descriptor, "w", closefd=False)  # noqa: SIM115 - as long as the process
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, cast(TextIO, LossyStream(stream)))
+
+
+def lost_output() -> OSError | None:
+    """Why standard output has not arrived whole; None where it has."""
+    sys.stdout.flush()
+    return sys.stdout.lost if isinstance(sys.stdout, LossyStream) else None
+
+
+def _nowhere(descriptor: int) -> None:
+    """Make it the null device."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
