@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,24 @@ def is_directory_name(name: str) -> bool:
     return plain and len(name.encode()) <= 200
 
 
+def temporary_of(path: Path) -> Path:
+    """The neighbour that a file is written to before it has its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write a temporary neighbour, fsync it, rename it over ``path``, fsync the directory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write a temporary neighbour, fsync it, rename it over ``path``, fsync the directory. A failure leaves nothing."""
+    temporary = temporary_of(path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
