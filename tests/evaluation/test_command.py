@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -156,3 +158,46 @@ def test_a_model_without_a_tokenizer_is_refused(text: Path, tmp_path: Path, run:
 
 def test_an_option_that_nobody_knows(model: Path, run: Run) -> None:
     assert run(model, "--dta", "x")[0] == 3
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "long", "nul", "proc", "below a file", "no directory"])
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(
+    kind: str, model: Path, text: Path, tmp_path: Path, run: Run
+) -> None:
+    targets = {
+        **{"pipe": tmp_path / "pipe", "directory": tmp_path, "long": tmp_path / ("y" * 250)},
+        **{
+            "nul": "x\0y",
+            "proc": "/proc/x.json",
+            "below a file": text / "x.json",
+            "no directory": tmp_path / "no" / "x",
+        },
+    }
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run(model, "--data", text, "--output", targets[kind])
+    assert (code, out) == (3, "")
+    assert "1. --output = " in err
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_result_goes_where_a_link_leads(model: Path, text: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "link.json").symlink_to("there.json")
+    assert run(model, "--data", text, "--output", tmp_path / "link.json")[0] == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "there.json").read_text())["format"] == 1
+
+
+def test_a_result_that_fails_to_be_written_leaves_nothing(
+    model: Path, text: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = run(model, "--data", text, "--output", tmp_path / "x.json")
+    assert code == 3
+    assert "No space left on device" in err
+    assert sorted(tmp_path.iterdir()) == before

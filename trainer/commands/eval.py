@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.backends.common.meeting import Meeting
+from trainer.commands.launched import refuse_other_files, refuse_other_options
+from trainer.commands.target import refuse_target, write_result
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.evaluation.files import DATA, Texts, read_texts
+from trainer.evaluation.tasks import KEY as TASKS
 from trainer.evaluation.tasks import Task, read_tasks
-from trainer.files import write_json
 from trainer.run.world import World
 
 if TYPE_CHECKING:
@@ -56,38 +59,35 @@ class Asked:
             yield Problem("--stride", self.stride, rule, "give a smaller one, or leave it out")
         if self.batch < 1:
             yield Problem("--batch", self.batch, "1 or more", "give one, or leave it out")
-        if self.output is not None:
-            yield from _target(Path(self.output))
 
-
-def _target(path: Path) -> Iterator[Problem]:
-    """Looked at before the model is opened: nothing is worked out that cannot be written."""
-    if path.is_dir():
-        yield Problem("--output", str(path), "is a file; it is a directory", "name a file in it")
-    elif not path.absolute().parent.is_dir():
-        yield Problem("--output", str(path), "is in a directory that exists", "make the directory, or correct the path")
+    def settings(self) -> dict[str, Any]:
+        """What all ranks of a launch have to be asked alike, by the options' names; of files, how many."""
+        own = {name: getattr(self, name) for name in ("seq_len", "stride", "batch", "dtype")}
+        return own | {"data": len(self.data), "tasks": len(self.tasks)}
 
 
 def evaluate(asked: Asked, world: World) -> Iterator[str]:
     """Open the model on every rank and score it; lines for people, on rank 0. Raises ConfigError and DataError."""
-    texts, tasks = _read(asked)
+    meeting = Meeting.join(world)
+    if asked.output is not None:
+        target = Path(asked.output)
+        meeting.each(lambda: refuse_target(target, "--output") if world.rank == 0 else None)
+    refuse_other_options(meeting, asked.settings())
+    texts, tasks = meeting.each(partial(_read, asked))
+    digests = [(DATA, one.name, one.digest) for one in texts] + [(TASKS, one.name, one.digest) for one in tasks]
+    refuse_other_files(meeting, digests)
     from trainer.generation.opened import opened_model  # brings torch
 
-    with opened_model(asked.model, asked.dtype, world) as opened:
+    with opened_model(asked.model, asked.dtype, world, meeting) as opened:
         if opened.words is None:
             rule = "has a tokenizer (tokenizer.json); a run keeps one where its text was tokenised by a file"
             raise ConfigError(Problem("MODEL", asked.model, rule, "save the model's fast tokenizer there"))
-        _refuse_other_files(opened, [*(one.digest for one in texts), *(one.digest for one in tasks)])
         result = _result(opened, opened.words, texts, tasks, asked)
     if world.rank:
         return
     yield from result.lines()
     if asked.output is not None:
-        try:
-            write_json(Path(asked.output), result.json())
-        except OSError as error:
-            rule = f"can be written ({error.strerror})"
-            raise ConfigError(Problem("--output", asked.output, rule, "restore access, or name another")) from None
+        write_result(Path(asked.output), result.json(), "--output")
 
 
 def _read(asked: Asked) -> tuple[list[Texts], list[Task]]:
@@ -124,11 +124,3 @@ def _result(opened: Opened, words: Words, texts: Sequence[Texts], tasks: Sequenc
     found = [score_text(opened, words, one, seq_len, stride, asked.batch) for one in texts]
     scores = [(score_choices if task.choices else score_exact)(opened, words, task, asked.batch) for task in tasks]
     return Result(subject_of(opened), found, scores)
-
-
-def _refuse_other_files(opened: Opened, digests: Sequence[str]) -> None:
-    """Ranks that score other texts wait for each other in vain."""
-    told = opened.host.gather(json.dumps(list(digests)).encode())
-    if others := [rank for rank, one in enumerate(told) if one != told[0]]:
-        rule = f"the same files on every rank; on ranks {others} they are not what rank 0 has"
-        raise DataError(Problem(DATA, None, rule, "copy them to all nodes, or mount them"))

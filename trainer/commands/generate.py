@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.prompts import read_line, read_prompts, refuse_surrogates
-from trainer.errors import ConfigError, Problem
+from trainer.backends.common.meeting import Meeting
+from trainer.commands.launched import refuse_other_options
+from trainer.commands.prompts import not_text, read_line, read_prompts
+from trainer.errors import ConfigError, DataError, Problem
 from trainer.generation.settings import Limits, Sampling
+from trainer.run.output import lost_output
 from trainer.run.world import World
 
 if TYPE_CHECKING:
-    from trainer.generation.chat import ChatTemplate
+    from trainer.generation.chat import Message
     from trainer.generation.generate import Answer
     from trainer.generation.opened import Opened
-    from trainer.generation.words import Words
+
+    Encode = Callable[[Sequence[Message]], list[int]]
 
 ENDED = {
     "end": "the model ended the text",
@@ -72,57 +79,68 @@ class Asked:
             yield Problem("--system", self.system, "is a part of a chat", "add --chat, or put it into the prompt")
         if self.talks and self.json:
             yield Problem("--json", True, "is for prompts, not for a conversation", "give --prompt or --lines")
+        for key, texts in (("--system", [self.system or ""]), ("--stop", self.limits.stop)):
+            for text in texts:
+                yield from not_text(key, text)
+
+    def settings(self) -> dict[str, Any]:
+        """What all ranks of a launch have to be asked alike, by the options' names."""
+        own = ("lines", "chat", "system", "batch", "dtype", "json")
+        limits = {"tokens": self.limits.new_tokens, "stop": self.limits.stop}
+        return asdict(self.sampling) | limits | {name: getattr(self, name) for name in own}
 
 
 def generate(asked: Asked, world: World) -> None:
     """Open the model on every rank; rank 0 reads and prints. Raises ConfigError and DataError."""
-    typed = asked.prompts or (() if asked.talks or world.rank else tuple(read_prompts(asked.lines)))
-    for number, prompt in enumerate(typed, 1):
-        refuse_surrogates(f"prompt {number}", prompt)
+    meeting = Meeting.join(world)
+    # However long somebody types.
+    texts = meeting.each(lambda: _typed(asked) if world.rank == 0 else [], seconds=math.inf)
+    refuse_other_options(meeting, asked.settings())
     from trainer.generation.fast import quicken  # brings torch
     from trainer.generation.opened import opened_model
 
-    with opened_model(asked.model, asked.dtype, world) as opened:
-        words, template = _words(opened, asked)
+    with opened_model(asked.model, asked.dtype, world, meeting) as opened:
+        encode = meeting.each(partial(_encoder, opened, asked))
         quicken(opened)
         if asked.talks:
-            assert template is not None
-            _talk(opened, words, template, asked)
+            _talk(opened, meeting, encode, asked)
             return
-        texts = _told(opened, typed)
-        prompts = [_encoded(text, words, template, asked.system) for text in texts]
+        # Rank 0's: a template may say another time of day elsewhere.
+        prompts = meeting.first(lambda: [encode([*_system(asked), _user(text)]) for text in texts])
         _answer_all(opened, texts, prompts, asked)
 
 
-def _words(opened: Opened, asked: Asked) -> tuple[Words, ChatTemplate | None]:
-    if opened.words is None:
+def _typed(asked: Asked) -> list[str]:
+    """The prompts as the user wrote them; none of a conversation, which is read line by line."""
+    texts = [*asked.prompts] if asked.prompts or asked.talks else list(read_prompts(asked.lines))
+    if problems := [one for number, text in enumerate(texts, 1) for one in not_text(f"prompt {number}", text)]:
+        raise DataError(problems)
+    return texts
+
+
+def _encoder(opened: Opened, asked: Asked) -> Encode:
+    """From messages to ids: by the chat template, or what the last of them says as it stands."""
+    words = opened.words
+    if words is None:
         rule = "has a tokenizer (tokenizer.json); a run keeps one where its text was tokenised by a file"
         raise ConfigError(Problem("MODEL", asked.model, rule, "save the model's fast tokenizer there"))
     if not asked.chat:
-        return opened.words, None
-    if opened.words.template is None:
+        return lambda messages: words.encode(messages[-1]["content"])
+    if words.template is None:
         rule = "the tokenizer has a chat template (chat_template.jinja); this one has none"
         raise ConfigError(Problem("--chat", True, rule, "leave it out, or take a model that was trained to chat"))
     from trainer.generation.chat import ChatTemplate
 
-    return opened.words, ChatTemplate(opened.words.template, opened.words.special)
+    template = ChatTemplate(words.template, words.special)
+    return lambda messages: words.encode(template(messages), special=False)
 
 
-def _told(opened: Opened, texts: Sequence[str]) -> list[str]:
-    """Rank 0's texts, on every rank: the others have no standard input."""
-    found: list[str] = json.loads(opened.host.gather(json.dumps(list(texts)).encode())[0])
-    return found
+def _system(asked: Asked) -> list[Message]:
+    return [] if asked.system is None else [{"role": "system", "content": asked.system}]
 
 
-def _encoded(text: str, words: Words, template: ChatTemplate | None, system: str | None) -> list[int]:
-    """A prompt's ids; in a chat it is what a user says."""
-    if template is None:
-        return words.encode(text)
-    return words.encode(template([*_system(system), {"role": "user", "content": text}]), special=False)
-
-
-def _system(text: str | None) -> list[dict[str, str]]:
-    return [] if text is None else [{"role": "system", "content": text}]
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
 
 
 def _answer_all(opened: Opened, texts: Sequence[str], prompts: Sequence[list[int]], asked: Asked) -> None:
@@ -133,6 +151,8 @@ def _answer_all(opened: Opened, texts: Sequence[str], prompts: Sequence[list[int
     alone = len(prompts) == 1 and not asked.json
     quiet = opened.host.rank > 0
     for start in range(0, len(prompts), asked.batch):
+        if opened.host.broadcast(int(lost_output() is not None)):
+            return  # nobody reads on, or the disk is full
         batch, began = prompts[start : start + asked.batch], time.perf_counter()
         show = _write if alone and not quiet else None
         answers = continued(opened, batch, asked.sampling, asked.limits, show, first=start)
@@ -165,23 +185,27 @@ def _report(answers: Sequence[Answer], seconds: float, asked: Asked) -> None:
     print(f"({count:,} tokens in {seconds:.1f} s, {count / seconds:.1f}/s; {why}{never})", file=sys.stderr, flush=True)
 
 
-def _talk(opened: Opened, words: Words, template: ChatTemplate, asked: Asked) -> None:
+def _talk(opened: Opened, meeting: Meeting, encode: Encode, asked: Asked) -> None:
     """A conversation: what standard input says, line by line, until it ends."""
     from trainer.generation.generate import generate as continued
 
-    messages = _system(asked.system)
-    quiet, turn = opened.host.rank > 0, 0
+    quiet = opened.host.rank > 0
     if not quiet:
         print("a line at a time; Ctrl-D ends the conversation", file=sys.stderr)
-    while True:
-        said = _told(opened, [] if quiet else read_line())
-        if not said:
+    messages = _system(asked)
+
+    def listen() -> list[int] | None:
+        for line in read_line():
+            messages.append(_user(line))
+            return encode(messages)
+        return None
+
+    for turn in itertools.count():
+        # However long somebody thinks: not in a collective, which has a timeout.
+        if (prompt := meeting.first(listen, seconds=math.inf)) is None:
             return
-        messages.append({"role": "user", "content": said[0]})
-        prompt = words.encode(template(messages), special=False)
         show = None if quiet else _write
         (answer,) = continued(opened, [prompt], asked.sampling, asked.limits, show, first=turn)
         messages.append({"role": "assistant", "content": answer.text})
-        turn += 1
         if not quiet:
             print(flush=True)

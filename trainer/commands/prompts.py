@@ -12,38 +12,51 @@ REMEDY = "convert it to UTF-8"
 
 
 def read_prompts(lines: bool) -> Iterator[str]:
-    """All of standard input as one prompt, or each line as one. Raises DataError where it is no text."""
+    """All of standard input as one prompt, or each line as one; whether lines end as on Unix or on Windows.
+
+    Raises DataError where it is no text.
+    """
     if _typed():
         print("type a prompt, then Ctrl-D:", file=sys.stderr)
-    data = b"" if sys.stdin is None else sys.stdin.buffer.read()
-    text = _decoded(data).removesuffix("\n")
+    text = _decoded(_read(-1)).removesuffix("\n")
     # Not str.splitlines, which also cuts at characters inside a line.
-    yield from (text.split("\n") if lines else [text])
+    yield from (line.removesuffix("\r") for line in (text.split("\n") if lines else [text]))
 
 
 def read_line() -> list[str]:
     """One line, or none at the end. Raises DataError where it is no text."""
     if _typed():
         print("> ", end="", file=sys.stderr, flush=True)
-    data = b"" if sys.stdin is None else sys.stdin.buffer.readline()
+    data = _read(None)
     return [_decoded(data).rstrip("\r\n")] if data else []
 
 
-def refuse_surrogates(key: str, text: str) -> None:
-    """An argument that is no UTF-8 reaches Python in a form that no tokenizer takes. Raises DataError."""
+def not_text(key: str, text: str) -> Iterator[Problem]:
+    """An argument that is no UTF-8 reaches Python in a form that no tokenizer takes."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise DataError(Problem(key, ascii(text)[:60], "is text in UTF-8", REMEDY)) from None
+        yield Problem(key, ascii(text)[:60], "is text in UTF-8", REMEDY)
 
 
 def _typed() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def _read(size: int | None) -> bytes:
+    """So many bytes, -1 for all; None for a line. Closed from the start, it is empty."""
+    try:
+        if sys.stdin is None:
+            return b""
+        return sys.stdin.buffer.readline() if size is None else sys.stdin.buffer.read(size)
+    except OSError as error:
+        rule = f"can be read ({error.strerror})"
+        raise DataError(Problem(KEY, "", rule, "give --prompt, or a file or pipe that can be read")) from None
+
+
 def _decoded(data: bytes) -> str:
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         shown = data[max(0, error.start - 10) : error.start + 1]
         raise DataError(Problem(KEY, shown, f"is text in UTF-8; byte {error.start:,} is not", REMEDY)) from None

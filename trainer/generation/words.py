@@ -5,6 +5,8 @@ trainer.data.tokenizer reads a corpus literally; a prompt may spell the tokens t
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,11 @@ class Words:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens left out."""
         return str(self.inner.decode(list(ids), skip_special_tokens=True))
+
+    def fingerprint(self) -> str:
+        """By which ranks know that they have the same."""
+        said = [self.inner.to_str(), list(self.ends), dict(self.special), self.template]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def words_of(source: Source) -> Words | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from trainer.backends.common.host import HostExchange
+from trainer.backends.common.meeting import together
 from trainer.errors import ElsewhereError, RunError
 
 T = TypeVar("T")
@@ -31,25 +32,14 @@ def on_rank_zero(host: HostExchange, action: Callable[[], T]) -> T | None:
 
 
 def on_every_rank(host: HostExchange, action: Callable[[], T], meet: Callable[[], object] | None = None) -> T:
-    """Run ``action`` on every rank and return its result. Collective.
+    """Run ``action`` on every rank, as trainer.backends.common.meeting.together does. Collective.
 
-    When ``action`` raises a RunError on some, every rank raises: those their own error, the others ElsewhereError. The
-    first of the ranks that failed reports in full. meet: waits for ranks that take long, before a collective does that
-    has a timeout.
+    meet: waits for ranks that take long, before a collective does that has a timeout.
     """
-    result, failure = None, None
-    try:
-        result = action()
-    except RunError as error:
-        failure = error
-    if meet is not None:
-        meet()
-    mine = int(failure.code) if failure is not None else 0
-    codes = host.sum([mine if rank == host.rank else 0 for rank in range(host.size)])
-    first = next((rank for rank, code in enumerate(codes) if code), None)
-    if failure is not None:
-        failure.rank = first or 0
-        raise failure
-    if first is not None:
-        raise ElsewhereError(codes[first], first)
-    return cast(T, result)
+
+    def exchange(mine: int) -> list[int]:
+        if meet is not None:
+            meet()
+        return host.sum([mine if rank == host.rank else 0 for rank in range(host.size)])
+
+    return together(action, exchange)

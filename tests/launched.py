@@ -1,0 +1,46 @@
+"""scripts/generate.py and scripts/eval.py in the ranks of a launch, or in this process: functions for tests.ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import trainer.evaluation.exact
+import trainer.evaluation.result
+import trainer.evaluation.text
+import trainer.generation.fast
+import trainer.training.trust  # noqa: F401 - what the commands import, once for all ranks
+from tests.harness import ROOT
+from trainer.commands import command_line
+
+
+def script(name: str) -> ModuleType:
+    """A command's script, as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def command(name: str, arguments: list[list[str]], stdin: str = "") -> dict[str, Any]:
+    """Its exit code, what it printed, and its seconds. arguments: by rank; the last ones count for all others too."""
+    rank = int(os.environ.get("RANK", "0"))
+    before, start = sys.stdin, time.monotonic()
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = [f"{name}.py", *arguments[min(rank, len(arguments) - 1)]]
+    sys.stdin = SimpleNamespace(buffer=io.BytesIO(stdin.encode("latin-1")), isatty=lambda: False)  # type: ignore[assignment]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            module = script(name)
+            code = command_line.run(module.parser(), module.act)
+    finally:
+        sys.stdin = before
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "seconds": time.monotonic() - start}
