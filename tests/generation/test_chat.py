@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from trainer.errors import ConfigError
+from trainer.generation import chat
+from trainer.generation.bounded import bounded
 from trainer.generation.chat import ChatTemplate
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -70,6 +76,11 @@ def test_the_text_is_transformers(name: str, answer: bool) -> None:
         ("{{ messages.append(1) }}", "SecurityError"),
         ("{{ range(1000000) | list }}", "OverflowError"),
         ("{% include 'secrets' %}", "TypeError"),
+        ("{{ " + "(" * 20000 + "1" + ")" * 20000 + " }}", "is a template (RecursionError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+        ("{{ '\\ud800' }}", "UnicodeEncodeError"),
+        ("{{ 'x' * 100000000000 }}", "MemoryError"),
+        ("{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}", "MemoryError"),
     ],
 )
 def test_a_template_that_fails_is_one_problem(text: str, said: str) -> None:
@@ -87,3 +98,43 @@ def test_nothing_of_the_machine_is_reachable(tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
             ChatTemplate("{{ " + call + " }}", {})(TALK)
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ messages | length ** 0 + 7 ** (7 ** 9) }}",
+        "{{ 7 ** (7 ** 9) }}",  # jinja2 works it out as it compiles
+    ],
+)
+def test_a_template_that_does_not_end_is_one_problem(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "bounded", lambda: bounded(0.5))
+    start, before = time.monotonic(), signal.getsignal(signal.SIGALRM)
+    with pytest.raises(ConfigError) as raised:
+        ChatTemplate(text, SPECIAL)(TALK)
+    assert time.monotonic() - start < 20
+    assert "TimeoutError: it has not ended after 0.5 s" in str(raised.value)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_limits_end_with_the_block_and_leave_another_timer_alone() -> None:
+    before, timer = resource.getrlimit(resource.RLIMIT_AS), signal.getitimer(signal.ITIMER_REAL)
+    rang = threading.Event()
+    handler = signal.signal(signal.SIGALRM, lambda *_: rang.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with bounded(seconds=60, room=1 << 24):
+            with pytest.raises(MemoryError):
+                bytearray(1 << 26)
+            assert not rang.wait(0.4)
+        assert rang.wait(5)
+        assert resource.getrlimit(resource.RLIMIT_AS) == before
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(ChatTemplate("{{ messages[0].role }}", SPECIAL)(TALK)))
+    thread.start()
+    thread.join(60)
+    assert found == ["system"]

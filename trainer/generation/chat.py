@@ -1,7 +1,7 @@
 """Chat templates, as transformers renders them; a template is other people's code, and runs in jinja2's sandbox.
 
 Nothing else of a directory is executed. The sandbox has no way to files, modules or attributes with underscores, and
-what a template is given it cannot alter.
+what a template is given it cannot alter. Its time and memory are bounded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from trainer.errors import ConfigError, Problem
+from trainer.generation.bounded import bounded
 
 KEY = "chat_template"
 REMEDY = "take the tokenizer's files as its publisher gives them, or leave --chat out"
@@ -33,8 +34,9 @@ class ChatTemplate:
         """Raises ConfigError where it is no template."""
         self._special = dict(special)
         try:
-            self._template = _environment().from_string(text)
-        except jinja2.TemplateError as error:
+            with bounded():
+                self._template = _environment().from_string(text)
+        except Exception as error:  # jinja2 works constants out as it compiles
             raise _wrong(f"is a template ({_told(error)})") from None
 
     def __call__(self, messages: Sequence[Message], answer: bool = True) -> str:
@@ -44,9 +46,12 @@ class ChatTemplate:
         """
         plain = [dict(message) for message in messages]
         try:
-            return self._template.render(
-                messages=plain, tools=None, documents=None, add_generation_prompt=answer, **self._special
-            )
+            with bounded():
+                text = self._template.render(
+                    messages=plain, tools=None, documents=None, add_generation_prompt=answer, **self._special
+                )
+            text.encode()  # half of a surrogate pair is no text to a tokenizer
+            return text
         except Exception as error:  # whatever other people's code does
             roles = ", ".join(message.get("role", "?") for message in plain)
             raise _wrong(f"renders messages of {roles} ({_told(error)})") from None
