@@ -109,6 +109,9 @@ def test_python_stdlib() -> None:
     [
         ({"paths": []}, "paths", "needs paths"),
         ({"paths": ["none/*.txt"]}, "paths", "matches no file"),
+        ({"paths": [""]}, "paths", "it is empty"),
+        ({"paths": ["x" * 5000]}, "paths", "File name too long"),
+        ({"paths": ["~nobody.at.all/x"]}, "paths", "can be looked at"),
         ({"kind": "indexed", "paths": ["none"]}, "kind", "tokens"),
         ({"kind": "magic", "paths": ["none"]}, "kind", "unknown"),
         ({"paths": ["x.jsonl"], "text_field": "body"}, "text_field", "id, text"),

@@ -65,7 +65,12 @@ def source_files(source: SourceConfig) -> list[Path]:
     for path in source.paths:
         if source.kind == "huggingface" and not Path(path).expanduser().is_dir():
             continue
-        found.update(dict.fromkeys(_matches(source, path)))
+        try:
+            found.update(dict.fromkeys(_matches(source, path)))
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a closed directory, somebody without a home
+            why = getattr(error, "strerror", None) or str(error)
+            shown = path if len(path) <= 80 else f"{path[:77]}..."
+            raise source_error(source, "paths", shown, f"can be looked at ({why})", "correct the path") from None
     return list(found)
 
 
@@ -75,6 +80,8 @@ def root_of(files: list[Path]) -> Path:
 
 
 def _matches(source: SourceConfig, path: str) -> list[Path]:
+    if not path:  # to pathlib that is the current directory, to its author a variable that is not set
+        raise source_error(source, "paths", path, "names a file or a directory; it is empty", "write the path")
     expanded = Path(path).expanduser().absolute()
     if expanded.is_dir():
         files = _below(expanded)
