@@ -10,7 +10,7 @@ import torch
 from trainer.errors import DataError, Problem
 from trainer.generation.cache import PADDING, Cache
 from trainer.generation.opened import Opened
-from trainer.generation.sampler import Sampler
+from trainer.generation.sampler import NONE, Sampler
 from trainer.generation.settings import GREEDY, Limits, Sampling
 from trainer.generation.text import StopStrings, TextStream
 from trainer.generation.words import Words
@@ -24,7 +24,7 @@ class Answer:
     """What follows a prompt. tokens: with the one that ended it, if any. text: without special tokens and stop string.
 
     ended: "end" (the model said so) | "stop" (a stop string) | "tokens" (as many as were asked for) | "window" (the
-    model is meant for no more); empty while it grows.
+    model is meant for no more) | "broken" (the model gives no finite logits); empty while it grows.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -44,16 +44,14 @@ class Growing:
         self._stops = StopStrings(limits.stop)
 
     def push(self, token: int) -> str:
-        """Take a token; the text that is certain now."""
+        """Take a token, or NONE; the text that is certain now."""
         answer = self.answer
-        answer.tokens.append(token)
         told = ""
-        if token in self._ends:
-            answer.ended = "end"
-        elif self._stream is not None:
-            told = self._stops.push(self._stream.push(token))
-            if self._stops.found is not None:
-                answer.ended = "stop"
+        if token == NONE:
+            answer.ended = "broken"
+        else:
+            answer.tokens.append(token)
+            told = self._told(token)
         if not answer.ended and len(answer.tokens) >= self.most:
             answer.ended = self._at_most
         if answer.ended and self._stream is not None:
@@ -63,6 +61,16 @@ class Growing:
                 answer.ended = "stop"
         answer.text += told
         return told
+
+    def _told(self, token: int) -> str:
+        if token in self._ends:
+            self.answer.ended = "end"
+        elif self._stream is not None:
+            told = self._stops.push(self._stream.push(token))
+            if self._stops.found is not None:
+                self.answer.ended = "stop"
+            return told
+        return ""
 
 
 def generate(
@@ -91,6 +99,8 @@ def generate(
                     tokens[number] = PADDING  # the row's shape stays; nobody reads what it says
                     continue
                 told = row.push(token)
+                if token == NONE:
+                    tokens[number] = PADDING
                 if told and show is not None:
                     show(first + number, told)
             if all(row.answer.ended for row in rows):

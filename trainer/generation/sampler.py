@@ -11,6 +11,9 @@ from trainer.backends.common.host import HostExchange
 from trainer.generation.processors import processed
 from trainer.generation.settings import Sampling
 
+NONE = -1
+"""In the place of a token where the model gives no finite logits: any id would be taken for its choice."""
+
 
 class Sampler:
     """Of one batch. rows: the numbers of its prompts among all, so that no batch size changes a text."""
@@ -26,7 +29,7 @@ class Sampler:
                 self._seen[row, list(prompt)] = True
 
     def __call__(self, logits: torch.Tensor) -> list[int]:
-        """FP32 [batch, vocab] -> a token a row, the same on every rank. Collective."""
+        """FP32 [batch, vocab] -> a token a row, or NONE; the same on every rank. Collective."""
         mine = self._chosen(logits.cpu()) if self._host.rank == 0 else [0] * len(self._rows)
         tokens = self._host.sum(mine)
         self._step += 1
@@ -37,13 +40,19 @@ class Sampler:
     def _chosen(self, logits: torch.Tensor) -> list[int]:
         logits = processed(logits, self._sampling, self._seen)
         if self._sampling.greedy:
-            return [int(token) for token in logits.argmax(dim=-1)]
+            best = logits.argmax(dim=-1, keepdim=True)  # of a row with NaN, its place
+            return _where_finite(best, logits.gather(1, best))
         # In FP64, from the first id to the last: rounding of another layout moves a bound by less than a draw sees.
         sums = logits.double().softmax(dim=-1).cumsum(dim=-1)
         draws = torch.tensor([[draw(self._sampling.seed, row, self._step)] for row in self._rows], dtype=torch.float64)
         # From the right: a token of probability 0 has its neighbour's bound, and is passed over.
         found = torch.searchsorted(sums, draws * sums[:, -1:], right=True)
-        return [int(token) for token in found.clamp(max=logits.shape[-1] - 1)[:, 0]]
+        return _where_finite(found.clamp(max=logits.shape[-1] - 1), sums[:, -1:])
+
+
+def _where_finite(tokens: torch.Tensor, values: torch.Tensor) -> list[int]:
+    """Both [batch, 1]."""
+    return [int(token) for token in tokens.where(values.isfinite(), NONE)[:, 0]]
 
 
 def draw(seed: int, row: int, step: int) -> float:
