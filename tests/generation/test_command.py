@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from tests import directories
 from tests.families.pairs import pair
 from tests.harness import ROOT
 from trainer.commands import command_line
+from trainer.commands.prompts import read_line, read_prompts
+from trainer.errors import DataError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -105,12 +109,17 @@ MISTAKES: dict[str, tuple[list[object], bytes, int, str]] = {
     "a word for a number": (["--tokens", "many"], b"w1", 3, "invalid int value"),
     "temperature below 0": (["--temperature", -1], b"w1", 3, "--temperature"),
     "temperature is no number": (["--temperature", "nan"], b"w1", 3, "--temperature"),
+    "temperature of next to nothing": (["--temperature", 1e-30], b"w1", 3, "--temperature"),
+    "temperature without end": (["--temperature", "inf"], b"w1", 3, "--temperature"),
     "top-p of 0": (["--temperature", 1, "--top-p", 0], b"w1", 3, "--top-p"),
     "top-p above 1": (["--temperature", 1, "--top-p", 1.5], b"w1", 3, "--top-p"),
     "top-k below 0": (["--temperature", 1, "--top-k", -5], b"w1", 3, "--top-k"),
     "min-p above 1": (["--temperature", 1, "--min-p", 2], b"w1", 3, "--min-p"),
     "top-k of a greedy choice": (["--top-k", 5], b"w1", 3, "--temperature"),
     "repetition penalty of 0": (["--repetition-penalty", 0], b"w1", 3, "--repetition-penalty"),
+    "repetition penalty of next to nothing": (["--repetition-penalty", 1e-30], b"w1", 3, "--repetition-penalty"),
+    "repetition penalty without end": (["--repetition-penalty", "inf"], b"w1", 3, "--repetition-penalty"),
+    "a seed of a hundred bits": (["--seed", 1 << 100], b"w1", 3, "--seed"),
     "seed below 0": (["--seed", -1], b"w1", 3, "--seed"),
     "no tokens": (["--tokens", 0], b"w1", 3, "--tokens"),
     "an empty stop string": (["--stop", ""], b"w1", 3, "--stop"),
@@ -125,6 +134,8 @@ MISTAKES: dict[str, tuple[list[object], bytes, int, str]] = {
     "a prompt longer than the window": ([], b"w1 " * 200, 4, "prompt 1"),
     "bytes that are no text": ([], b"w1 \xff\xfe", 4, "standard input"),
     "an argument that is no text": (["--prompt", "w1 \udcff"], b"", 4, "prompt 1"),
+    "a stop string that is no text": (["--stop", "\udcff"], b"w1", 3, "--stop"),
+    "a system prompt that is no text": (["--chat", "--system", "\udcff"], b"w1", 3, "--system"),
 }
 
 
@@ -193,3 +204,53 @@ def test_a_template_that_writes_nothing_is_an_empty_prompt(model: Path, tmp_path
     code, _, err = run(with_template(model, tmp_path, "{# nothing #}"), "--chat", "--prompt", "w5")
     assert code == 4
     assert "1. prompt 1 = " in err
+
+
+def test_a_model_without_a_name_is_not_the_current_directory(
+    model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model)
+    code, _, err = run("", "--prompt", "w5")
+    assert code == 3
+    assert "1. MODEL = ''" in err
+
+
+def test_lines_may_end_as_on_windows_and_begin_with_a_mark(model: Path, run: Run) -> None:
+    code, out, _ = run(model, "--lines", "--json", "--tokens", 2, stdin="\ufeffw5 w9\r\nw7\r\n".encode())
+    assert code == 0
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["w5 w9", "w7"]
+    assert run(model, "--json", "--tokens", 2, stdin=b"w5\r\nw9\r\n")[1].startswith('{"prompt": "w5\\r\\nw9"')
+
+
+def test_standard_input_that_cannot_be_read_is_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    buffer = SimpleNamespace(read=read, readline=read)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=buffer, isatty=lambda: False))
+    for reading in (lambda: list(read_prompts(True)), read_line):
+        with pytest.raises(DataError, match=r"(?s)standard input = .*Input/output error"):
+            reading()
+
+
+@pytest.mark.parametrize("more", [[], ["--temperature", 1]])
+def test_a_model_that_has_diverged_says_nothing(more: list[object], model: Path, tmp_path: Path, run: Run) -> None:
+    theirs = pair("llama", "grouped").theirs
+    theirs.model.norm.weight.data.fill_(float("nan"))
+    theirs.save_pretrained(tmp_path / "broken")
+    directories.write_tokenizer(tmp_path / "broken", 96)
+    code, out, err = run(tmp_path / "broken", "--prompt", "w5", "--prompt", "w6 w7", "--json", *more)
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [(one["text"], one["tokens"], one["ended"]) for one in answers] == [("", [], "broken")] * 2
+    assert "no finite logits" in err
+
+
+def test_more_tokens_than_memory_is_one_problem(model: Path, tmp_path: Path, run: Run) -> None:
+    shutil.copytree(model, tmp_path / "wide")
+    config = json.loads((model / "config.json").read_text())
+    directories.write_json(tmp_path / "wide" / "config.json", {**config, "max_position_embeddings": 10**12})
+    code, out, err = run(tmp_path / "wide", "--prompt", "w5", "--tokens", 10**12)
+    assert (code, out) == (3, "")
+    assert "1. memory = " in err
+    assert "fewer --tokens" in err

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.common.meeting import Meeting
-from trainer.commands.launched import refuse_other_files, refuse_other_options
+from trainer.commands.launched import refuse_other_files, refuse_other_options, within_memory
 from trainer.commands.target import refuse_target, write_result
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.evaluation.files import DATA, Texts, read_texts
@@ -50,6 +50,8 @@ class Asked:
 
     def problems(self) -> Iterator[Problem]:
         """What does not fit together, or is out of range."""
+        if not self.model:
+            yield Problem("MODEL", "", "names a run, a checkpoint or a directory", "write its path")
         if not self.data and not self.tasks:
             yield Problem(DATA, None, "something to score the model on", "give files of text, or --tasks")
         if self.seq_len is not None and self.seq_len < 1:
@@ -78,7 +80,8 @@ def evaluate(asked: Asked, world: World) -> Iterator[str]:
     refuse_other_files(meeting, digests)
     from trainer.generation.opened import opened_model  # brings torch
 
-    with opened_model(asked.model, asked.dtype, world, meeting) as opened:
+    less = "a smaller --batch, a smaller --seq-len, fewer tokens of an answer, a smaller model"
+    with within_memory(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
         if opened.words is None:
             rule = "has a tokenizer (tokenizer.json); a run keeps one where its text was tokenised by a file"
             raise ConfigError(Problem("MODEL", asked.model, rule, "save the model's fast tokenizer there"))

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.common.meeting import Meeting
-from trainer.commands.launched import refuse_other_options
+from trainer.commands.launched import refuse_other_options, within_memory
 from trainer.commands.prompts import not_text, read_line, read_prompts
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.generation.settings import Limits, Sampling
@@ -32,6 +32,7 @@ ENDED = {
     "stop": "a stop string came",
     "tokens": "as many tokens as asked for",
     "window": "the model's window is full",
+    "broken": "the model gives no finite logits",
 }
 
 
@@ -70,6 +71,8 @@ class Asked:
         """What does not fit together, or is out of range."""
         yield from self.sampling.problems()
         yield from self.limits.problems()
+        if not self.model:
+            yield Problem("MODEL", "", "names a run, a checkpoint or a directory", "write its path")
         if self.batch < 1:
             yield Problem("--batch", self.batch, "1 or more", "give one, or leave it out")
         if self.lines and self.prompts:
@@ -99,7 +102,8 @@ def generate(asked: Asked, world: World) -> None:
     from trainer.generation.fast import quicken  # brings torch
     from trainer.generation.opened import opened_model
 
-    with opened_model(asked.model, asked.dtype, world, meeting) as opened:
+    less = "a smaller --batch, fewer --tokens, a smaller model"
+    with within_memory(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
         encode = meeting.each(partial(_encoder, opened, asked))
         quicken(opened)
         if asked.talks:

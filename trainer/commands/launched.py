@@ -1,9 +1,11 @@
-"""What the ranks of a launch that only reads a model have to agree on: their nodes are given commands one by one."""
+"""What ranks that read a model have to agree on, whose nodes are given commands one by one, and what each needs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from trainer.backends.common.meeting import Meeting
@@ -38,3 +40,18 @@ def refuse_other_files(meeting: Meeting, files: Sequence[tuple[str, str, str]]) 
             problems.append(Problem(key, name, rule, "copy it to all nodes, or mount it"))
     if problems:
         raise DataError(problems)
+
+
+@contextmanager
+def within_memory(rank: int, remedy: str) -> Iterator[None]:
+    """Raise ConfigError where the block asks for more memory than there is. remedy: what to ask for less of."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's allocators raise RuntimeError, or a kind of it
+        found = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        rule = "is there for what is computed together; that much more was asked for"
+        failure = ConfigError(Problem("memory", found[1] if found else None, rule, remedy))
+        failure.rank = rank
+        raise failure from None

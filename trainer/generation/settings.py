@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from trainer.errors import Problem
 
+LEAST = 1e-4
+"""By which, and by whose inverse, any model's FP32 logits can be divided and multiplied, and stay finite."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -33,16 +36,18 @@ class Sampling:
 
     def problems(self) -> Iterator[Problem]:
         """What may not be asked, by the command's options."""
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            yield Problem("--temperature", self.temperature, "0 or more", "0 is greedy; 0.7 is usual")
+        if not (self.temperature == 0 or LEAST <= self.temperature < math.inf):
+            rule = f"0, or {LEAST:g} and more: logits over less than that are no numbers"
+            yield Problem("--temperature", self.temperature, rule, "0 is greedy; 0.7 is usual")
         if self.top_k < 0:
             yield Problem("--top-k", self.top_k, "0 (all) or more", "leave it out, or give 50")
         if not 0 < self.top_p <= 1:
             yield Problem("--top-p", self.top_p, "above 0, at most 1 (all)", "leave it out, or give 0.95")
         if not 0 <= self.min_p <= 1:
             yield Problem("--min-p", self.min_p, "0 (all) to 1", "leave it out, or give 0.05")
-        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
-            yield Problem("--repetition-penalty", self.repetition_penalty, "above 0; 1 is none", "give 1.1")
+        if not LEAST <= self.repetition_penalty <= 1 / LEAST:
+            rule = f"{LEAST:g} to {1 / LEAST:g}; 1 is none"
+            yield Problem("--repetition-penalty", self.repetition_penalty, rule, "give 1.1")
         if not 0 <= self.seed < 1 << 63:
             yield Problem("--seed", self.seed, "0 to 2**63 - 1", "give a smaller one")
         if self.greedy and (self.top_k, self.top_p, self.min_p) != (0, 1.0, 0.0):
