@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import itertools
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ import trainer.generation.fast
 import trainer.training.trust  # noqa: F401 - what the commands import, once for all ranks
 from tests.harness import ROOT
 from trainer.commands import command_line
+from trainer.models.decoder import Decoder
 
 
 def script(name: str) -> ModuleType:
@@ -28,6 +30,18 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def starve() -> None:
+    """From now on rank 1 has no memory for its third pass through a model."""
+    original, passes = Decoder.forward, itertools.count(1)
+
+    def forward(self: Decoder, *given: Any) -> Any:
+        if os.environ["RANK"] == "1" and next(passes) == 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 128 bytes")
+        return original(self, *given)
+
+    Decoder.forward = forward  # type: ignore[method-assign]
 
 
 def command(name: str, arguments: list[list[str]], stdin: str = "") -> dict[str, Any]:

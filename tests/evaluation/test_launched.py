@@ -17,7 +17,7 @@ from tests.ranks import Outcomes, Task, attempt
 
 pytestmark = pytest.mark.slow
 
-LONGEST = 30.0
+LONGEST = 60.0
 """Seconds until everybody has ended, on a busy machine."""
 CHOICES = [
     {"question": "the cat", "choices": ["sat", "mat.", "hello world"], "answer": 0},
@@ -118,3 +118,26 @@ def test_a_mistake_ends_all_ranks_with_one_report(wrong: str, outcomes: Outcomes
     assert f"(exit {code})" in ranks[1 - reporter]["err"]
     assert "Traceback" not in "".join(told)
     assert max(rank["seconds"] for rank in ranks) < LONGEST
+
+
+STARVED = """
+import sys
+from tests.launched import script, starve
+from trainer.commands.command_line import run
+
+starve()
+sys.exit(run(script("eval").parser(), script("eval").act))
+"""
+
+
+def test_a_rank_that_goes_leaves_no_traceback(cwd: Path) -> None:
+    (cwd / "starved.py").write_text(STARVED)
+    line = [sys.executable, str(harness.ROOT / "scripts" / "launch.py"), "--standalone", "--nproc_per_node", "2"]
+    line += ["starved.py", "llama", "--data", "text.txt", "--seq-len", "16", "--batch", "2"]
+    environment = {**harness.environment(), "PYTHONPATH": str(harness.ROOT)}
+    done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    assert "rank 1: the configuration cannot run: 1 problem (exit 3)\n  1. memory = '128 bytes'" in done.stderr
+    assert "a rank did not arrive: 1 problem (exit 12)\n  1. ranks = " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.common.meeting import Meeting
-from trainer.commands.launched import refuse_other_files, refuse_other_options, within_memory
+from trainer.commands.launched import explained, refuse_other_files, refuse_other_options
 from trainer.commands.target import refuse_target, write_result
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.evaluation.files import DATA, Texts, read_texts
@@ -81,7 +81,7 @@ def evaluate(asked: Asked, world: World) -> Iterator[str]:
     from trainer.generation.opened import opened_model  # brings torch
 
     less = "a smaller --batch, a smaller --seq-len, fewer tokens of an answer, a smaller model"
-    with within_memory(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
+    with explained(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
         if opened.words is None:
             rule = "has a tokenizer (tokenizer.json); a run keeps one where its text was tokenised by a file"
             raise ConfigError(Problem("MODEL", asked.model, rule, "save the model's fast tokenizer there"))

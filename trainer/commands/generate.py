@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.common.meeting import Meeting
-from trainer.commands.launched import refuse_other_options, within_memory
+from trainer.commands.launched import explained, refuse_other_options
 from trainer.commands.prompts import not_text, read_line, read_prompts
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.generation.settings import Limits, Sampling
@@ -103,7 +103,7 @@ def generate(asked: Asked, world: World) -> None:
     from trainer.generation.opened import opened_model
 
     less = "a smaller --batch, fewer --tokens, a smaller model"
-    with within_memory(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
+    with explained(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
         encode = meeting.each(partial(_encoder, opened, asked))
         quicken(opened)
         if asked.talks:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from trainer.backends.common.meeting import Meeting
-from trainer.errors import ConfigError, DataError, Problem
+from trainer.errors import ConfigError, DataError, HangError, Problem, RunError
+from trainer.run.ending import REPORT_SECONDS
 
 
 def refuse_other_options(meeting: Meeting, options: Mapping[str, Any]) -> None:
@@ -43,15 +45,27 @@ def refuse_other_files(meeting: Meeting, files: Sequence[tuple[str, str, str]]) 
 
 
 @contextmanager
-def within_memory(rank: int, remedy: str) -> Iterator[None]:
-    """Raise ConfigError where the block asks for more memory than there is. remedy: what to ask for less of."""
+def explained(rank: int, remedy: str) -> Iterator[None]:
+    """Raise an error with a remedy where the block asks for more memory than there is, or another rank has gone.
+
+    remedy: what to ask for less of.
+    """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch's allocators raise RuntimeError, or a kind of it
-        found = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
-        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError, or a kind of it, for both
+        from trainer.training.watchdog import of_a_collective  # brings torch
+
+        failure: RunError
+        if isinstance(error, MemoryError) or re.search("allocate memory|out of memory", str(error)):
+            found = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
+            rule = "is there for what is computed together; that much more was asked for"
+            failure = ConfigError(Problem("memory", found[1] if found else None, rule, remedy))
+        elif of_a_collective(error):
+            time.sleep(REPORT_SECONDS)  # the cause is who ends first
+            rule = "every rank is there until the last has ended; one has gone, and the connection to it"
+            what = "look at its output, and at the kernel's (dmesg) for a lack of memory; the same command begins anew"
+            failure = HangError(Problem("ranks", str(error).splitlines()[0][-80:], rule, what))
+        else:
             raise
-        rule = "is there for what is computed together; that much more was asked for"
-        failure = ConfigError(Problem("memory", found[1] if found else None, rule, remedy))
         failure.rank = rank
         raise failure from None

@@ -98,7 +98,7 @@ class Watchdog:
 
         None for an error of another kind, and where the other rank's end is a crash with a traceback of its own.
         """
-        if self.peers.size == 1 or not _of_a_collective(error):
+        if self.peers.size == 1 or not of_a_collective(error):
             return None
         self._explaining = True
         with suppress(Exception):
@@ -239,7 +239,7 @@ def blame(reason: str, size: int, silent: list[int], behind: list[int], places: 
     return error
 
 
-def _of_a_collective(error: BaseException) -> bool:
+def of_a_collective(error: BaseException) -> bool:
     """Whether a collective has failed, rather than what is computed: gloo and the store raise no type of their own."""
     text = str(error)
     words = ("gloo", "Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
