@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.families.checkpoints import parameters, save_run
 from tests.families.pairs import pair
 from tests.harness import ROOT
 from trainer.commands import command_line
+from trainer.data import progress
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -201,3 +203,23 @@ def test_a_result_that_fails_to_be_written_leaves_nothing(
     assert code == 3
     assert "No space left on device" in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_long_evaluation_says_how_far_it_is(
+    model: Path, text: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    choices, exact = tmp_path / "choices.jsonl", tmp_path / "exact.jsonl"
+    choices.write_text('{"question": "the cat sat on the", "choices": ["mat.", "cat"], "answer": 1}\n' * 3)
+    exact.write_text('{"prompt": "the cat", "answer": "never", "tokens": 3}\n' * 3)
+    out = tmp_path / "x.json"
+    code, shown, err = run(model, "--data", text, "--tasks", choices, exact, "--batch", 2, "--output", out)
+    assert code == 0
+    assert "tokenising" not in shown
+    tokens = json.loads(out.read_text())["data"][0]["targets"]
+    lines = err.splitlines()
+    assert f"{text}: tokenising: 1 documents of 1 documents" in lines
+    assert f"{text}: {tokens:,} tokens of {tokens:,} tokens" in lines
+    assert any(re.fullmatch(rf"{choices}: [\d,]+ tokens of [\d,]+ tokens, \d+ s left", line) for line in lines)
+    assert re.fullmatch(rf"{exact}: 2 items of 3 items, \d+ s left", lines[-2])
+    assert lines[-1] == f"{exact}: 3 items of 3 items"

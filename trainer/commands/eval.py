@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -124,6 +125,9 @@ def _result(opened: Opened, words: Words, texts: Sequence[Texts], tasks: Sequenc
     stride = seq_len if asked.stride is None else asked.stride
     if stride > seq_len:
         raise ConfigError(Problem("--stride", stride, f"1 to {seq_len:,}, the window", "give a smaller one"))
-    found = [score_text(opened, words, one, seq_len, stride, asked.batch) for one in texts]
-    scores = [(score_choices if task.choices else score_exact)(opened, words, task, asked.batch) for task in tasks]
+    report = partial(print, file=sys.stderr, flush=True) if opened.host.rank == 0 else None
+    found = [score_text(opened, words, one, seq_len, stride, asked.batch, report) for one in texts]
+    scores = [
+        (score_choices if task.choices else score_exact)(opened, words, task, asked.batch, report) for task in tasks
+    ]
     return Result(subject_of(opened), found, scores)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trainer.data.progress import Report
 from trainer.errors import DataError
 from trainer.evaluation.pairs import Cutter
 from trainer.evaluation.scoring import Row, Score, score
@@ -74,11 +75,13 @@ def rows_of(task: Task, words: Words, window: int) -> ChoiceRows:
     return ChoiceRows(rows, truncated, own)
 
 
-def score_choices(opened: Opened, words: Words, task: Task, batch: int = 8) -> ChoiceResult:
-    """Collective. Raises DataError for a choice that cannot be scored."""
+def score_choices(
+    opened: Opened, words: Words, task: Task, batch: int = 8, report: Report | None = None
+) -> ChoiceResult:
+    """Collective. Raises DataError for a choice that cannot be scored. report: told how far it is."""
     start = time.perf_counter()
     found = rows_of(task, words, opened.window)
-    picked = picks(task.choices, score(opened, found.rows, batch))
+    picked = picks(task.choices, score(opened, found.rows, batch, task.name, report))
     return ChoiceResult(
         name=task.name,
         items=len(task.choices),

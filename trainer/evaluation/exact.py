@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from trainer.data.progress import Advance, Report, track
 from trainer.errors import DataError, Problem
 from trainer.evaluation.pairs import Cutter
 from trainer.evaluation.tasks import Exact, Task
@@ -41,12 +42,12 @@ class Request:
     sampling: Sampling = GREEDY
 
 
-def score_exact(opened: Opened, words: Words, task: Task, batch: int = 8) -> ExactResult:
-    """Collective. Raises DataError for a prompt that cannot be continued."""
+def score_exact(opened: Opened, words: Words, task: Task, batch: int = 8, report: Report | None = None) -> ExactResult:
+    """Collective. Raises DataError for a prompt that cannot be continued. report: told how far it is."""
     start = time.perf_counter()
     requests = requests_of(task)
-    with named(task):
-        said, truncated = continue_all(opened, words, requests, batch)
+    with named(task), track(task.name, len(requests), report, "items") as advance:
+        said, truncated = continue_all(opened, words, requests, batch, advance)
     seconds = time.perf_counter() - start
     return ExactResult(task.name, len(said), share(task, said), truncated, said, seconds)
 
@@ -94,8 +95,14 @@ def prompts_of(words: Words, requests: Sequence[Request], window: int) -> tuple[
     return prompts, truncated
 
 
-def continue_all(opened: Opened, words: Words, requests: list[Request], batch: int = 8) -> tuple[list[str], int]:
-    """Texts, in order, and how many prompts were cut from their left to fit. Collective.
+def continue_all(
+    opened: Opened,
+    words: Words,
+    requests: list[Request],
+    batch: int = 8,
+    advance: Advance = lambda done: None,
+) -> tuple[list[str], int]:
+    """Texts, in order, and how many prompts were cut from their left to fit. Collective. advance: told of texts.
 
     Raises DataError as prompts_of does.
     """
@@ -111,4 +118,5 @@ def continue_all(opened: Opened, words: Words, requests: list[Request], batch: i
             answers = generate(opened, [prompts[number] for number in chosen], sampling, limits, first=start)
             for number, answer in zip(chosen, answers, strict=True):
                 said[number] = answer.text
+            advance(len(chosen))
     return said, truncated

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from trainer.data.progress import Report, track
 from trainer.generation.opened import Opened
 
 PADDING = 0
@@ -31,15 +32,21 @@ class Score(NamedTuple):
 
 
 @torch.inference_mode()
-def score(opened: Opened, rows: Sequence[Row], batch: int = 8) -> list[Score]:
+def score(
+    opened: Opened, rows: Sequence[Row], batch: int = 8, name: str = "", report: Report | None = None
+) -> list[Score]:
     """In the order of ``rows``. Collective: every rank gives the same rows, and gets the same scores.
 
     batch: rows that are read together; it changes no score by more than rounding. The longest come first: what does not
-    fit into the memory fails at once.
+    fit into the memory fails at once. report: told how far it is, of what has this name.
     """
     found: dict[int, Score] = {}
-    for numbers in _batches(opened, rows, batch):
-        found.update(zip(numbers, _together(opened, [rows[number] for number in numbers]), strict=True))
+    total = sum(len(row.tokens) - 1 for row in rows)
+    with track(name, total, report, "tokens") as advance:
+        for numbers in _batches(opened, rows, batch):
+            together = [rows[number] for number in numbers]
+            found.update(zip(numbers, _together(opened, together), strict=True))
+            advance(sum(len(row.tokens) - 1 for row in together))
     return [found[number] for number in range(len(rows))]
 
 

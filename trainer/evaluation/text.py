@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from trainer.data.progress import Report, track
 from trainer.errors import DataError, Problem
 from trainer.evaluation.files import DATA, Texts
 from trainer.evaluation.scoring import Row, score
@@ -65,21 +66,31 @@ def encoded(words: Words, text: str) -> tuple[list[int], int]:
     return list(encoding.ids), size
 
 
-def score_text(opened: Opened, words: Words, texts: Texts, seq_len: int, stride: int, batch: int = 8) -> TextResult:
-    """Collective. Raises DataError where no document has two tokens."""
+def score_text(
+    opened: Opened,
+    words: Words,
+    texts: Texts,
+    seq_len: int,
+    stride: int,
+    batch: int = 8,
+    report: Report | None = None,
+) -> TextResult:
+    """Collective. Raises DataError where no document has two tokens. report: told how far it is."""
     start = time.perf_counter()
     rows: list[Row] = []
     tokens = size = 0
-    for document in texts.documents:
-        ids, own = encoded(words, document)
-        tokens += len(ids)
-        if len(ids) > 1:
-            rows += windows(ids, seq_len, stride)
-            size += own
+    with track(f"{texts.name}: tokenising", len(texts.documents), report, "documents") as advance:
+        for document in texts.documents:
+            ids, own = encoded(words, document)
+            tokens += len(ids)
+            if len(ids) > 1:
+                rows += windows(ids, seq_len, stride)
+                size += own
+            advance(1)
     if not rows or not size:
         rule = "has a document of two tokens: the first predicts the second"
         raise DataError(Problem(DATA, texts.name, rule, "name a longer text"))
-    scores = score(opened, rows, batch)
+    scores = score(opened, rows, batch, texts.name, report)
     nats, targets = math.fsum(one.nats for one in scores), sum(one.targets for one in scores)
     loss = nats / targets
     return TextResult(
