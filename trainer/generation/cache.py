@@ -157,15 +157,24 @@ class LayerCache:
 
     def together(self, q: torch.Tensor, new: torch.Tensor, context: Context) -> torch.Tensor:
         """The same for keys and values in one tensor, [batch, 2 * key-value heads, n, head_dim]."""
-        cache = self._cache
-        if self._kept is None:
-            # Zeros: what is masked is multiplied by 0 all the same.
-            self._kept = new.new_zeros((*new.shape[:2], cache.length, new.shape[3]))
-        cache.put(self._kept, new)
-        keys, values = self._kept.narrow(2, 0, cache.reach).chunk(2, dim=1)
+        cache, kept = self._cache, self.kept(new)
+        cache.put(kept, new)
+        keys, values = kept.narrow(2, 0, cache.reach).chunk(2, dim=1)
         if q.shape[2] > 1:
             return attend(q, keys, values, context)
         return attend_once(q, keys, values, context.mask)
+
+    def kept(self, like: torch.Tensor) -> torch.Tensor:
+        """The tensor of them all. like: [batch, 2 * key-value heads, any, head_dim], of which the first call makes it."""
+        if self._kept is None:
+            # Zeros: what is masked is multiplied by 0 all the same.
+            self._kept = like.new_zeros((*like.shape[:2], self._cache.length, like.shape[3]))
+        return self._kept
+
+    @property
+    def slot(self) -> int:
+        """The last one that is filled."""
+        return self._cache.read - 1
 
 
 def attend_once(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

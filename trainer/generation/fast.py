@@ -10,6 +10,7 @@ Everything is put into the model's own seams, in place; benchmarks/generate.py m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,10 @@ import torch
 from torch import nn
 
 from trainer.generation.cache import LayerCache
+from trainer.generation.kernels import Kernels, kernels
 from trainer.generation.opened import Opened
 from trainer.generation.packed import can_pack, pack
+from trainer.generation.step import Step, has_step
 from trainer.models.attention import Attention, Context
 from trainer.models.feedforward import FeedForward
 from trainer.models.norm import RMSNorm
@@ -35,6 +38,7 @@ def quicken(opened: Opened) -> None:
         return
     opened.lowered.quick = True
     modules: list[Any] = list(opened.decoder.modules())
+    stepping = [module for module in modules if has_step(module)]
     angles = _Angles()
     for module in modules:
         # Exactly these: a family of a user's own may have overridden what is replaced here.
@@ -44,25 +48,38 @@ def quicken(opened: Opened) -> None:
             _fuse_feed_forward(module)
         elif type(module) is RMSNorm:
             module.forward = _OneKernelNorm(module)  # type: ignore[method-assign]
-    if opened.dtype == torch.bfloat16 and can_pack() and not _strangers(opened):
-        _widen(opened)
+    if _strangers(opened):
+        return
+    own = kernels()
+    if own is not None:
+        _widen(opened, partial(_take_over, own))
+        for layer in stepping:
+            layer.forward = Step(layer, own)
+    elif opened.dtype == torch.bfloat16 and can_pack():
+        # The head may be the embedding.
+        _widen(opened, lambda linear: pack(linear, keep=linear is opened.head))
 
 
 def _strangers(opened: Opened) -> bool:
-    """Whether a family of a user's own has a linear of a kind that packing does not know."""
+    """Whether a family of a user's own has a linear of a kind that is not known here."""
     linears = [module for module in opened.lowered.modules() if isinstance(module, nn.Linear)]
     return any(type(linear) is not nn.Linear for linear in linears)
 
 
-def _widen(opened: Opened) -> None:
-    """Packed matrices and FP32 activations: from the embedding on, nothing is rounded to BF16 any more."""
+def _widen(opened: Opened, make: Callable[[nn.Linear], object]) -> None:
+    """Faster products, of FP32 activations: from the embedding on, nothing is rounded to BF16 any more."""
     for module in (*opened.decoder.modules(), opened.head):
         if type(module) is nn.Linear and module.weight.numel():
-            pack(module, keep=module is opened.head)  # it may be the embedding
+            make(module)
         elif isinstance(getattr(module, "forward", None), _OneKernelNorm):
             module.forward.widen()
     embed = opened.decoder.embed
     opened.decoder.embed = lambda *given: embed(*given).float()
+
+
+def _take_over(own: Kernels, linear: nn.Linear) -> None:
+    bias = None if linear.bias is None else linear.bias.data.float()
+    linear.forward = partial(own.linear, linear.weight.data.contiguous(), bias)  # type: ignore[method-assign]
 
 
 def fused(linears: list[nn.Linear]) -> nn.Linear:
