@@ -13,7 +13,11 @@ from tests.generation.test_cache import CLOSE, NEW, directory, prompts, recomput
 from trainer.generation import fast, packed
 from trainer.generation.cache import Cache
 from trainer.generation.fast import quicken
+from trainer.generation.generate import generate
+from trainer.generation.kernels import kernels
 from trainer.generation.opened import Opened, opened_model
+from trainer.generation.settings import GREEDY, Limits
+from trainer.generation.step import Step
 
 
 def steps(opened: Opened, texts: list[list[int]]) -> torch.Tensor:
@@ -32,11 +36,25 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.fixture(params=["kernels", "packed", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With kernels of our own; without a compiler for them; and without FBGEMM either."""
+    way: str = request.param
+    if way == "kernels" and kernels() is None:
+        pytest.skip("no C++ compiler that makes the kernels")
+    if way != "kernels":
+        monkeypatch.setattr(fast, "kernels", lambda: None)
+        monkeypatch.setattr(fast, "can_pack", lambda: way == "packed")
+    return way
+
+
 @pytest.mark.parametrize(("family", "name"), NAMES)
-def test_logits_stay_what_they_were(family: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["kernels", "plain"], indirect=True)
+def test_logits_stay_what_they_were(family: str, name: str, way: str, tmp_path: Path) -> None:
     with opened_model(str(directory(family, name, tmp_path / "model"))) as opened:
         texts = prompts(opened.model.vocab)
         before, whole = [steps(opened, texts), steps(opened, texts[:1])], recomputed(opened, texts[0])
+        said = [continued(opened, texts), continued(opened, texts[1:2])]
         size = held(opened)
         quicken(opened)
         # The norms' weights are there twice more; no matrix is.
@@ -44,6 +62,28 @@ def test_logits_stay_what_they_were(family: str, name: str, tmp_path: Path) -> N
         assert distance(steps(opened, texts), before[0]) <= CLOSE
         assert distance(steps(opened, texts[:1]), before[1]) <= CLOSE
         assert distance(recomputed(opened, texts[0]), whole) <= CLOSE
+        assert [continued(opened, texts), continued(opened, texts[1:2])] == said
+
+
+def continued(opened: Opened, texts: list[list[int]]) -> list[list[int]]:
+    return [answer.tokens for answer in generate(opened, texts, GREEDY, Limits(NEW))]
+
+
+@pytest.mark.skipif(kernels() is None, reason="no C++ compiler that makes the kernels")
+@pytest.mark.parametrize(("family", "name"), [("llama", "grouped"), ("qwen3", "wide heads")])
+def test_steps_of_activations_that_saturate(family: str, name: str, tmp_path: Path) -> None:
+    """Gates far from 0, and all attention at one place."""
+    with opened_model(str(directory(family, name, tmp_path / "model"))) as opened:
+        texts = prompts(opened.model.vocab)
+        for layer in opened.decoder.layers.values():
+            layer.mlp.gate_proj.weight.data *= 100
+            layer.self_attn.v_proj.weight.data *= 100
+            (layer.self_attn.q_norm if family == "qwen3" else layer.self_attn.q_proj).weight.data *= 100
+        expected = steps(opened, texts)
+        quicken(opened)
+        assert all(isinstance(layer.forward, Step) for layer in opened.decoder.layers.values())
+        assert expected.isfinite().all()
+        assert distance(steps(opened, texts), expected) <= 10 * CLOSE
 
 
 def held(opened: Opened) -> int:
@@ -54,14 +94,11 @@ def held(opened: Opened) -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize(
-    ("family", "name"), [("llama", "smollm2"), ("qwen2", "grouped"), ("falcon", "40b"), ("gpt2", "gpt2")]
+    ("family", "name"),
+    [("llama", "smollm2"), ("qwen2", "grouped"), ("qwen3", "wide heads"), ("falcon", "40b"), ("gpt2", "gpt2")],
 )
-def test_bf16_is_as_close_to_fp32_as_before(
-    family: str, name: str, packs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fast, "can_pack", lambda: packs)
+def test_bf16_is_as_close_to_fp32_as_before(family: str, name: str, way: str, tmp_path: Path) -> None:
     path = str(directory(family, name, tmp_path / "model"))
     with opened_model(path, "float32") as exact:
         texts = prompts(exact.model.vocab)

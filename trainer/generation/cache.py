@@ -165,7 +165,7 @@ class LayerCache:
         return attend_once(q, keys, values, context.mask)
 
     def kept(self, like: torch.Tensor) -> torch.Tensor:
-        """The tensor of them all. like: [batch, 2 * key-value heads, any, head_dim], of which the first call makes it."""
+        """The tensor of them all, which the first call makes like a [batch, 2 * key-value heads, any, head_dim]."""
         if self._kept is None:
             # Zeros: what is masked is multiplied by 0 all the same.
             self._kept = like.new_zeros((*like.shape[:2], self._cache.length, like.shape[3]))

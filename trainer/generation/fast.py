@@ -2,8 +2,10 @@
 
 What a token costs is reading the weights; what a decoder of 135M parameters spends beside that is hundreds of small
 operations. So projections that read the same input become one matrix, norms one kernel, and queries and keys turn
-together. On a CPU without BF16 instructions torch multiplies BF16 matrices slowly (torch 2.9.1: half of what memory
-gives for one row, an eighth of that for 8): there FBGEMM does it, by trainer.generation.packed.
+together. Where there is a C++ compiler, kernels.cpp multiplies, and takes a token through most families' layers in one
+call (trainer.generation.step). Without one, on a CPU without BF16 instructions torch multiplies BF16 matrices slowly
+(torch 2.9.1: half of what memory gives for one row, an eighth of that for 8): there FBGEMM does it, by
+trainer.generation.packed.
 
 Everything is put into the model's own seams, in place; benchmarks/generate.py measures it.
 """

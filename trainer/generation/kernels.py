@@ -33,14 +33,14 @@ def kernels() -> Kernels | None:
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         return None
-    with tempfile.TemporaryDirectory() as place:
-        made = f"{place}/kernels.so"
-        command = [*shlex.split(compiler), *FLAGS, "-o", made, str(SOURCE)]
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            made = f"{place}/kernels.so"
+            command = [*shlex.split(compiler), *FLAGS, "-o", made, str(SOURCE)]
             subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
             return Kernels(ctypes.CDLL(made))
-        except (OSError, subprocess.SubprocessError):
-            return None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 class Layer(ctypes.Structure):
