@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/generate.py DIRECTORY [--dtype bfloat16] [--batch 1 8] [--rounds 5]
 
 transformers runs with a dynamic and with a static cache, each as it is and with its forward pass compiled (--eager
-leaves that out, which takes minutes); the fastest of them counts. In each round all take turns, after a warm-up of
+leaves that out, which takes ten minutes); the fastest of them counts. In each round all take turns, after a warm-up of
 each. What is timed is a token behind the first: greedy continuations of NEW tokens less those of one, so that the
 prompt does not count. Printed are medians of rounds and of ratios within a round, and beside them 0.85 of what reading
 the weights once a token would allow: memory's bandwidth, measured as a sum over 256 MB, over the bytes of the weights.
@@ -57,6 +57,20 @@ def theirs(model: Any, prompts: list[list[int]], static: bool) -> Continue:
     return run
 
 
+def variants(plain: Any, eager: bool) -> dict[str, tuple[Any, bool]]:
+    """transformers' model, eager and compiled, and whether its cache is static."""
+    found = {}
+    for static in (False, True):
+        cache = f"{'static' if static else 'dynamic'} cache"
+        found[f"transformers, eager, {cache}"] = plain, static
+        if not eager:
+            compiled = copy.copy(plain)
+            # For a cache that grows: compiled once for all lengths, and not for each anew until torch gives up.
+            compiled.forward = torch.compile(plain.forward, dynamic=None if static else True)
+            found[f"transformers, compiled, {cache}"] = compiled, static
+    return found
+
+
 def seconds(run: Continue) -> float:
     """Of a token of every row."""
     times = []
@@ -102,10 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     plain = AutoModelForCausalLM.from_pretrained(options.directory, dtype=getattr(torch, options.dtype)).eval()
     plain.generation_config.eos_token_id = None
-    models = {"eager": plain}
-    if not options.eager:
-        models["compiled"] = copy.copy(plain)
-        models["compiled"].forward = torch.compile(plain.forward)
+    their = variants(plain, options.eager)
     size = sum(parameter.nbytes for parameter in plain.parameters())
     most = SHARE * bandwidth() / size
     print(f"{torch.get_num_threads()} threads; weights {size / 1e6:.0f} MB; 0.85 of bandwidth: {most:.1f} steps/s")
@@ -113,11 +124,7 @@ def main() -> None:
     with opened_model(options.directory, options.dtype) as opened:
         for batch in options.batch:
             prompts = torch.randint(3, opened.model.vocab, (batch, PROMPT), generator=generator).tolist()
-            runs = {
-                f"transformers, {kind}, {'static' if static else 'dynamic'} cache": theirs(model, prompts, static)
-                for kind, model in models.items()
-                for static in (False, True)
-            }
+            runs = {name: theirs(model, prompts, static) for name, (model, static) in their.items()}
             found = compare({"ours": ours(opened, prompts), **runs}, options.rounds)
             for name, times in found.items():
                 print(f"  batch {batch}: {batch / statistics.median(times):7.1f} tokens/s  {name}")

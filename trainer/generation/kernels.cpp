@@ -53,30 +53,45 @@ static void order(const Weight* w, const float* x, std::vector<Floats>& ordered,
   }
 }
 
-// One row of the matrix by ROWS ordered inputs.
-template <int ROWS, class Weight>
+// OUTS rows of the matrix by ROWS ordered inputs.
+template <int ROWS, int OUTS, class Weight>
 static inline void products(const Weight* w, const Floats* x, float* y, int64_t in, int64_t out) {
   const int64_t whole = in / STEP, steps = (in + STEP - 1) / STEP;
-  Floats sums[ROWS][2] = {};
-  auto add = [&](Pair weights, int64_t step) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-      sums[r][0] += weights.first * x[(r * steps + step) * 2];
-      sums[r][1] += weights.second * x[(r * steps + step) * 2 + 1];
+  const int CHAINS = OUTS == 1 ? 2 : 1;  // sums that do not wait for each other, as many as there are registers for
+  Floats sums[ROWS][OUTS][CHAINS] = {};
+  auto add = [&](const Weight* from, int64_t stride, int64_t step) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int o = 0; o < OUTS; o++) {
+      const Pair weights = pair(from + o * stride);
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; r++) {
+        sums[r][o][0] += weights.first * x[(r * steps + step) * 2];
+        sums[r][o][CHAINS - 1] += weights.second * x[(r * steps + step) * 2 + 1];
+      }
     }
   };
   for (int64_t step = 0; step < whole; step++) {
     // Hardware's own prefetching ends with a page. What comes next is the matrix's next row.
-    __builtin_prefetch((const char*)(w + step * STEP) + 2048);
-    add(pair(w + step * STEP), step);
+    for (int o = 0; o < OUTS; o++) __builtin_prefetch((const char*)(w + o * in + step * STEP) + 2048);
+    add(w + step * STEP, in, step);
   }
   if (whole < steps) {
-    Weight rest[STEP] = {};
-    memcpy(rest, w + whole * STEP, (in - whole * STEP) * sizeof(Weight));
-    add(pair(rest), whole);
+    Weight rest[OUTS][STEP] = {};
+    for (int o = 0; o < OUTS; o++) memcpy(rest[o], w + o * in + whole * STEP, (in - whole * STEP) * sizeof(Weight));
+    add(rest[0], STEP, whole);
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < ROWS; r++) y[r * out] = total(sums[r][0] + sums[r][1]);
+  for (int r = 0; r < ROWS; r++)
+    for (int o = 0; o < OUTS; o++) y[r * out + o] = total(sums[r][o][0]) + (CHAINS == 1 ? 0 : total(sums[r][o][1]));
+}
+
+// OUTS rows of the matrix by all rows of inputs.
+template <int OUTS, class Weight>
+static inline void all_rows(const Weight* w, const Floats* x, float* y, int64_t rows, int64_t in, int64_t out) {
+  const int64_t stride = (in + STEP - 1) / STEP * 2;
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) products<4, OUTS>(w, x + r * stride, y + r * out, in, out);
+  for (; r + 2 <= rows; r += 2) products<2, OUTS>(w, x + r * stride, y + r * out, in, out);
+  for (; r < rows; r++) products<1, OUTS>(w, x + r * stride, y + r * out, in, out);
 }
 
 // y [rows, out] = x [rows, in] w.T + bias, which may be null.
@@ -86,14 +101,16 @@ static void linear(const Weight* w, const float* bias, const float* given, float
   static thread_local std::vector<Floats> ordered;
   order(w, given, ordered, rows, in);
   const Floats* x = ordered.data();
-  const int64_t stride = ordered.size() / rows;
+  const int64_t outs = rows < 4 ? 1 : 2;  // for few rows memory is what takes the time
 #pragma omp parallel for schedule(static)
-  for (int64_t o = 0; o < out; o++) {
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) products<4>(w + o * in, x + r * stride, y + r * out + o, in, out);
-    for (; r + 2 <= rows; r += 2) products<2>(w + o * in, x + r * stride, y + r * out + o, in, out);
-    for (; r < rows; r++) products<1>(w + o * in, x + r * stride, y + r * out + o, in, out);
-    for (r = 0; bias && r < rows; r++) y[r * out + o] += bias[o];
+  for (int64_t o = 0; o < out; o += outs) {
+    const int64_t end = std::min(o + outs, out);
+    if (end - o == 2)
+      all_rows<2>(w + o * in, x, y + o, rows, in, out);
+    else
+      all_rows<1>(w + o * in, x, y + o, rows, in, out);
+    for (int64_t r = 0; bias && r < rows; r++)
+      for (int64_t i = o; i < end; i++) y[r * out + i] += bias[i];
   }
 }
 
