@@ -58,3 +58,18 @@ def command(name: str, arguments: list[list[str]], stdin: str = "") -> dict[str,
     finally:
         sys.stdin = before
     return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "seconds": time.monotonic() - start}
+
+
+def assert_one_report(ranks: list[dict[str, Any]], code: int, reporter: int, said: str, longest: float) -> None:
+    """Both ranks of a launch end with the code, and one of them tells the one problem.
+
+    said: words of it. longest: seconds that a rank may take.
+    """
+    told = [rank["err"] for rank in ranks]
+    print(*told, sep="\n")
+    assert [rank["code"] for rank in ranks] == [code, code]
+    assert said in told[reporter]
+    assert sum(text.count("rule:") for text in told) == told[reporter].count("rule:") == 1
+    assert f"(exit {code})" in told[1 - reporter]
+    assert "Traceback" not in "".join(told)
+    assert max(rank["seconds"] for rank in ranks) < longest

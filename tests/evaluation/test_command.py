@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import math
 import os
@@ -18,7 +17,7 @@ from tests import directories
 from tests.evaluation.test_text import write
 from tests.families.checkpoints import parameters, save_run
 from tests.families.pairs import pair
-from tests.harness import ROOT
+from tests.launched import script
 from trainer.commands import command_line
 from trainer.data import progress
 
@@ -41,16 +40,12 @@ def text(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command in this process: exit code, standard output, standard error."""
-    spec = importlib.util.spec_from_file_location("eval_script", ROOT / "scripts" / "eval.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    module = script("eval")
     monkeypatch.setattr(command_line, "outlive_readers", lambda: None)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
-        code = command_line.run(script.parser(), script.act)
+        code = command_line.run(module.parser(), module.act)
         out, err = capsys.readouterr()
         return code, out, err
 

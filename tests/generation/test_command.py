@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import io
 import json
 import os
@@ -17,7 +16,7 @@ import pytest
 
 from tests import directories
 from tests.families.pairs import pair
-from tests.harness import ROOT
+from tests.launched import script
 from trainer.commands import command_line
 from trainer.commands.prompts import read_line, read_prompts
 from trainer.errors import DataError
@@ -36,18 +35,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command in this process: exit code, standard output, standard error."""
-    spec = importlib.util.spec_from_file_location("generate_script", ROOT / "scripts" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    module = script("generate")
     monkeypatch.setattr(command_line, "outlive_readers", lambda: None)
 
     def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, arguments)])
         given = io.BytesIO(stdin)
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=given, isatty=lambda: False))
-        code = command_line.run(script.parser(), script.act)
+        code = command_line.run(module.parser(), module.act)
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import directories, harness
 from tests.families.checkpoints import parameters, save_run
 from tests.families.pairs import pair
-from tests.launched import command
+from tests.launched import assert_one_report, command
 from tests.ranks import Outcomes, Task, attempt
 from trainer.commands.export_hf import export_hf
 
@@ -132,12 +131,4 @@ def test_two_ranks_say_what_one_says(name: str, cwd: Path, outcomes: Outcomes, m
 @pytest.mark.parametrize("name", WRONG)
 def test_a_mistake_ends_all_ranks_with_one_report(name: str, outcomes: Outcomes) -> None:
     _, code, reporter, said = WRONG[name]
-    ranks: list[dict[str, Any]] = outcomes[name]
-    print(name, *(rank["err"] for rank in ranks), sep="\n")
-    assert [rank["code"] for rank in ranks] == [code, code]
-    assert said in ranks[reporter]["err"]
-    told = [rank["err"] for rank in ranks]
-    assert sum(text.count("rule:") for text in told) == ranks[reporter]["err"].count("rule:") == 1
-    assert f"(exit {code})" in ranks[1 - reporter]["err"]
-    assert "Traceback" not in "".join(told)
-    assert max(rank["seconds"] for rank in ranks) < LONGEST
+    assert_one_report(outcomes[name], code, reporter, said, LONGEST)
