@@ -92,9 +92,10 @@ def test_the_parts_of_a_resumed_run_join_into_one_series(cwd: Path) -> None:
 
 def test_a_kill_loses_nothing_of_what_is_trained_again(cwd: Path) -> None:
     """A resume from a step before the last one that was logged logs the steps between again, under their numbers."""
-    common, run = [*COMMON, *OFFLINE, "run.name=run", "checkpoint.every_steps=4", "train.steps=300"], cwd / "runs/run"
-    harness.train_and_kill(cwd, common, 1, run / "metrics.jsonl", at_step=6)
-    done = harness.train(cwd, [*common, "train.stop_after_steps=12"])
+    run, saved = cwd / "runs/run", ["checkpoint.every_steps=4", "checkpoint.mode=sync"]  # step 4 is committed before 5
+    common = [*COMMON, *OFFLINE, "run.name=run", *saved, "train.steps=1000"]
+    reached = harness.train_and_kill(cwd, common, 1, run / "metrics.jsonl", at_step=6)
+    done = harness.train(cwd, [*common, f"train.stop_after_steps={reached + 6}"])
     resumed = 1 + int(done.output.split("resuming run from step ")[1].split()[0])
     steps = [row["_step"] for row in history(offline(run)[-1])]
     assert done.code == 0, done.output
