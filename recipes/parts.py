@@ -13,10 +13,11 @@ from trainer.checkpoint.state import TrainState
 from trainer.config.plugins import call_named
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
+from trainer.data.cursor import Cursor
 from trainer.data.heldout import HeldoutWindows
 from trainer.data.indexed import IndexedTokens
 from trainer.data.loader import TrainLoader
-from trainer.data.order import Cursor
+from trainer.data.mixture import mixtures
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.observe.sinks import Sink, open_sinks
 from trainer.observe.wandb_sink import open_wandb
@@ -98,9 +99,11 @@ def make_scorer(config: Config, derived: Derived, corpus: Corpus, one: Evaluatio
 
 def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, state: TrainState) -> TrainLoader:
     """This rank's batches, from where the state stands."""
+    seq_len = config.data.seq_len
+    changes = [(-(-stage.from_tokens // seq_len), stage.weights) for stage in config.data.stages]
     return TrainLoader(
         corpus=corpus,
-        seq_len=config.data.seq_len,
+        seq_len=seq_len,
         document_mask=config.data.document_mask,
         seed=config.seed,
         samples_per_step=derived.samples_per_step,
@@ -109,6 +112,7 @@ def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, 
         dp_size=derived.dp,
         cursor=Cursor.from_json(state.cursor) if state.cursor else None,
         prefetch=config.data.prefetch,
+        stages=mixtures(corpus.names, corpus.weights, changes),
     )
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from recipes.parts import make_backend, make_evaluator, make_loader, make_saver, make_sinks
-from recipes.together import LAUNCH, read_text, refuse_apart, watching
+from recipes.together import LAUNCH, follow_text, read_text, refuse_apart, watching
 from trainer.backends.base import Backend
 from trainer.backends.common.peers import Peers
 from trainer.checkpoint.state import TrainState
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.describe import compressor_references, describe
+from trainer.data.outlook import outlook
 from trainer.errors import ExitCode
 from trainer.models.family import family_of
 from trainer.rules.derived import Derived
@@ -60,6 +61,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             state = resume_or_initialise(
                 directory, backend, initial, config.seed, derived.steps, corpus.fingerprints, allowed, here
             )
+            follow_text(config, backend, corpus, state)
             if config.checkpoint.export_hf and world.rank == 0 and not backend.extracting:
                 exports = Exports(config.checkpoint, directory, derived.steps, say)
             code = train(config, derived, world, directory, corpus, sets, backend, state, watchdog, overrides, exports)
@@ -89,6 +91,10 @@ def train(
     if world.rank == 0:
         print("\n".join([*describe(corpus), *facts.describe()]), flush=True)
     loader = make_loader(config, derived, corpus, dp_rank, state)
+    samples = derived.steps * derived.samples_per_step
+    lines = list(outlook(loader.order, loader.start, samples, config.data.max_epochs))
+    if world.rank == 0:
+        print("\n".join(lines), flush=True)
     evaluator = make_evaluator(config, derived, corpus, sets, dp_rank)
     saver = make_saver(config, directory, backend, facts)
     saves = Saves(

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from trainer.backends.base import Backend
 from trainer.backends.common.peers import Peers
+from trainer.checkpoint.state import TrainState
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.cursor import Cursor
+from trainer.data.growth import adapted, appended
 from trainer.rules.derived import Derived
 from trainer.run.ending import tell
 from trainer.run.shared import find_nonce, leave_nonce, remove_nonce
@@ -87,3 +90,17 @@ def read_text(
     marks = {**corpus.fingerprints, **{f"evaluation.sets, {one.name}": one.fingerprint for one in sets}}
     agree_on(peers, TEXT, {f"text of {name}": value for name, value in marks.items()}, seconds)
     return corpus, sets
+
+
+def follow_text(config: Config, backend: Backend, corpus: Corpus, state: TrainState) -> None:
+    """Let a state that was trained on other text go on with this one: what was appended comes next. Collective."""
+    before, state.corpus = state.corpus, dict(corpus.fingerprints)
+    if state.cursor is None or before == state.corpus:
+        return
+    # Rank 0's word: another node's cache may have lost the earlier text.
+    told = on_rank_zero(backend.saving, lambda: appended(corpus, before, config.data.cache_dir))
+    grown = backend.saving.sum([int(one) for one in told or [False] * len(corpus.names)])
+    cursor, lines = adapted(Cursor.from_json(state.cursor), corpus, [bool(one) for one in grown])
+    state.cursor = cursor.to_json()
+    if not backend.mesh.rank:
+        print("\n".join(f"  {line}" for line in lines), end="\n" if lines else "", flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -48,8 +48,10 @@ class StepBatch:
     microbatches: this rank's share, in order.
     target_tokens: number of labels to predict in this rank's share.
     cursor: where the *global* data order stands after this step (JSON-ready); saved with the step.
+    epochs: how often each source has been seen by then, by name.
     """
 
     microbatches: list[Batch]
     target_tokens: int
     cursor: dict[str, object]
+    epochs: dict[str, float] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.data.corpus import prepare_corpus
-from trainer.data.order import Cursor
+from trainer.data.cursor import Cursor
 from trainer.parallel.boxes import Placed
 
 SAVED, MORE = 6, 3

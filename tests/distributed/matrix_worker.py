@@ -17,9 +17,9 @@ from trainer.backends.native.backend import NativeBackend
 from trainer.batch import StepBatch
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.cursor import Cursor
 from trainer.data.heldout import HeldoutWindows
 from trainer.data.loader import TrainLoader
-from trainer.data.order import Cursor
 from trainer.models.family import family_of
 from trainer.models.initialise import Initialiser
 from trainer.optim.schedule import learning_rate

@@ -14,7 +14,7 @@ from trainer.checkpoint.load import load_checkpoint
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.data.corpus import prepare_corpus
-from trainer.data.order import Cursor
+from trainer.data.cursor import Cursor
 
 AGAIN = "again"
 """Where a leg leaves, in its directory, the checkpoint that it has loaded, saved from its own layout."""

@@ -11,8 +11,8 @@ import torch
 from tests.unit.test_data_support import make_corpus
 from trainer.batch import IGNORED_LABEL, StepBatch
 from trainer.data.corpus import Corpus
+from trainer.data.cursor import Cursor
 from trainer.data.loader import TrainLoader
-from trainer.data.order import Cursor
 from trainer.errors import DataError
 
 STEPS, SAMPLES = 9, 12
@@ -114,4 +114,4 @@ def test_close_is_prompt_and_final(corpus: Corpus) -> None:
 
 def test_foreign_cursor_is_refused_at_once(corpus: Corpus) -> None:
     with pytest.raises(DataError, match="other"):
-        loader(corpus, cursor=Cursor(0, {"other": 0}), prefetch=2)
+        loader(corpus, cursor=Cursor.first(["other"], [100]), prefetch=2)

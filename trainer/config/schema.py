@@ -41,6 +41,7 @@ OUTSIDE_TRAJECTORY = (
     "model.published_parameters",
     "data.cache_dir",
     "data.prefetch",
+    "data.max_epochs",
     "data.tokenizer.path",
 )
 """Keys (or their parents) that do not alter the loss curve: layout, saving, watching, and where the data lies.

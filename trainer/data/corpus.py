@@ -68,6 +68,11 @@ class Corpus:
         return 8 * compressed / original if original else None
 
 
+def source_key(name: str) -> str:
+    """What a source's tokens are called among the fingerprints."""
+    return f"source {name}"
+
+
 def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None) -> Corpus:
     """Read, split, tokenise and cache all sources; the same call on every rank does the work once per cache.
 
@@ -101,7 +106,7 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         heldout=_heldout(directories, tokenizer, cache),
         figures=[SourceFigures.read(directory) for directory in directories],
         fingerprints={"tokenizer": tokenizer.fingerprint}
-        | {f"source {source.name}": path.name for source, path in zip(config.sources, directories, strict=True)},
+        | {source_key(source.name): path.name for source, path in zip(config.sources, directories, strict=True)},
     )
     _check_amounts(config, corpus)
     return corpus

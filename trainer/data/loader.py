@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from trainer.ahead import Ahead
 from trainer.batch import IGNORED_LABEL, StepBatch
 from trainer.data.corpus import Corpus
+from trainer.data.cursor import Cursor
 from trainer.data.draws import draw_keys
-from trainer.data.order import Cursor, GlobalOrder
-from trainer.data.packing import PackedSamples, Sample, collate
+from trainer.data.mixture import Mixture, mixtures
+from trainer.data.order import GlobalOrder, SourceOrder
+from trainer.data.packing import Sample, collate
+from trainer.data.segments import SegmentedSamples
 
 
 class TrainLoader:
@@ -17,6 +20,8 @@ class TrainLoader:
 
     The stream of samples is global; this rank reads only its slice of each step. A StepBatch carries the cursor after
     its step, and a loader that starts there continues the same stream, on any number of ranks.
+
+    order: which sample comes when. start: the cursor that it starts at.
     """
 
     def __init__(
@@ -31,22 +36,28 @@ class TrainLoader:
         dp_size: int,
         cursor: Cursor | None,
         prefetch: int,
+        stages: Sequence[tuple[int, Mixture]] = (),
     ) -> None:
         """samples_per_step: over all ranks; a multiple of dp_size * microbatch. prefetch: steps; 0: no thread.
 
+        stages: mixtures with the samples before each; none: the sources' own weights throughout.
         Raises DataError when the cursor belongs to other sources.
         """
         assert samples_per_step % (dp_size * microbatch) == 0, (samples_per_step, dp_size, microbatch)
         assert 0 <= dp_rank < dp_size, (dp_rank, dp_size)
-        self._sources = [PackedSamples(tokens, seq_len, document_mask) for tokens in corpus.train]
-        sizes = [len(samples) for samples in self._sources]
-        self._order = GlobalOrder(corpus.names, corpus.weights, sizes, seed)
+        start = cursor or Cursor.first(corpus.names, [tokens.total for tokens in corpus.train])
+        self._sources = {
+            name: SegmentedSamples(name, tokens, start.segments.get(name), seq_len, document_mask)
+            for name, tokens in zip(corpus.names, corpus.train, strict=True)
+        }
+        orders = {name: SourceOrder(name, seed, source.growth) for name, source in self._sources.items()}
+        self.order = GlobalOrder(stages or mixtures(corpus.names, corpus.weights), orders)
         self._samples_per_step = samples_per_step
         self._microbatch, self._seed = microbatch, seed
         share = samples_per_step // dp_size
         self._slice = slice(dp_rank * share, (dp_rank + 1) * share)
-        start = cursor or self._order.start()
-        self._order.take(start, 0)  # raises for a cursor of other sources here, not in the thread
+        self.start = start
+        self.order.take(start, 0)  # raises for a cursor of other sources here, not in the thread
         self._steps = Ahead(self._generate(start), prefetch, "data-prefetch")
 
     def __iter__(self) -> Iterator[StepBatch]:
@@ -62,12 +73,13 @@ class TrainLoader:
     def _generate(self, cursor: Cursor) -> Iterator[StepBatch]:
         while True:
             first = cursor.drawn + self._slice.start
-            draws, cursor = self._order.take(cursor, self._samples_per_step)
-            rows = [self._sources[draw.source][self._order.sample(draw)] for draw in draws[self._slice]]
+            draws, cursor = self.order.take(cursor, self._samples_per_step)
+            rows = [self._sources[draw.source][self.order.sample(draw)] for draw in draws[self._slice]]
             rows = [self._keyed(row, first + index) for index, row in enumerate(rows)]
             groups = [rows[i : i + self._microbatch] for i in range(0, len(rows), self._microbatch)]
             targets = sum(int((row.labels != IGNORED_LABEL).sum()) for row in rows)
-            yield StepBatch([collate(group) for group in groups], targets, cursor.to_json())
+            epochs = self.order.epochs(cursor.per_source)
+            yield StepBatch([collate(group) for group in groups], targets, cursor.to_json(), epochs)
 
     def _keyed(self, row: Sample, number: int) -> Sample:
         """The sample as the ``number``-th of the run."""

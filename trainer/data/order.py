@@ -1,112 +1,141 @@
-"""The mixture of sources and the global cursor: which sample comes next, whatever the number of ranks and workers."""
+"""The global order of samples: which comes next, whatever the number of ranks, workers and restarts."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from trainer.data.cursor import Cursor
+from trainer.data.mixture import Mixture
 from trainer.data.permutation import Permutation, seed_from
 from trainer.errors import DataError, Problem
 
 
-@dataclass(frozen=True)
-class Cursor:
-    """How far the global order has come: samples drawn in all, and from each source by name."""
-
-    drawn: int
-    per_source: dict[str, int]
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values for a JSON file."""
-        return {"drawn": self.drawn, "per_source": dict(self.per_source)}
-
-    @staticmethod
-    def from_json(value: dict[str, object]) -> Cursor:
-        """The inverse of to_json. Raises DataError when the value does not add up."""
-        drawn, per_source = value.get("drawn"), value.get("per_source")
-        if isinstance(drawn, int) and isinstance(per_source, dict):
-            counts = per_source.values()
-            if all(isinstance(count, int) and count >= 0 for count in counts) and drawn == sum(counts):
-                return Cursor(drawn, dict(per_source))
-        rule = "a cursor has drawn = the sum of per_source"
-        raise DataError(Problem("cursor", value, rule, "resume from another checkpoint"))
-
-
 class Draw(NamedTuple):
-    """The `number`-th sample drawn from source `source` (both from 0)."""
+    """The ``number``-th sample drawn from a source, from 0."""
 
-    source: int
+    source: str
     number: int
 
 
-class GlobalOrder:
-    """The endless order of samples, over all sources and epochs.
+class _Period(NamedTuple):
+    """From the ``number``-th sample on, epochs of ``size`` samples, which are those from index ``offset`` on."""
 
-    After any number of samples, each source is within one sample of its share. Within a source every epoch is a new
-    permutation of all its samples.
+    number: int
+    offset: int
+    size: int
+    epoch: int
+
+
+class SourceOrder:
+    """The endless order of one source's samples: every epoch is a new permutation of all of them.
+
+    Samples that are appended while an epoch is under way end that epoch, in an order of their own: it shows each sample
+    once, and so does every later one.
     """
 
-    def __init__(self, names: Sequence[str], weights: Sequence[float], sizes: Sequence[int], seed: int) -> None:
-        """sizes: samples per epoch of each source. A source with weight 0 is never drawn."""
-        exact = [Fraction(str(weight)) for weight in weights]  # integers below: no drift, however long the run
-        unit = math.lcm(*(weight.denominator for weight in exact))
-        self._weights = [int(weight * unit) for weight in exact]
-        self._total = sum(self._weights)
-        self._active = [i for i, weight in enumerate(self._weights) if weight > 0]
-        if not self._active or min(self._weights) < 0 or any(sizes[i] < 1 for i in self._active):
-            raise ValueError(f"need positive weights and sizes, got {weights} and {sizes}")
-        self._names = list(names)
-        self._sizes = list(sizes)
-        self._seed = seed
-        self._permutations: dict[int, tuple[int, Permutation]] = {}
+    def __init__(self, name: str, seed: int, growth: Sequence[tuple[int, int]]) -> None:
+        """growth: (samples drawn before it came, samples) of each segment of the source, oldest first."""
+        self._name, self._seed = name, seed
+        self._periods = list(_periods(growth))
+        self._starts = [period.number for period in self._periods]
+        self._whole: Counter[int] = Counter()  # samples of an epoch, by the first epoch of its period
+        for period in self._periods:
+            self._whole[period.epoch] += period.size
+        self._known: dict[tuple[int, int], Permutation] = {}
 
-    def start(self) -> Cursor:
-        """Before the first sample."""
-        return Cursor(0, dict.fromkeys(self._names, 0))
+    def __call__(self, number: int) -> int:
+        """The index of the sample that is drawn as the ``number``-th, from 0."""
+        period, epoch, place = self._at(number)
+        key = (epoch, period.offset)
+        if key not in self._known:
+            seed = seed_from(self._seed, self._name, epoch, period.offset)
+            self._known = {key: Permutation(period.size, seed)}
+        return period.offset + self._known[key](place)
+
+    def epochs(self, number: int) -> float:
+        """How often all samples have been seen before the ``number``-th."""
+        period, epoch, place = self._at(number)
+        return epoch + (period.offset + place) / self._whole[period.epoch]
+
+    def _at(self, number: int) -> tuple[_Period, int, int]:
+        period = self._periods[bisect_right(self._starts, number) - 1]
+        epochs, place = divmod(number - period.number, period.size)
+        return period, period.epoch + epochs, place
+
+
+def _periods(growth: Sequence[tuple[int, int]]) -> Iterator[_Period]:
+    (_, total), *later = growth
+    if total < 1:
+        raise ValueError(f"a source begins with at least one sample, got {list(growth)}")
+    number = epoch = 0
+    for came, more in later:
+        begun = max(0, came - number)
+        epochs = -(-begun // total)
+        within = begun % total > 0
+        if epochs > within:
+            yield _Period(number, 0, total, epoch)
+        number, epoch = number + epochs * total, epoch + epochs
+        if within:  # the epoch that is under way, alone
+            yield _Period(number - total, 0, total, epoch - 1)
+        if more and (within or came < number):
+            yield _Period(number, total, more, epoch - 1)
+            number += more
+        total += more
+    yield _Period(number, 0, total, epoch)
+
+
+class GlobalOrder:
+    """The endless order of samples over all sources and epochs.
+
+    While a mixture is in force, each source is within one sample of its share, counted from where it came into force:
+    other weights neither make up for what the earlier ones drew nor repeat or skip a sample.
+    """
+
+    def __init__(self, stages: Sequence[tuple[int, Mixture]], sources: Mapping[str, SourceOrder]) -> None:
+        """stages: mixtures with the samples before each, from 0 on (``mixtures``). sources: by name."""
+        self._starts = [before for before, _ in stages]
+        self._mixtures = [mixture for _, mixture in stages]
+        self._sources = dict(sources)
 
     def take(self, cursor: Cursor, count: int) -> tuple[list[Draw], Cursor]:
-        """The next `count` samples after the cursor, and the cursor after them."""
-        if set(cursor.per_source) != set(self._names):
+        """The next ``count`` samples after the cursor, and the cursor after them."""
+        if cursor.per_source.keys() != self._sources.keys():
             rule = f"the saved data order knows the sources {', '.join(cursor.per_source)}"
             remedy = "resume with the same source names, or start a new run from the weights"
-            raise DataError(Problem("data.sources", self._names, rule, remedy))
-        drawn = [cursor.per_source[name] for name in self._names]
+            raise DataError(Problem("data.sources", list(self._sources), rule, remedy))
+        drawn, since, shares = dict(cursor.per_source), cursor.since, cursor.shares
         draws = []
-        for number in range(cursor.drawn + 1, cursor.drawn + count + 1):
-            source = self._next(drawn, number)
+        for total in range(cursor.drawn, cursor.drawn + count):
+            mixture = self._mixture(total)
+            if mixture.shares != shares:
+                since, shares = dict(drawn), mixture.shares
+            under = {name: drawn[name] - since[name] for name in drawn}
+            source = mixture.next(under, sum(under.values()) + 1)
             draws.append(Draw(source, drawn[source]))
             drawn[source] += 1
-        return draws, Cursor(cursor.drawn + count, dict(zip(self._names, drawn, strict=True)))
+        return draws, replace(cursor, drawn=cursor.drawn + count, per_source=drawn, since=since, shares=shares)
 
     def sample(self, draw: Draw) -> int:
         """The index, within its source, of the sample that a draw stands for."""
-        epoch, place = divmod(draw.number, self._sizes[draw.source])
-        known = self._permutations.get(draw.source)
-        if known is None or known[0] != epoch:
-            permutation = Permutation(self._sizes[draw.source], seed_from(self._seed, draw.source, epoch))
-            known = self._permutations[draw.source] = (epoch, permutation)
-        return known[1](place)
+        return self._sources[draw.source](draw.number)
 
-    def _next(self, drawn: list[int], number: int) -> int:
-        """The source of the `number`-th sample (from 1).
+    def epochs(self, per_source: Mapping[str, float]) -> dict[str, float]:
+        """How often each source has been seen whole, after that many samples of it."""
+        return {name: order.epochs(int(per_source[name])) for name, order in self._sources.items()}
 
-        Tijdeman's rule (The chairman assignment problem, 1980): of the sources that may take a sample without running
-        ahead, the one that would soonest fall behind. It keeps every source within 1 - 1 / (2n - 2) of its share;
-        taking the largest deficit does not (1.2 samples with eight sources). All quantities are times
-        total * (2n - 2), so that they stay integers.
-        """
-        if len(self._active) == 1:
-            return self._active[0]
-        scale = 2 * len(self._active) - 2
-        best, best_slack, best_weight = -1, 0, 1
-        for i in self._active:
-            deficit = scale * (self._weights[i] * number - drawn[i] * self._total)
-            if deficit < self._total:
-                continue
-            slack = (scale - 1) * self._total - deficit
-            if best < 0 or slack * best_weight < best_slack * self._weights[i]:
-                best, best_slack, best_weight = i, slack, self._weights[i]
-        return best
+    def ahead(self, cursor: Cursor, drawn: int) -> dict[str, float]:
+        """Samples of each source that will have been drawn once ``drawn`` are in all: its count to within one."""
+        counts: dict[str, float] = dict(cursor.per_source)
+        bounds = [*self._starts[1:], drawn]
+        for mixture, start, end in zip(self._mixtures, self._starts, bounds, strict=True):
+            samples = max(0, min(end, drawn) - max(start, cursor.drawn))
+            for name, share in mixture.exact.items():
+                counts[name] += float(samples * share)
+        return counts
+
+    def _mixture(self, total: int) -> Mixture:
+        return self._mixtures[bisect_right(self._starts, total) - 1]

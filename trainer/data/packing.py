@@ -32,21 +32,31 @@ class PackedSamples:
     on a sample gives it its keys.
     """
 
-    def __init__(self, tokens: IndexedTokens, seq_len: int, document_mask: bool) -> None:
-        """seq_len: L, in tokens. document_mask: restart positions at each document, and drop targets in the next."""
+    def __init__(
+        self,
+        tokens: IndexedTokens,
+        seq_len: int,
+        document_mask: bool,
+        part: tuple[int, int] | None = None,
+    ) -> None:
+        """seq_len: L, in tokens. document_mask: restart positions at each document, and drop targets in the next.
+
+        part: the stream is only these tokens, from a document's first to behind one's last; None: all.
+        """
         self._tokens = tokens
         self._seq_len = seq_len
         self._document_mask = document_mask
+        self._first, self._end = part or (0, tokens.total)
 
     def __len__(self) -> int:
-        targets = max(0, self._tokens.total - 1)
+        targets = max(0, self._end - self._first - 1)
         return -(-targets // self._seq_len)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        start = index * self._seq_len
-        stream = self._tokens.slice(start, start + self._seq_len + 1)
+        start = self._first + index * self._seq_len
+        stream = self._tokens.slice(start, min(start + self._seq_len + 1, self._end))
         count = len(stream) - 1
         sample = padding_sample(self._seq_len)
         sample.tokens[:count] = stream[:-1]

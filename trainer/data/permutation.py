@@ -40,8 +40,8 @@ class Permutation:
         return left << self._half | right
 
 
-def seed_from(*parts: int) -> int:
-    """One seed for a combination of numbers, such as (seed, source, epoch)."""
+def seed_from(*parts: int | str) -> int:
+    """One seed for a combination of numbers and names, such as (seed, source, epoch)."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 

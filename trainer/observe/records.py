@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step. Times in seconds, losses in nats per target token."""
+    """One optimizer step. Times in seconds, losses in nats per target token.
+
+    epochs: how often each source's samples have been seen, by name.
+    """
 
     step: int
     tokens: int
@@ -24,6 +27,7 @@ class StepRecord:
     compute_seconds: float
     other_seconds: float
     eta_seconds: float
+    epochs: dict[str, float] = field(default_factory=dict)
     kind: str = "step"
 
 

@@ -13,6 +13,7 @@ from trainer.errors import ConfigError, Problem
 from trainer.rules.evaluation import evaluation
 from trainer.rules.families import families
 from trainer.rules.grace import grace
+from trainer.rules.mixing import mixing
 from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
 from trainer.rules.neuron import neuron, neuron_machine
@@ -47,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     tracker,
     secrets,
     sources,
+    mixing,
     tokenizer,
     evaluation,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from trainer.config.schema import Config
@@ -34,8 +33,6 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
             yield Problem(
                 f"{key}.document_unit", source.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "set it to one"
             )
-        if not (math.isfinite(source.weight) and source.weight > 0):
-            yield Problem(f"{key}.weight", source.weight, "a finite number above 0", "drop the source to leave it out")
 
 
 def tokenizer(config: Config, world: World) -> Iterator[Problem]:

@@ -77,6 +77,7 @@ POSITIVE_WHEN_SET = (
     "train.stop_after_steps",
     "model.head_dim",
     "model.sliding_window",
+    "data.max_epochs",
     "model.rope_scaling.attention_factor",
     "rehearsal.world",
     "parallel.cores",

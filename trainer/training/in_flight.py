@@ -19,6 +19,7 @@ class InFlight:
     tokens: int
     lr: float
     target_tokens: int
+    epochs: dict[str, float]
     metrics: StepMetrics
     seconds: StepSeconds
 
@@ -44,4 +45,5 @@ class InFlight:
             compute_seconds=self.seconds.compute,
             other_seconds=self.seconds.other,
             eta_seconds=left,
+            epochs={name: round(count, 4) for name, count in self.epochs.items()},
         )

@@ -113,9 +113,8 @@ class Trainer:
                 return
             self.advance(batch)
             seconds = watch.close()
-            self.in_flight.append(
-                InFlight(self.state.step, self.state.tokens, lr, agreed.target_tokens, metrics, seconds)
-            )
+            done = (self.state.step, self.state.tokens, lr, agreed.target_tokens, batch.epochs)
+            self.in_flight.append(InFlight(*done, metrics, seconds))
             self.settle(keep=self.backend.fetch_delay, watch=watch)
             paused = time.perf_counter()
             yield agreed

@@ -40,6 +40,7 @@ def resume_or_initialise(
     initial: opens the initial weights, where there is no checkpoint. steps: length of training. corpus: fingerprints of
     the text and the tokenizer as they are now; a checkpoint that saw others is refused unless ``allowed``
     (resume.allow) names ``data``. topology: what this launch runs on, to be compared with what saved.
+    The state keeps the checkpoint's fingerprints: ``follow_text`` makes them those of now.
     Raises CheckpointError on every rank when there are checkpoints and none verifies: starting anew would throw away
     a run.
     """
@@ -63,7 +64,6 @@ def resume_or_initialise(
         rule = f"at least the {state.step} steps that the run has trained already"
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
     other_text = on_every_rank(backend.saving, partial(refuse_other_text, state.corpus, corpus, allowed))
-    state.corpus = dict(corpus)
     backend.loaded(state.updates)
     backend.set_rng_state(state.rng)
     if rank == 0:

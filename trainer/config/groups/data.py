@@ -15,7 +15,7 @@ class SourceConfig:
     paths: list[str] = field(default_factory=list)
     """Files, directories or globs; a data set's name or directory for huggingface; prefixes for indexed."""
     weight: float = 1.0
-    """Share of the training samples, relative to the other sources."""
+    """Share of the training samples, relative to the other sources; 0 where only a stage draws from it."""
     text_field: str = "text"
     """Column that holds the text (JSONL, Parquet, huggingface)."""
     document_unit: str = "file"
@@ -28,6 +28,14 @@ class SourceConfig:
     """plugin: dotted name of a callable of yours that returns an iterable of documents (str)."""
     options: dict[str, Any] = field(default_factory=dict)
     """plugin: its keyword arguments."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    from_tokens: int = 0
+    """The stage begins with the first sample after so many tokens of training."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weights from there on, by source; a source that is not named keeps the one it has. 0: it rests."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,10 @@ class TokenizerConfig:
 class DataConfig:
     sources: list[SourceConfig] = field(default_factory=list)
     """Where the text comes from."""
+    stages: list[StageConfig] = field(default_factory=list)
+    """Other weights later in training, in order: an annealing mixture, a curriculum."""
+    max_epochs: float | None = None
+    """Refuse a run that would show a source more often than this. Unset: it is shown again and again, in new orders."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """How text becomes tokens."""
     seq_len: int = 512

@@ -1,0 +1,43 @@
+"""The samples of a source to which text was appended between two launches: what was there keeps its place."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from trainer.data.cursor import Segment
+from trainer.data.indexed import IndexedTokens
+from trainer.data.packing import PackedSamples, Sample
+from trainer.errors import DataError, Problem
+
+
+class SegmentedSamples:
+    """Packed samples of each segment of a source, one segment after the other.
+
+    growth: (samples drawn before it came, samples) of each.
+    """
+
+    def __init__(
+        self, name: str, tokens: IndexedTokens, segments: Sequence[Segment] | None, seq_len: int, document_mask: bool
+    ) -> None:
+        """segments: None: all came at once. Raises DataError where they are not the tokens that there are."""
+        segments = segments or [Segment(0, tokens.total)]
+        ends = list(accumulate(part.tokens for part in segments))
+        if ends[-1] != tokens.total:
+            rule = f"has the {ends[-1]:,} tokens that the checkpoint counts"
+            raise DataError(
+                Problem(f"data.sources[{name}].paths", f"{tokens.total:,} tokens", rule, "restore its text")
+            )
+        parts = zip([0, *ends[:-1]], ends, strict=True)
+        self._packed = [PackedSamples(tokens, seq_len, document_mask, part) for part in parts]
+        sizes = [len(packed) for packed in self._packed]
+        self._starts = [0, *accumulate(sizes[:-1])]
+        self.growth = [(part.number, size) for part, size in zip(segments, sizes, strict=True)]
+
+    def __len__(self) -> int:
+        return sum(size for _, size in self.growth)
+
+    def __getitem__(self, index: int) -> Sample:
+        segment = bisect_right(self._starts, index) - 1
+        return self._packed[segment][index - self._starts[segment]]
