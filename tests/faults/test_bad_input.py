@@ -121,7 +121,7 @@ CASES = {
     "another encoding": Bad([sources("paths: [l.txt]")], "UTF-8", 4, write("l.txt", "caf\xe9".encode("latin-1"))),
     "a pipe for a file": Bad([sources("paths: [p.txt]")], "no regular file", 4, lambda cwd: os.mkfifo(cwd / "p.txt")),
     "missing column": Bad([sources("paths: [c.jsonl]")], "no such column", 4, write("c.jsonl", '{"body": "x"}\n')),
-    "broken JSON": Bad([sources("paths: [b.jsonl]")], "cannot be read", 4, write("b.jsonl", '{"text": ')),
+    "broken JSON": Bad([sources("paths: [b.jsonl]")], "broken JSON (", 4, write("b.jsonl", '{"text": ')),
     "missing index": Bad([INDEXED, TOKENIZER, "data.tokenizer.path=t.json"], "gone", 4, write("t.json", "{}")),
     "tokenizer not named": Bad([TOKENIZER], "data.tokenizer.path"),
     "tokenizer missing": Bad([TOKENIZER, "data.tokenizer.path=no.json"], "no.json", 4),

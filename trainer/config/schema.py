@@ -39,6 +39,7 @@ OUTSIDE_TRAJECTORY = (
     "train.stop_after_steps",
     "model.loss_chunk_tokens",
     "model.published_parameters",
+    "data.bad_documents",
     "data.cache_dir",
     "data.prefetch",
     "data.max_epochs",

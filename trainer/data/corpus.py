@@ -18,6 +18,7 @@ from trainer.data.documents import fingerprint, size_in_bytes
 from trainer.data.indexed import IndexedTokens, IndexedWriter
 from trainer.data.paths import typed_keys
 from trainer.data.progress import Report, track
+from trainer.data.skipped import STOP, refuse_skipped
 from trainer.data.tokenizer import Tokenizer
 from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
 from trainer.errors import DataError, Problem
@@ -95,16 +96,19 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         raise DataError(Problem("model.vocab", vocab, rule, remedy))
     directories = []
     for source, source_print in zip(config.sources, prints, strict=True):
-        build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report)
+        build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
         key = _key("tokens", source_print, tokenizer.fingerprint, config.heldout_fraction)
         directories.append(_timed(f"tokenised {source.name}", cache, key, build, report))
+    figures = [SourceFigures.read(directory) for directory in directories]
+    for source, one in zip(config.sources, figures, strict=True):
+        _tell_skipped(source, one, config.bad_documents, report)
     corpus = Corpus(
         tokenizer=tokenizer,
         names=[source.name for source in config.sources],
         weights=[source.weight for source in config.sources],
         train=[IndexedTokens(directory / TRAIN) for directory in directories],
         heldout=_heldout(directories, tokenizer, cache),
-        figures=[SourceFigures.read(directory) for directory in directories],
+        figures=figures,
         fingerprints={"tokenizer": tokenizer.fingerprint}
         | {source_key(source.name): path.name for source, path in zip(config.sources, directories, strict=True)},
     )
@@ -113,13 +117,24 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
 
 
 def prepare_text(
-    source: SourceConfig, tokenizer: Tokenizer, cache_dir: str, report: Report | None = None
+    source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, report: Report | None = None
 ) -> tuple[IndexedTokens, str]:
     """All documents of one source, tokenised and cached, and the fingerprint of them. Raises DataError."""
-    cache = Path(cache_dir).expanduser()
-    build = partial(tokenize_source, source, tokenizer, 0.0, report)
+    cache = Path(config.cache_dir).expanduser()
+    build = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
     key = _key("tokens", fingerprint(source), tokenizer.fingerprint, 0.0)
-    return IndexedTokens(_timed(f"tokenised {source.name}", cache, key, build, report) / TRAIN), key
+    directory = _timed(f"tokenised {source.name}", cache, key, build, report)
+    _tell_skipped(source, SourceFigures.read(directory), config.bad_documents, report)
+    return IndexedTokens(directory / TRAIN), key
+
+
+def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: str, report: Report | None) -> None:
+    """At every start, from the cache too. Raises DataError where the policy is to stop."""
+    if bad_documents == STOP:
+        refuse_skipped(source, figures.skipped)
+    if report is not None:
+        for line in figures.skipped.lines(source.name):
+            report(line)
 
 
 def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
@@ -148,12 +163,13 @@ def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Repor
     vocab = config.tokenizer.vocab
 
     def build(directory: Path) -> None:
+        training = (training_texts(one, config.heldout_fraction, config.bad_documents) for one in config.sources)
         sizes = [size_in_bytes(source) for source in config.sources]
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
         with track("learning the tokenizer", total, report) as advance:
 
             def texts() -> Iterator[str]:
-                for text in chain(*(training_texts(source, config.heldout_fraction) for source in config.sources)):
+                for text in chain.from_iterable(training):
                     advance(len(text))
                     yield text
 

@@ -7,7 +7,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import documents, size_in_bytes
 from trainer.data.indexed import IndexedTokens, IndexedWriter
 from trainer.data.progress import Report, track
+from trainer.data.skipped import Policy, Skipped
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import DataError, Problem
 
@@ -42,6 +43,7 @@ class SourceFigures:
 
     reference_bytes: bytes of the held-out documents that were compressed: all, up to 2,000 documents or 16 MiB.
     zlib_bytes, xz_bytes: what was left of them, zlib -9 and xz -6, headers included.
+    skipped: documents that could not be used.
     """
 
     train: Part
@@ -49,12 +51,14 @@ class SourceFigures:
     reference_bytes: int
     zlib_bytes: int
     xz_bytes: int
+    skipped: Skipped = field(default_factory=Skipped)
 
     @staticmethod
     def read(directory: Path) -> SourceFigures:
         """The figures that `tokenize_source` left in a directory."""
         value = json.loads((directory / FIGURES).read_text(encoding="utf-8"))
-        return SourceFigures(Part(**value.pop("train")), Part(**value.pop("heldout")), **value)
+        skipped = Skipped.of(value.pop("skipped", {}))  # older caches have none
+        return SourceFigures(Part(**value.pop("train")), Part(**value.pop("heldout")), skipped=skipped, **value)
 
 
 class _Document(NamedTuple):
@@ -72,18 +76,27 @@ def is_heldout(content: bytes, fraction: float) -> bool:
     return place < int(fraction * (1 << 64))
 
 
-def training_texts(source: SourceConfig, fraction: float) -> Iterator[str]:
-    """The texts of a source that are not held out."""
-    return (text for text in documents(source) if not is_heldout(text.encode(), fraction))
+def training_texts(source: SourceConfig, fraction: float, bad_documents: str = "skip") -> Iterator[str]:
+    """The texts of a source that are not held out. bad_documents: skip | stop."""
+    return (text for text in documents(source, Policy(bad_documents)) if not is_heldout(text.encode(), fraction))
 
 
 def tokenize_source(
-    source: SourceConfig, tokenizer: Tokenizer, fraction: float, report: Report | None, directory: Path
+    source: SourceConfig,
+    tokenizer: Tokenizer,
+    fraction: float,
+    report: Report | None,
+    bad_documents: str,
+    directory: Path,
 ) -> None:
-    """Write train.bin/.idx, heldout.bin/.idx and figures.json to `directory`."""
+    """Write train.bin/.idx, heldout.bin/.idx and figures.json to `directory`. bad_documents: skip | stop."""
     parts = {False: np.zeros(3, np.int64), True: np.zeros(3, np.int64)}
     reference = np.zeros(4, np.int64)  # documents, bytes, zlib, xz
-    found = _indexed(source, tokenizer, fraction) if source.kind == "indexed" else _texts(source, tokenizer, fraction)
+    policy = Policy(bad_documents)
+    if source.kind == "indexed":
+        found = _indexed(source, tokenizer, fraction)
+    else:
+        found = _texts(documents(source, policy), tokenizer, fraction)
     with (
         IndexedWriter(directory / TRAIN, tokenizer.size) as train,
         IndexedWriter(directory / HELDOUT, tokenizer.size) as heldout,
@@ -96,12 +109,13 @@ def tokenize_source(
                 reference += (1, *_compressed(document.text))
             advance(document.size)
     train_part, heldout_part = (Part(*map(int, parts[key])) for key in (False, True))
-    figures = SourceFigures(train_part, heldout_part, *map(int, reference[1:]))
+    _, size, zlib_bytes, xz_bytes = map(int, reference)
+    figures = SourceFigures(train_part, heldout_part, size, zlib_bytes, xz_bytes, policy.skipped)
     (directory / FIGURES).write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
 
 
-def _texts(source: SourceConfig, tokenizer: Tokenizer, fraction: float) -> Iterator[_Document]:
-    for texts in _batches(documents(source)):
+def _texts(every: Iterator[str], tokenizer: Tokenizer, fraction: float) -> Iterator[_Document]:
+    for texts in _batches(every):
         for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
             content = text.encode()
             heldout = is_heldout(content, fraction)

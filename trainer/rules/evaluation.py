@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from trainer.config.groups.evaluation import EvaluationSetConfig
 from trainer.config.schema import Config
 from trainer.errors import Problem
-from trainer.rules.text import DOCUMENT_UNITS
+from trainer.rules.text import units
 from trainer.run.world import World
 
 HELDOUT = "heldout"
@@ -48,10 +48,7 @@ def _set(key: str, one: EvaluationSetConfig) -> Iterator[Problem]:
         yield Problem(f"{key}.paths", one.paths, "names at least one file, and no path is empty", "set paths: [...]")
     elif one.kind == "tasks" and len(one.paths) > 1:
         yield Problem(f"{key}.paths", one.paths, "one file of tasks a set", "make each a set with its own name")
-    if one.document_unit not in DOCUMENT_UNITS:
-        yield Problem(
-            f"{key}.document_unit", one.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "set it to one"
-        )
+    yield from units(key, one)
 
 
 def _best(config: Config, best: str) -> Iterator[Problem]:

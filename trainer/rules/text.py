@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from trainer.config.groups.data import SourceConfig
+from trainer.config.groups.evaluation import EvaluationSetConfig
 from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.run.world import World
 
 SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "plugin")
 DOCUMENT_UNITS = ("file", "paragraph", "line")
+FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow")
+BAD_DOCUMENTS = ("skip", "stop")
 
 
 def sources(config: Config, world: World) -> Iterator[Problem]:
@@ -21,6 +25,8 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
     names = [source.name for source in config.data.sources]
     if len(set(names)) != len(names):
         yield Problem("data.sources", names, "names are unique", "give each source a name of its own")
+    if (policy := config.data.bad_documents) not in BAD_DOCUMENTS:
+        yield Problem("data.bad_documents", policy, f"one of: {', '.join(BAD_DOCUMENTS)}", "set it to one")
     for index, source in enumerate(config.data.sources):
         key = f"data.sources.{index}"
         if source.kind not in SOURCE_KINDS:
@@ -29,10 +35,15 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
             yield Problem(f"{key}.paths", [], "names at least one file, glob or data set", "set paths: [...]")
         elif not all(path.strip() for path in source.paths):
             yield Problem(f"{key}.paths", source.paths, "no path is empty", "use . for this directory, if you mean it")
-        if source.document_unit not in DOCUMENT_UNITS:
-            yield Problem(
-                f"{key}.document_unit", source.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "set it to one"
-            )
+        yield from units(key, source)
+
+
+def units(key: str, of: SourceConfig | EvaluationSetConfig) -> Iterator[Problem]:
+    """What files are taken for, and how they are cut. key: of the source, or of the set."""
+    if of.document_unit not in DOCUMENT_UNITS:
+        yield Problem(f"{key}.document_unit", of.document_unit, f"one of: {', '.join(DOCUMENT_UNITS)}", "set it to one")
+    if of.format is not None and of.format not in FORMATS:
+        yield Problem(f"{key}.format", of.format, f"one of: {', '.join(FORMATS)}", "set it to one, or leave it out")
 
 
 def tokenizer(config: Config, world: World) -> Iterator[Problem]:

@@ -99,9 +99,13 @@ def _keys(index: int, one: EvaluationSetConfig) -> Iterator[None]:
 def _read(config: Config, tokenizer: Tokenizer, one: EvaluationSetConfig, report: Report | None) -> EvaluationSet:
     if one.kind == "text":
         source = SourceConfig(
-            name=one.name, paths=one.paths, text_field=one.text_field, document_unit=one.document_unit
+            name=one.name,
+            paths=one.paths,
+            format=one.format,
+            text_field=one.text_field,
+            document_unit=one.document_unit,
         )
-        tokens, fingerprint = prepare_text(source, tokenizer, config.data.cache_dir, report)
+        tokens, fingerprint = prepare_text(source, tokenizer, config.data, report)
         return TextSet(one.name, tokens, fingerprint)
     path = str(Path(one.paths[0]).expanduser())
     (task,) = read_tasks([path])

@@ -9,7 +9,7 @@ from typing import Any
 @dataclass(frozen=True)
 class SourceConfig:
     kind: str = "files"
-    """files (text, JSONL or Parquet, by suffix) | python_stdlib | huggingface | indexed (.bin/.idx prefix) | plugin."""
+    """files (format by suffix) | python_stdlib | huggingface | indexed (.bin/.idx prefix) | plugin."""
     name: str = "corpus"
     """For messages, the cache and the cursor; unique among the sources."""
     paths: list[str] = field(default_factory=list)
@@ -17,7 +17,9 @@ class SourceConfig:
     weight: float = 1.0
     """Share of the training samples, relative to the other sources; 0 where only a stage draws from it."""
     text_field: str = "text"
-    """Column that holds the text (JSONL, Parquet, huggingface)."""
+    """Column that holds the text (JSON, CSV, Parquet, Arrow, huggingface)."""
+    format: str | None = None
+    """files: text | jsonl | csv | tsv | parquet | arrow, whatever the suffixes say. Unset: they say it."""
     document_unit: str = "file"
     """Text files: a document is a file | paragraph | line."""
     subset: str | None = None
@@ -66,6 +68,8 @@ class DataConfig:
     """Attention and targets stay inside a document."""
     heldout_fraction: float = 0.02
     """Share of documents kept for evaluation, chosen by a hash of their content, so duplicates never straddle."""
+    bad_documents: str = "skip"
+    """Not UTF-8, without text, too long: skip (counted and told, with places) | stop (exit 4 at the first)."""
     cache_dir: str = ".cache/data"
     """Tokenised corpora and tokenizers, keyed by content; safe to share between runs and to delete."""
     prefetch: int = 2

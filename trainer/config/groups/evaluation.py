@@ -14,7 +14,9 @@ class EvaluationSetConfig:
     paths: list[str] = field(default_factory=list)
     """Files, directories or globs, as data.sources has them; of kind=tasks one file."""
     text_field: str = "text"
-    """kind=text: column that holds the text (JSONL, Parquet)."""
+    """kind=text: column that holds the text (JSON, CSV, Parquet, Arrow)."""
+    format: str | None = None
+    """kind=text: as data.sources has it."""
     document_unit: str = "file"
     """kind=text: in text files, a document is a file | paragraph | line."""
 

@@ -1,0 +1,61 @@
+"""One column of a table as documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.data.readers.found import LIMIT, NOT_UTF8, TOO_LONG, Found, NoColumn, Place, Unreadable, checked
+
+STEP = 8 << 20
+"""Bytes of a column that become Python's strings at once, about."""
+
+
+def check_column(schema: Any, field: str) -> None:
+    """Raises NoColumn, or Unreadable for a column that holds no text. schema: pyarrow's."""
+    import pyarrow
+
+    if field not in schema.names:
+        raise NoColumn(schema.names)
+    types = pyarrow.types
+    kind = schema.field(field).type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if not any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)):
+        raise Unreadable(f"the column holds {kind}, not text", "name a column of strings", "text_field")
+
+
+def column_texts(column: Any, file: str, first: int) -> Iterator[Found]:
+    """Documents of an array of strings. first: the row of its first one."""
+    step = max(1, STEP * len(column) // max(column.nbytes, 1))
+    for start in range(0, len(column), step):
+        for index, value in enumerate(_values(column.slice(start, step)), first + start):
+            yield checked(value, Place(file, "row", index))
+
+
+def _values(part: Any) -> list[Any]:
+    """Strings, None, and a Reason for what cannot be one."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    if pyarrow.types.is_null(part.type):
+        return [None] * len(part)
+    text = part.cast(pyarrow.large_string()) if not pyarrow.types.is_large_string(part.type) else part
+    long = compute.greater(compute.binary_length(text), LIMIT)
+    if compute.any(long).as_py():
+        text = compute.if_else(long, pyarrow.scalar(None, text.type), text)
+        return [TOO_LONG if over else value for over, value in zip(long.to_pylist(), _strings(text), strict=True)]
+    return _strings(text)
+
+
+def _strings(text: Any) -> list[Any]:
+    try:
+        return list(text.to_pylist())
+    except UnicodeDecodeError:
+        return [_string(value) for value in text]
+
+
+def _string(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        return NOT_UTF8

@@ -1,0 +1,69 @@
+"""All files of a source, in order, each read as its format says; a file that cannot be read is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.config.groups.data import SourceConfig
+from trainer.data.paths import source_error, source_files
+from trainer.data.readers.arrow import read_arrow
+from trainer.data.readers.delimited import read_delimited
+from trainer.data.readers.formats import ORDER, Format, format_of
+from trainer.data.readers.found import Found, Unreadable
+from trainer.data.readers.jsonlines import read_json
+from trainer.data.readers.parquet import read_parquet
+from trainer.data.readers.text import read_text
+from trainer.errors import RunError
+from trainer.rules.text import DOCUMENT_UNITS
+
+REPAIR = "repair or leave out the file"
+
+
+class FileOf(NamedTuple):
+    """A file of a source, and its format."""
+
+    path: Path
+    format: Format
+
+
+def files_of(source: SourceConfig) -> list[FileOf]:
+    """The files of a source (kind files), in the order of their paths. Raises DataError for an unknown suffix."""
+    found = []
+    for path in source_files(source):
+        try:
+            found.append(FileOf(path, format_of(path, source.format)))
+        except Unreadable as error:
+            raise source_error(source, error.field, str(path), error.rule, error.remedy) from None
+    return found
+
+
+def found_in_files(source: SourceConfig, files: list[FileOf]) -> Iterator[Found]:
+    """What is in the files: text first, then JSON lines, Parquet and the rest. Raises DataError that names the file."""
+    if source.document_unit not in DOCUMENT_UNITS:
+        remedy = f"use one of {', '.join(DOCUMENT_UNITS)}"
+        raise source_error(source, "document_unit", source.document_unit, "unknown unit of text", remedy)
+    for file in sorted(files, key=lambda one: ORDER.index(one.format.name)):
+        try:
+            yield from _read(file, source)
+        except RunError:
+            raise
+        except Unreadable as error:
+            value = source.text_field if error.field == "text_field" else str(file.path)
+            where = f" ({file.path})" if error.field == "text_field" else ""
+            raise source_error(source, error.field, value, error.rule + where, error.remedy) from None
+        except Exception as error:  # codecs and parsers raise what they like
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise source_error(source, "paths", str(file.path), f"cannot be read: {cause}", REPAIR) from error
+
+
+def _read(file: FileOf, source: SourceConfig) -> Iterator[Found]:
+    path, (name, compression) = file
+    if name == "text":
+        return read_text(path, compression, source.document_unit, source.text_field if source.format is None else None)
+    if name == "jsonl":
+        return read_json(path, compression, source.text_field)
+    if name in ("csv", "tsv"):
+        return read_delimited(path, compression, source.text_field, "," if name == "csv" else "\t")
+    return (read_parquet if name == "parquet" else read_arrow)(path, source.text_field)

@@ -1,0 +1,35 @@
+"""Parquet: the one column, a row group at a time, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.data.readers.columns import STEP, check_column, column_texts
+from trainer.data.readers.found import Aside, Found, Place
+from trainer.data.readers.streams import BLOCK
+
+NO_ROWS = "files without rows"
+EMPTY_GROUP = "row groups without rows"
+ROWS = 1024
+
+
+def read_parquet(file: Path, field: str) -> Iterator[Found]:
+    """The texts of one column; the others stay on the disk. Raises NoColumn, or Unreadable for another type."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(file, buffer_size=BLOCK, pre_buffer=False) as opened:
+        check_column(opened.schema_arrow, field)
+        meta, row = opened.metadata, 0
+        if not meta.num_rows:
+            yield Aside(NO_ROWS, Place(str(file)))
+            return
+        for index in range(meta.num_row_groups):
+            group = meta.row_group(index)
+            if not group.num_rows:
+                yield Aside(EMPTY_GROUP, Place(str(file), "row group", index))
+                continue
+            rows = max(1, min(ROWS, STEP * group.num_rows // max(group.total_byte_size, 1)))
+            for batch in opened.iter_batches(rows, row_groups=[index], columns=[field], use_threads=False):
+                yield from column_texts(batch.column(0), str(file), row)
+                row += batch.num_rows
