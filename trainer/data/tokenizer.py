@@ -74,8 +74,8 @@ class Tokenizer:
         return hashlib.blake2b(f"{self.eod}\0{self.inner.to_str()}".encode(), digest_size=16).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write a tokenizer.json."""
-        self.inner.save(str(path))
+        """Write a tokenizer.json. Raises OSError, where the library's own method raises plain Exception."""
+        path.write_text(self.inner.to_str(pretty=True), encoding="utf-8")
 
 
 def train_bpe(texts: Iterator[str], vocab: int, eod: str = DEFAULT_EOD) -> Tokenizer:

@@ -91,7 +91,7 @@ class _Records:
         if content is None:
             raise _TooLong
         self._count(content)
-        self.size += len(content)
+        self.size += len(content) + 1
         if self.size > LIMIT:
             raise _TooLong
         if b"\0" in content:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from trainer.config.groups.data import SourceConfig
 from trainer.data.paths import source_error, source_files
 from trainer.data.readers.arrow import read_arrow
+from trainer.data.readers.datasetdirs import refuse_data_set
 from trainer.data.readers.delimited import read_delimited
 from trainer.data.readers.formats import ORDER, Format, format_of
 from trainer.data.readers.found import Found, Unreadable
@@ -31,7 +32,15 @@ class FileOf(NamedTuple):
 def files_of(source: SourceConfig) -> list[FileOf]:
     """The files of a source (kind files), in the order of their paths. Raises DataError for an unknown suffix."""
     found = []
-    for path in source_files(source):
+    paths = source_files(source)
+    for name in source.paths:
+        directory = Path(name).expanduser().absolute()
+        if source.format is None and directory.is_dir():
+            try:
+                refuse_data_set(directory, [path for path in paths if directory in path.parents])
+            except Unreadable as error:
+                raise source_error(source, error.field, name, error.rule, error.remedy) from None
+    for path in paths:
         try:
             found.append(FileOf(path, format_of(path, source.format)))
         except Unreadable as error:

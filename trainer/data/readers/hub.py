@@ -9,7 +9,8 @@ from typing import Any
 
 from trainer.config.groups.data import SourceConfig
 from trainer.data.paths import source_error, source_files
-from trainer.data.readers.found import Found, NoColumn, Place, checked
+from trainer.data.readers.datasetdirs import refuse_mixture
+from trainer.data.readers.found import Found, NoColumn, Place, Unreadable, checked
 from trainer.errors import DataError, RunError
 
 REMEDY = "give a directory made by save_to_disk, or check the name, subset, split and the network"
@@ -52,6 +53,8 @@ def _rows(source: SourceConfig, path: str) -> Iterator[Found]:
                     raise source_error(source, "split", source.split, f"{path} has no such split", remedy)
                 rows = rows[source.split]
         else:
+            if local.is_dir():
+                _refuse_mixture(source, local)
             name = str(local) if local.is_dir() else path
             rows = datasets.load_dataset(name, source.subset, split=source.split, streaming=True, cache_dir=scratch)
         if rows.column_names:
@@ -65,6 +68,13 @@ def _rows(source: SourceConfig, path: str) -> Iterator[Found]:
                 rule = f"the column holds {type(value).__name__}, not text"
                 raise source_error(source, "text_field", source.text_field, rule, "name a column of strings")
             yield checked(value, Place(path, "row", index))
+
+
+def _refuse_mixture(source: SourceConfig, directory: Path) -> None:
+    try:
+        refuse_mixture(directory)
+    except Unreadable as error:
+        raise source_error(source, error.field, str(directory), error.rule, error.remedy) from None
 
 
 def _check_columns(source: SourceConfig, columns: list[str]) -> None:

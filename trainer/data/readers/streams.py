@@ -112,7 +112,9 @@ def pieces(
         yield line, content
         line += newlines + len(separator)
         for part in others[:-1]:
-            yield line, part
+            if over := len(part) > LIMIT:
+                dropped(part)
+            yield line, None if over else part
             line += part.count(b"\n") + len(separator)
         held.add(others[-1])
     if held.size:
