@@ -61,6 +61,12 @@ def damage(pattern: str) -> Callable[[Path], None]:
     return action
 
 
+def data_set(cwd: Path) -> None:
+    """A directory with a card and a split."""
+    write("set/README.md", "---\nlicense: mit\n---\n")(cwd)
+    write("set/train.jsonl", '{"text": "x"}\n')(cwd)
+
+
 def sources(text: str) -> str:
     return f"data.sources=[{{{text}}}]"
 
@@ -122,6 +128,15 @@ CASES = {
     "a pipe for a file": Bad([sources("paths: [p.txt]")], "no regular file", 4, lambda cwd: os.mkfifo(cwd / "p.txt")),
     "missing column": Bad([sources("paths: [c.jsonl]")], "no such column", 4, write("c.jsonl", '{"body": "x"}\n')),
     "broken JSON": Bad([sources("paths: [b.jsonl]")], "broken JSON (", 4, write("b.jsonl", '{"text": ')),
+    "a line to stop at": Bad(
+        [sources("paths: [b.jsonl]"), "data.bad_documents=stop"], "b.jsonl, line 2", 4,
+        write("b.jsonl", '{"text": "x"}\n{"text": 7}\n')),
+    "a suffix nobody knows": Bad([sources("paths: [b.weird]")], "the suffix .weird", 4, write("b.weird", "x")),
+    "unknown format": Bad([sources("paths: [b], format: xml")], "one of: text, jsonl"),
+    "unknown policy": Bad(["data.bad_documents=ignore"], "one of: skip, stop"),
+    "a data set's card": Bad([sources("paths: [set]")], "kind: huggingface", 4, data_set),
+    "a remote source": Bad([sources("paths: ['s3://bucket/x.txt']")], "remote paths are not read"),
+    "a remote cache": Bad(["data.cache_dir=s3://bucket/cache"], "a local or mounted directory"),
     "missing index": Bad([INDEXED, TOKENIZER, "data.tokenizer.path=t.json"], "gone", 4, write("t.json", "{}")),
     "tokenizer not named": Bad([TOKENIZER], "data.tokenizer.path"),
     "tokenizer missing": Bad([TOKENIZER, "data.tokenizer.path=no.json"], "no.json", 4),

@@ -84,6 +84,9 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("evaluation.best", "loss", "evaluation.best", "heldout/loss"),
     ("evaluation.best", "quiz/acc", "evaluation.best", "the sets are heldout"),
     ("evaluation.best", "heldout/acc", "evaluation.best", "loss, bits_per_byte"),
+    ("data.sources", [SourceConfig(paths=["x"], format="xml")], "data.sources.0.format", "parquet"),
+    ("evaluation.sets", [SetConfig("a", paths=["x"], format="xml")], "evaluation.sets.0.format", "parquet"),
+    ("data.bad_documents", "ignore", "data.bad_documents", "stop"),
     ("data.sources", [SourceConfig(kind="python_stdlib", weight=0.0)], "data.sources.0.weight", "above 0"),
     ("data.sources", [SourceConfig(kind="indexed", paths=["x"])], "data.tokenizer.kind", "token ids"),
     (
