@@ -18,7 +18,7 @@ from tests.unit.test_data_support import byte_tokenizer, write_documents
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import corpus as corpus_module
 from trainer.data.corpus import Corpus, prepare_corpus
-from trainer.data.indexed import IndexedTokens
+from trainer.data.stream import TokenStream
 from trainer.errors import DataError, Problem
 
 FRACTION = 0.25
@@ -47,7 +47,7 @@ def config_for(root: Path, texts: list[str], **fields: object) -> DataConfig:
     )
 
 
-def texts_in(corpus: Corpus, tokens: IndexedTokens) -> list[str]:
+def texts_in(corpus: Corpus, tokens: TokenStream) -> list[str]:
     found = []
     for i in range(tokens.documents):
         *body, last = tokens.document(i).tolist()

@@ -15,9 +15,10 @@ from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
 from trainer.data.cache import build_once
 from trainer.data.documents import fingerprint, size_in_bytes
-from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.indexed import IndexedWriter
 from trainer.data.paths import typed_keys
 from trainer.data.progress import Report, track
+from trainer.data.stream import TokenStream
 from trainer.data.tokenizer import Tokenizer
 from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
 from trainer.errors import DataError, Problem
@@ -38,8 +39,8 @@ class Corpus:
     tokenizer: Tokenizer
     names: list[str]
     weights: list[float]
-    train: list[IndexedTokens]
-    heldout: IndexedTokens
+    train: list[TokenStream]
+    heldout: TokenStream
     figures: list[SourceFigures]
     fingerprints: dict[str, str]
 
@@ -97,7 +98,7 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         tokenizer=tokenizer,
         names=[source.name for source in config.sources],
         weights=[source.weight for source in config.sources],
-        train=[IndexedTokens(directory / TRAIN) for directory in directories],
+        train=[TokenStream.open(directory / TRAIN) for directory in directories],
         heldout=_heldout(directories, tokenizer, cache),
         figures=[SourceFigures.read(directory) for directory in directories],
         fingerprints={"tokenizer": tokenizer.fingerprint}
@@ -109,12 +110,12 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
 
 def prepare_text(
     source: SourceConfig, tokenizer: Tokenizer, cache_dir: str, report: Report | None = None
-) -> tuple[IndexedTokens, str]:
+) -> tuple[TokenStream, str]:
     """All documents of one source, tokenised and cached, and the fingerprint of them. Raises DataError."""
     cache = Path(cache_dir).expanduser()
     build = partial(tokenize_source, source, tokenizer, 0.0, report)
     key = _key("tokens", fingerprint(source), tokenizer.fingerprint, 0.0)
-    return IndexedTokens(_timed(f"tokenised {source.name}", cache, key, build, report) / TRAIN), key
+    return TokenStream.open(_timed(f"tokenised {source.name}", cache, key, build, report) / TRAIN), key
 
 
 def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
@@ -159,17 +160,17 @@ def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Repor
     return tokenizers.load(TokenizerConfig(kind="file", path=str(directory), eod=eod))
 
 
-def _heldout(directories: list[Path], tokenizer: Tokenizer, cache: Path) -> IndexedTokens:
+def _heldout(directories: list[Path], tokenizer: Tokenizer, cache: Path) -> TokenStream:
     if len(directories) == 1:
-        return IndexedTokens(directories[0] / HELDOUT)
+        return TokenStream.open(directories[0] / HELDOUT)
 
     def build(directory: Path) -> None:
         with IndexedWriter(directory / HELDOUT, tokenizer.size) as writer:
-            for part in (IndexedTokens(source / HELDOUT) for source in directories):
+            for part in (TokenStream.open(source / HELDOUT) for source in directories):
                 for index in range(part.documents):
                     writer.append(part.document(index))
 
-    return IndexedTokens(build_once(cache, _key("heldout", *(part.name for part in directories)), build) / HELDOUT)
+    return TokenStream.open(build_once(cache, _key("heldout", *(part.name for part in directories)), build) / HELDOUT)
 
 
 def _timed(done: str, cache: Path, key: str, build: Callable[[Path], None], report: Report | None) -> Path:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import documents, size_in_bytes
-from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.indexed import IndexedWriter
 from trainer.data.progress import Report, track
+from trainer.data.stream import TokenStream
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import DataError, Problem
 
@@ -127,7 +128,7 @@ def _indexed(source: SourceConfig, tokenizer: Tokenizer, fraction: float) -> Ite
     """Documents of tokenised files. They are split by their ids, since the same ids are the same text."""
     sizes = np.array([len(piece) for piece in tokenizer.token_bytes])
     for path in source.paths:
-        tokens = IndexedTokens(Path(path).expanduser(), key=f"data.sources[{source.name}].paths")
+        tokens = TokenStream.open(Path(path).expanduser(), key=f"data.sources[{source.name}].paths")
         for index in range(tokens.documents):
             ids = tokens.document(index)
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < tokenizer.size:
