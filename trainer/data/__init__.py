@@ -12,6 +12,8 @@ Reading order:
 - stream: documents of several pairs as one stream of tokens
 - cache: a directory built once, by the first process that needs it, and keyed by content
 - tokenizing: one source turned into a training and a held-out .bin/.idx pair, with its figures
+- ranges: which documents of token files that are ready are held out
+- in_place: token files that are ready, opened where they are
 - corpus: all of the above put together by prepare_corpus
 - packing: the token stream cut into fixed-length samples
 - permutation: pseudo-random order computed index by index, without a stored table

@@ -10,6 +10,7 @@ from trainer.data.corpus import Corpus
 from trainer.data.draws import draw_keys
 from trainer.data.order import Cursor, GlobalOrder
 from trainer.data.packing import PackedSamples, Sample, collate
+from trainer.data.paths import typed_keys
 
 
 class TrainLoader:
@@ -39,6 +40,7 @@ class TrainLoader:
         assert samples_per_step % (dp_size * microbatch) == 0, (samples_per_step, dp_size, microbatch)
         assert 0 <= dp_rank < dp_size, (dp_rank, dp_size)
         self._sources = [PackedSamples(tokens, seq_len, document_mask) for tokens in corpus.train]
+        self._names = corpus.names
         sizes = [len(samples) for samples in self._sources]
         self._order = GlobalOrder(corpus.names, corpus.weights, sizes, seed)
         self._samples_per_step = samples_per_step
@@ -63,7 +65,8 @@ class TrainLoader:
         while True:
             first = cursor.drawn + self._slice.start
             draws, cursor = self._order.take(cursor, self._samples_per_step)
-            rows = [self._sources[draw.source][self._order.sample(draw)] for draw in draws[self._slice]]
+            with typed_keys(self._names):
+                rows = [self._sources[draw.source][self._order.sample(draw)] for draw in draws[self._slice]]
             rows = [self._keyed(row, first + index) for index, row in enumerate(rows)]
             groups = [rows[i : i + self._microbatch] for i in range(0, len(rows), self._microbatch)]
             targets = sum(int((row.labels != IGNORED_LABEL).sum()) for row in rows)

@@ -99,7 +99,7 @@ class Trainer:
         while self.state.step < self.last_step and not self.stopped:
             watch.charge_rest()
             with self.watchdog.phase("batch"):
-                batch = next(batches)
+                batch = self._next(batches)
             watch.lap("data")
             self.collect_saves()
             wish = Wish(stop.requested, self.failure is not None, self.saves.due_by_clock())
@@ -120,6 +120,13 @@ class Trainer:
             paused = time.perf_counter()
             yield agreed
             watch.exclude(time.perf_counter() - paused)
+
+    def _next(self, batches: Iterator[StepBatch]) -> StepBatch:
+        try:
+            return next(batches)
+        except RunError as error:  # the other ranks wait for this one, and hear of its end
+            error.rank = self.backend.mesh.rank
+            raise
 
     def _take(self, batch: StepBatch, targets: int, lr: float, brake: Brake) -> StepMetrics | None:
         begun = self.state.step - self.first_step
