@@ -15,9 +15,9 @@ from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.cursor import Cursor
 from trainer.data.heldout import HeldoutWindows
-from trainer.data.indexed import IndexedTokens
 from trainer.data.loader import TrainLoader
 from trainer.data.mixture import mixtures
+from trainer.data.stream import TokenStream
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.observe.sinks import Sink, open_sinks
 from trainer.observe.wandb_sink import open_wandb
@@ -75,7 +75,7 @@ def make_evaluator(
 
 
 def text_scorer(
-    config: Config, derived: Derived, corpus: Corpus, name: str, tokens: IndexedTokens, dp_rank: int
+    config: Config, derived: Derived, corpus: Corpus, name: str, tokens: TokenStream, dp_rank: int
 ) -> TextScorer | None:
     """Of windows of a text; None where it has none."""
     data, count = config.data, config.evaluation.windows

@@ -87,7 +87,11 @@ def read_text(
     with watchdog.phase("data"):
         meet = partial(peers.everyone, DATA, "", seconds, say)
         corpus, sets = on_every_rank(backend.saving, prepare, meet)
-    marks = {**corpus.fingerprints, **{f"evaluation.sets, {one.name}": one.fingerprint for one in sets}}
+    marks = {
+        **corpus.shards,
+        **corpus.fingerprints,
+        **{f"evaluation.sets, {one.name}": one.fingerprint for one in sets},
+    }
     agree_on(peers, TEXT, {f"text of {name}": value for name, value in marks.items()}, seconds)
     return corpus, sets
 

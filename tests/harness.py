@@ -55,9 +55,12 @@ class Finished:
     output: str
 
 
-def command(overrides: list[str], processes: int) -> list[str]:
+TRAIN = ROOT / "scripts" / "train.py"
+
+
+def command(overrides: list[str], processes: int, program: Path = TRAIN) -> list[str]:
     """Plain python for one process, torchrun for more."""
-    script = str(ROOT / "scripts" / "train.py")
+    script = str(program)
     if processes == 1:
         return [sys.executable, script, *overrides]
     # --standalone picks a free port, so that tests may run side by side.
@@ -74,11 +77,16 @@ def environment(threads: int = 1) -> dict[str, str]:
 
 
 def train(
-    cwd: Path, overrides: list[str], processes: int = 1, timeout: float = 240, more: Mapping[str, str] | None = None
+    cwd: Path,
+    overrides: list[str],
+    processes: int = 1,
+    timeout: float = 240,
+    more: Mapping[str, str] | None = None,
+    program: Path = TRAIN,
 ) -> Finished:
-    """Run to the end. more: variables of the environment."""
+    """Run to the end. more: variables of the environment. program: what is run."""
     done = subprocess.run(
-        command(overrides, processes),
+        command(overrides, processes, program),
         cwd=cwd,
         env=environment() | dict(more or {}),
         stdout=subprocess.PIPE,

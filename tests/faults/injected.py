@@ -242,6 +242,7 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     "torch version": _facts("version of torch", "2.8.0"),
     "device": _facts("kind of device", "neuron"),
     "text": _argument("data.sources=[{name:c,paths:[other]}]"),
+    "shard": _argument("data.sources=[{name:c,kind:indexed,paths:[shard-0,shard-2]}]"),
     "tokenizer": _argument("data.tokenizer.vocab=400"),
     "run.root": _elsewhere,
     # What it holds.

@@ -13,6 +13,7 @@ import pytest
 from tests import harness
 from tests.faults.injected import STOPPED
 from tests.ranks import Outcomes, Task, attempt
+from tests.unit.test_data_support import byte_tokenizer, random_documents, write_documents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # the first test waits for all the launches
 
@@ -32,6 +33,7 @@ KINDS: dict[str, tuple[int, str, list[str]]] = {
     "torch version": (3, "version of torch = '2.8.0'", []),
     "device": (3, "kind of device = 'neuron'", []),
     "text": (3, "text of source c", []),
+    "shard": (3, "text of shard 1 of source c", []),
     "tokenizer": (3, "data.tokenizer.vocab = 400", []),
     "run.root": (3, "the same directory on every node; rank 1 on", []),
     "weight": (15, "weights of model.layers.0.mlp.up_proj.weight: rank 0 against rank 1", SAVED_BEFORE),
@@ -53,6 +55,10 @@ KINDS: dict[str, tuple[int, str, list[str]]] = {
 }
 IN_CI = ("text", "run.root", "mixed weight", "stopped in a step")
 LAYOUTS = {
+    "shard": [
+        "data.sources=[{name: c, kind: indexed, paths: [shard-0, shard-1]}]",
+        "data.tokenizer={kind: file, path: tokenizer.json}",
+    ],
     "norm": ["parallel.tp=2"],
     "tied weight": ["parallel.pp=2", "model.tied=true", "model.layers=2"],
     "mixed weight": ["precision=bf16_mixed", "precision.cpu_fallback=null"],
@@ -96,6 +102,9 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("disagreements")
     harness.write_corpus(directory / "corpus")
     harness.write_corpus(directory / "other", 50)
+    byte_tokenizer().save(directory / "tokenizer.json")
+    for number in range(3):
+        write_documents(directory / f"shard-{number}", random_documents(number, 200, 40))
     return directory
 
 

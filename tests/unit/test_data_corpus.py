@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.test_data_support import byte_tokenizer, write_documents
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import corpus as corpus_module
 from trainer.data.corpus import Corpus, prepare_corpus
-from trainer.data.indexed import IndexedTokens
+from trainer.data.stream import TokenStream
 from trainer.errors import DataError, Problem
 
 FRACTION = 0.25
@@ -47,7 +46,7 @@ def config_for(root: Path, texts: list[str], **fields: object) -> DataConfig:
     )
 
 
-def texts_in(corpus: Corpus, tokens: IndexedTokens) -> list[str]:
+def texts_in(corpus: Corpus, tokens: TokenStream) -> list[str]:
     found = []
     for i in range(tokens.documents):
         *body, last = tokens.document(i).tolist()
@@ -152,32 +151,6 @@ def test_several_sources(tmp_path: Path) -> None:
     expected = [t for texts in (make_texts(1, 60), make_texts(2, 40)) for t in texts if expected_heldout(t)]
     assert texts_in(corpus, corpus.heldout) == expected
     assert corpus.heldout_part.documents == len(expected)
-
-
-def test_indexed_source(tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.save(tmp_path / "tokenizer.json")
-    texts = make_texts(3, 50)
-    ids = tokenizer.encode_batch(texts)
-    ids[::2] = [[*document, tokenizer.eod] for document in ids[::2]]  # some have their end token already
-    write_documents(tmp_path / "megatron", ids, tokenizer.size)
-    config = DataConfig(
-        sources=[SourceConfig(kind="indexed", name="m", paths=[str(tmp_path / "megatron")])],
-        tokenizer=TokenizerConfig(kind="file", path=str(tmp_path)),
-        seq_len=32,
-        heldout_fraction=FRACTION,
-        cache_dir=str(tmp_path / "cache"),
-    )
-    corpus = prepare_corpus(config, 257)
-    train, held = texts_in(corpus, corpus.train[0]), texts_in(corpus, corpus.heldout)
-    assert sorted(train + held) == sorted(texts)
-    assert not set(train) & set(held)
-    assert corpus.heldout_part.bytes == sum(len(text.encode()) for text in held)
-    write_documents(tmp_path / "megatron", [[1, 2, 299]] * 9, 300)
-    (problem,) = problems_of(config)
-    assert (problem.key, "299" in problem.rule) == ("data.sources.0.paths", True)
-    (tmp_path / "megatron.bin").write_bytes(b"abc")
-    assert problems_of(config)[0].key == "data.sources.0.paths"
 
 
 def test_bad_configurations(tmp_path: Path) -> None:

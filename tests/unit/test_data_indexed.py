@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.indexed import IndexedWriter
+from trainer.data.stream import TokenStream
 from trainer.errors import DataError
 
 DOCUMENTS = [[1, 2, 3], [65535], [4, 5]]
@@ -46,9 +47,10 @@ def test_writer_is_byte_exact(tmp_path: Path, vocab: int, code: int, letter: str
 @pytest.mark.parametrize(("code", "letter"), [(1, "B"), (2, "b"), (3, "h"), (4, "i"), (5, "q"), (8, "H")])
 def test_reads_every_integer_type(tmp_path: Path, code: int, letter: str) -> None:
     documents = [[1, 2, 3], [100], [4, 5]]
-    tokens = IndexedTokens(place(tmp_path / "x", *hand_made(code, letter, documents, [0, 1, 2, 3])))
+    tokens = TokenStream.open(place(tmp_path / "x", *hand_made(code, letter, documents, [0, 1, 2, 3])))
     assert (tokens.documents, tokens.total) == (3, 6)
-    assert tokens.document_starts.tolist() == [0, 3, 4, 6]
+    assert [tokens.start_of(i) for i in range(4)] == [0, 3, 4, 6]
+    assert tokens.borders(0, 5).tolist() == [3, 4]
     assert [tokens.document(i).tolist() for i in range(3)] == documents
     assert tokens.slice(2, 5).tolist() == [3, 100, 4]
     assert tokens.slice(4, 99).tolist() == [4, 5]
@@ -56,14 +58,14 @@ def test_reads_every_integer_type(tmp_path: Path, code: int, letter: str) -> Non
 
 
 def test_a_document_may_have_several_sequences(tmp_path: Path) -> None:
-    tokens = IndexedTokens(place(tmp_path / "x", *hand_made(8, "H", DOCUMENTS, [0, 2, 3])))
+    tokens = TokenStream.open(place(tmp_path / "x", *hand_made(8, "H", DOCUMENTS, [0, 2, 3])))
     assert [tokens.document(i).tolist() for i in range(tokens.documents)] == [[1, 2, 3, 65535], [4, 5]]
 
 
 def test_no_documents(tmp_path: Path) -> None:
     with IndexedWriter(tmp_path / "x", 10):
         pass
-    tokens = IndexedTokens(tmp_path / "x")
+    tokens = TokenStream.open(tmp_path / "x")
     assert (tokens.documents, tokens.total, tokens.slice(0, 9).tolist()) == (0, 0, [])
 
 
@@ -95,12 +97,15 @@ DATA, INDEX = hand_made(8, "H", DOCUMENTS, [0, 1, 2, 3])
         (DATA, hand_made(8, "H", DOCUMENTS, [0, 2, 1, 3])[1], "x.idx"),
         (DATA, hand_made(8, "H", DOCUMENTS, [0, 2])[1], "x.idx"),
         (DATA, hand_made(8, "H", DOCUMENTS, [])[1], "x.idx"),
+        (DATA, INDEX[:34] + b"\x02\0\0\0\x02" + INDEX[39:], "x.idx"),
+        (DATA, INDEX[:46] + b"\x02" + INDEX[47:], "x.idx"),
+        (DATA, INDEX[:54] + b"\x08" + INDEX[55:], "x.idx"),
     ],
 )
 def test_damage_names_file_rule_and_remedy(tmp_path: Path, data: bytes, index: bytes, file: str) -> None:
     place(tmp_path / "x", data, index)
     with pytest.raises(DataError) as caught:
-        IndexedTokens(tmp_path / "x", key="data.sources[a].paths")
+        TokenStream.open(tmp_path / "x", key="data.sources[a].paths")
     (problem,) = caught.value.problems
     assert problem.key == "data.sources[a].paths"
     assert file in str(problem.value)
@@ -108,7 +113,28 @@ def test_damage_names_file_rule_and_remedy(tmp_path: Path, data: bytes, index: b
     assert problem.remedy
 
 
+def test_a_multimodal_index_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    place(tmp_path / "x", DATA, INDEX + b"\0\1\0")
+    with pytest.raises(DataError, match="multimodal index: it ends with a mode for each of its 3 sequences"):
+        TokenStream.open(tmp_path / "x")
+
+
+@pytest.mark.parametrize("table", ["lengths", "pointers", "documents"])
+def test_damage_anywhere_near_a_drawn_place_is_found(tmp_path: Path, table: str) -> None:
+    """Of 300 sequences both ends are looked at, 128 each, and 16 runs of 128 at places that the counts draw."""
+    documents = [[1] * (1 + i % 3) for i in range(300)]
+    data, index = hand_made(8, "H", documents, list(range(301)))
+    at = 34 + {"lengths": 0, "pointers": 4 * 300, "documents": 12 * 300}[table]
+    width = 4 if table == "lengths" else 8
+    for number in (0, 1, 149, 298, 299):
+        damaged = bytearray(index)
+        damaged[at + width * number] ^= 64
+        place(tmp_path / "x", data, bytes(damaged))
+        with pytest.raises(DataError, match=r"x\.(idx|bin)"):
+            TokenStream.open(tmp_path / "x")
+
+
 def test_missing_file(tmp_path: Path) -> None:
     (tmp_path / "x.idx").write_bytes(INDEX)
     with pytest.raises(DataError, match=r"x\.bin"):
-        IndexedTokens(tmp_path / "x")
+        TokenStream.open(tmp_path / "x")

@@ -14,9 +14,9 @@ from trainer.batch import StepBatch
 from trainer.data.corpus import Corpus, source_key
 from trainer.data.cursor import Cursor
 from trainer.data.growth import adapted, appended
-from trainer.data.indexed import IndexedTokens
 from trainer.data.loader import TrainLoader
 from trainer.data.packing import PackedSamples
+from trainer.data.stream import TokenStream
 from trainer.data.tokenizing import TRAIN
 
 SEQ_LEN, SAMPLES = 16, 8
@@ -31,7 +31,7 @@ def corpus(cache: Path, counts: list[int], weights: list[float]) -> Corpus:
     for seed, (prefix, count) in enumerate(zip(prefixes, counts, strict=True)):
         prefix.parent.mkdir(parents=True, exist_ok=True)
         write_documents(prefix, random_documents(seed, 90, 40)[:count])
-    train = [IndexedTokens(prefix) for prefix in prefixes]
+    train = [TokenStream.open(prefix) for prefix in prefixes]
     prints = {source_key(name): prefix.parent.name for name, prefix in zip(NAMES, prefixes, strict=True)}
     return Corpus(byte_tokenizer(), NAMES, weights, train, write_documents(cache / "heldout", [[1, 256]]), [], prints)
 

@@ -9,7 +9,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from trainer.data.corpus import Corpus
-from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.indexed import IndexedWriter
+from trainer.data.stream import TokenStream
 from trainer.data.tokenizer import Tokenizer
 
 
@@ -23,11 +24,11 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer(inner, "<|endoftext|>")
 
 
-def write_documents(prefix: Path, documents: list[list[int]], vocab: int = 300) -> IndexedTokens:
+def write_documents(prefix: Path, documents: list[list[int]], vocab: int = 300) -> TokenStream:
     with IndexedWriter(prefix, vocab) as writer:
         for document in documents:
             writer.append(document)
-    return IndexedTokens(prefix)
+    return TokenStream.open(prefix)
 
 
 def random_documents(seed: int, count: int, longest: int) -> list[list[int]]:

@@ -99,6 +99,8 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("data.tokenizer.vocab", 100, "data.tokenizer.vocab", "256 bytes"),
     ("data.tokenizer.vocab", 9999, "data.tokenizer.vocab", "model.vocab=9999"),
     ("data.heldout_fraction", 0.9, "data.heldout_fraction", "between 0 and 0.5"),
+    ("data.heldout_documents", 10_001, "data.heldout_documents", "between 1 and 10000"),
+    ("data.heldout_documents", 0, "data.heldout_documents", "between 1 and 10000"),
     ("data.prefetch", -1, "data.prefetch", "0 or more"),
     ("checkpoint.every_steps", -5, "checkpoint.every_steps", "0 or more"),
     ("reliability.nonfinite", "ignore", "reliability.nonfinite", "skip"),

@@ -5,9 +5,15 @@ Reading order:
 - paths: which files a source names, and how a source's problems are reported
 - documents: the texts of a source, in a fixed order, and the digest of its content
 - tokenizer: texts to ids and back; the bytes behind each id
-- indexed: Megatron's .bin/.idx files, read and written
+- indexed: Megatron's .bin/.idx files, and their writer
+- pieces: pieces of a large file, read where they are
+- rising: searching the tables of an index
+- shard: one .bin/.idx pair, opened in place
+- stream: documents of several pairs as one stream of tokens
 - cache: a directory built once, by the first process that needs it, and keyed by content
 - tokenizing: one source turned into a training and a held-out .bin/.idx pair, with its figures
+- ranges: which documents of token files that are ready are held out
+- in_place: token files that are ready, opened where they are
 - corpus: all of the above put together by prepare_corpus
 - packing: the token stream cut into fixed-length samples
 - permutation: pseudo-random order computed index by index, without a stored table

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,10 +15,11 @@ from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
 from trainer.data.cache import build_once
 from trainer.data.documents import fingerprint, size_in_bytes
-from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.in_place import Opened, open_in_place
 from trainer.data.paths import typed_keys
 from trainer.data.progress import Report, track
 from trainer.data.skipped import STOP, refuse_skipped
+from trainer.data.stream import TokenStream
 from trainer.data.tokenizer import Tokenizer
 from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
 from trainer.errors import DataError, Problem
@@ -34,15 +35,22 @@ class Corpus:
     heldout: the held-out documents of all sources, end to end.
     figures: per source; train_part, heldout_part and the bits per byte below add them up.
     fingerprints: of the tokenizer and of each source's tokens, by name: what a resume compares.
+    shards: fingerprints of the shards that were opened in place, by words: what ranks compare besides.
     """
 
     tokenizer: Tokenizer
     names: list[str]
     weights: list[float]
-    train: list[IndexedTokens]
-    heldout: IndexedTokens
+    train: list[TokenStream]
+    heldout: TokenStream
     figures: list[SourceFigures]
     fingerprints: dict[str, str]
+    shards: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the bytes of the training text are an estimate: those of what is opened in place are not counted."""
+        return bool(self.shards)
 
     @property
     def train_part(self) -> Part:
@@ -86,31 +94,41 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
 
 def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
     cache = Path(config.cache_dir).expanduser()
-    prints = [fingerprint(source) for source in config.sources]
-    tokenizer = _tokenizer(config, prints, cache, report)
+    texts = [source for source in config.sources if source.kind != "indexed"]
+    prints = {source.name: fingerprint(source) for source in texts}
+    tokenizer = _tokenizer(config, list(prints.values()), cache, report)
     if tokenizer.size > vocab:
         rule = f"the tokenizer has {tokenizer.size} ids and each needs a row of the embedding"
         remedy = f"set model.vocab={tokenizer.size} or more" + (
             f", or data.tokenizer.vocab={vocab}" if config.tokenizer.kind == "train_bpe" else ""
         )
         raise DataError(Problem("model.vocab", vocab, rule, remedy))
-    directories = []
-    for source, source_print in zip(config.sources, prints, strict=True):
-        build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
-        key = _key("tokens", source_print, tokenizer.fingerprint, config.heldout_fraction)
-        directories.append(_timed(f"tokenised {source.name}", cache, key, build, report))
-    figures = [SourceFigures.read(directory) for directory in directories]
-    for source, one in zip(config.sources, figures, strict=True):
-        _tell_skipped(source, one, config.bad_documents, report)
+    marks = {"tokenizer": tokenizer.fingerprint}
+    shards: dict[str, str] = {}
+    opened = []
+    for source in config.sources:
+        if source.kind == "indexed":
+            one = open_in_place(source, tokenizer, config.heldout_fraction, config.heldout_documents, report)
+            limits = config.heldout_fraction, config.heldout_documents
+            marks[source_key(source.name)] = _key("in-place", *one.fingerprints, tokenizer.fingerprint, *limits)
+            shards |= {f"shard {n} of source {source.name}": mark for n, mark in enumerate(one.fingerprints)}
+        else:
+            build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
+            key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction)
+            directory = _timed(f"tokenised {source.name}", cache, key, build, report)
+            marks[source_key(source.name)] = directory.name
+            one = _prepared(directory, tokenizer)
+            _tell_skipped(source, one.figures, config.bad_documents, report)
+        opened.append(one)
     corpus = Corpus(
         tokenizer=tokenizer,
         names=[source.name for source in config.sources],
         weights=[source.weight for source in config.sources],
-        train=[IndexedTokens(directory / TRAIN) for directory in directories],
-        heldout=_heldout(directories, tokenizer, cache),
-        figures=figures,
-        fingerprints={"tokenizer": tokenizer.fingerprint}
-        | {source_key(source.name): path.name for source, path in zip(config.sources, directories, strict=True)},
+        train=[one.train for one in opened],
+        heldout=TokenStream.chained((one.heldout for one in opened), tokenizer.size),
+        figures=[one.figures for one in opened],
+        fingerprints=marks,
+        shards=shards,
     )
     _check_amounts(config, corpus)
     return corpus
@@ -118,14 +136,14 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
 
 def prepare_text(
     source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, report: Report | None = None
-) -> tuple[IndexedTokens, str]:
+) -> tuple[TokenStream, str]:
     """All documents of one source, tokenised and cached, and the fingerprint of them. Raises DataError."""
     cache = Path(config.cache_dir).expanduser()
     build = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
     key = _key("tokens", fingerprint(source), tokenizer.fingerprint, 0.0)
     directory = _timed(f"tokenised {source.name}", cache, key, build, report)
     _tell_skipped(source, SourceFigures.read(directory), config.bad_documents, report)
-    return IndexedTokens(directory / TRAIN), key
+    return TokenStream.open(directory / TRAIN, ids=tokenizer.size), key
 
 
 def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: str, report: Report | None) -> None:
@@ -148,7 +166,7 @@ def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
         elif tokens.total <= config.seq_len:
             rule = f"one sample takes {config.seq_len + 1} tokens and the training part has {tokens.total}"
             problems.append(Problem(key, source.paths, rule, "add text, or lower data.seq_len"))
-    if config.heldout_fraction > 0 and not corpus.heldout.documents:
+    if config.heldout_fraction > 0 and not corpus.heldout.total:
         rule = f"none of {corpus.train_part.documents} documents fell to the held-out part"
         remedy = "raise it, cut finer documents (document_unit=paragraph), or set it to 0 and go without evaluation"
         problems.append(Problem("data.heldout_fraction", config.heldout_fraction, rule, remedy))
@@ -180,17 +198,10 @@ def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Repor
     return tokenizers.load(TokenizerConfig(kind="file", path=str(directory), eod=eod))
 
 
-def _heldout(directories: list[Path], tokenizer: Tokenizer, cache: Path) -> IndexedTokens:
-    if len(directories) == 1:
-        return IndexedTokens(directories[0] / HELDOUT)
-
-    def build(directory: Path) -> None:
-        with IndexedWriter(directory / HELDOUT, tokenizer.size) as writer:
-            for part in (IndexedTokens(source / HELDOUT) for source in directories):
-                for index in range(part.documents):
-                    writer.append(part.document(index))
-
-    return IndexedTokens(build_once(cache, _key("heldout", *(part.name for part in directories)), build) / HELDOUT)
+def _prepared(directory: Path, tokenizer: Tokenizer) -> Opened:
+    """What tokenize_source has left in a directory."""
+    train, heldout = (TokenStream.open(directory / part, ids=tokenizer.size) for part in (TRAIN, HELDOUT))
+    return Opened(train, heldout, SourceFigures.read(directory), [])
 
 
 def _timed(done: str, cache: Path, key: str, build: Callable[[Path], None], report: Report | None) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.data.corpus import Corpus, source_key
 from trainer.data.cursor import Cursor
-from trainer.data.indexed import IndexedTokens
+from trainer.data.stream import TokenStream
 from trainer.data.tokenizing import TRAIN
 from trainer.errors import DataError
 
@@ -49,9 +49,9 @@ def adapted(cursor: Cursor, corpus: Corpus, grown: list[bool]) -> tuple[Cursor, 
     return cursor, lines
 
 
-def _begins_with(tokens: IndexedTokens, old: Path) -> bool:
+def _begins_with(tokens: TokenStream, old: Path) -> bool:
     try:
-        former = IndexedTokens(old / TRAIN)
+        former = TokenStream.open(old / TRAIN)
     except DataError:
         return False
     if former.total > tokens.total:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.data.indexed import IndexedTokens
 from trainer.data.packing import PackedSamples, Sample, collate, padding_sample
+from trainer.data.stream import TokenStream
 
 
 class HeldoutWindows:
     """Samples spread evenly over a text: the same ones at every evaluation and on every layout."""
 
     def __init__(
-        self, tokens: IndexedTokens, token_bytes: Sequence[bytes], seq_len: int, document_mask: bool, windows: int
+        self, tokens: TokenStream, token_bytes: Sequence[bytes], seq_len: int, document_mask: bool, windows: int
     ) -> None:
         """token_bytes: of each id. windows: number of windows; all samples, if there are fewer."""
         self._token_bytes = token_bytes

@@ -12,6 +12,7 @@ from trainer.data.draws import draw_keys
 from trainer.data.mixture import Mixture, mixtures
 from trainer.data.order import GlobalOrder, SourceOrder
 from trainer.data.packing import Sample, collate
+from trainer.data.paths import typed_keys
 from trainer.data.segments import SegmentedSamples
 
 
@@ -52,6 +53,7 @@ class TrainLoader:
         }
         orders = {name: SourceOrder(name, seed, source.growth) for name, source in self._sources.items()}
         self.order = GlobalOrder(stages or mixtures(corpus.names, corpus.weights), orders)
+        self._names = corpus.names
         self._samples_per_step = samples_per_step
         self._microbatch, self._seed = microbatch, seed
         share = samples_per_step // dp_size
@@ -74,7 +76,8 @@ class TrainLoader:
         while True:
             first = cursor.drawn + self._slice.start
             draws, cursor = self.order.take(cursor, self._samples_per_step)
-            rows = [self._sources[draw.source][self.order.sample(draw)] for draw in draws[self._slice]]
+            with typed_keys(self._names):
+                rows = [self._sources[draw.source][self.order.sample(draw)] for draw in draws[self._slice]]
             rows = [self._keyed(row, first + index) for index, row in enumerate(rows)]
             groups = [rows[i : i + self._microbatch] for i in range(0, len(rows), self._microbatch)]
             targets = sum(int((row.labels != IGNORED_LABEL).sum()) for row in rows)

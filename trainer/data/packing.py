@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.batch import IGNORED_LABEL, NO_DRAW, Batch
-from trainer.data.indexed import IndexedTokens
+from trainer.data.stream import TokenStream
 
 Ints = NDArray[np.int64]
 
@@ -34,7 +34,7 @@ class PackedSamples:
 
     def __init__(
         self,
-        tokens: IndexedTokens,
+        tokens: TokenStream,
         seq_len: int,
         document_mask: bool,
         part: tuple[int, int] | None = None,
@@ -69,12 +69,12 @@ class PackedSamples:
 
     def _separate(self, sample: Sample, start: int, count: int) -> None:
         """Give each document its own positions and id, and drop targets that lie in the next document, in place."""
-        starts = self._tokens.document_starts
-        document = np.searchsorted(starts, np.arange(start, start + count + 1), side="right") - 1
-        first = np.maximum(starts[document[:-1]] - start, 0)  # where the document begins within this sample
-        sample.positions[:count] -= first
-        changes = np.diff(document) != 0
-        sample.document_ids[1:count] = np.cumsum(changes[:-1])  # 0, 1, 2, ... without gaps for empty documents
+        places = np.arange(count)
+        changes = np.zeros(count, bool)  # whether the next position is in another document
+        changes[self._tokens.borders(start, start + count) - start - 1] = True
+        begins = np.concatenate([[False], changes[:-1]])
+        sample.positions[:count] -= np.maximum.accumulate(np.where(begins, places, 0))
+        sample.document_ids[:count] = np.cumsum(begins)  # 0, 1, 2, ... without gaps for empty documents
         sample.labels[:count][changes] = IGNORED_LABEL
 
 

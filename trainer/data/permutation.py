@@ -45,6 +45,13 @@ def seed_from(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
+def drawn_places(size: int, count: int, *parts: int) -> list[int]:
+    """Different places of range(size), rising: all of them up to `count`, else at most `count` that `parts` choose."""
+    if size <= count:
+        return list(range(size))
+    return sorted({seed_from(*parts, index) % size for index in range(count)})
+
+
 def _mix(value: int) -> int:
     """The finalizer of splitmix64: every input bit reaches every output bit."""
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from trainer.data.cursor import Segment
-from trainer.data.indexed import IndexedTokens
 from trainer.data.packing import PackedSamples, Sample
+from trainer.data.stream import TokenStream
 from trainer.errors import DataError, Problem
 
 
@@ -19,7 +19,7 @@ class SegmentedSamples:
     """
 
     def __init__(
-        self, name: str, tokens: IndexedTokens, segments: Sequence[Segment] | None, seq_len: int, document_mask: bool
+        self, name: str, tokens: TokenStream, segments: Sequence[Segment] | None, seq_len: int, document_mask: bool
     ) -> None:
         """segments: None: all came at once. Raises DataError where they are not the tokens that there are."""
         segments = segments or [Segment(0, tokens.total)]

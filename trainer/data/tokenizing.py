@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import documents, size_in_bytes
-from trainer.data.indexed import IndexedTokens, IndexedWriter
+from trainer.data.indexed import IndexedWriter
 from trainer.data.progress import Report, track
 from trainer.data.skipped import Policy, Skipped
 from trainer.data.tokenizer import Tokenizer
-from trainer.errors import DataError, Problem
 
 TRAIN, HELDOUT, FIGURES = "train", "heldout", "figures.json"
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 512, 4 << 20
@@ -41,7 +40,8 @@ class Part:
 class SourceFigures:
     """One source's parts, and what compressors make of its held-out documents, each compressed whole.
 
-    reference_bytes: bytes of the held-out documents that were compressed: all, up to 2,000 documents or 16 MiB.
+    reference_bytes: bytes of the held-out documents that were compressed: all, up to 2,000 documents or 16 MiB (fewer
+    of a source that is opened in place).
     zlib_bytes, xz_bytes: what was left of them, zlib -9 and xz -6, headers included.
     skipped: documents that could not be used.
     """
@@ -93,20 +93,16 @@ def tokenize_source(
     parts = {False: np.zeros(3, np.int64), True: np.zeros(3, np.int64)}
     reference = np.zeros(4, np.int64)  # documents, bytes, zlib, xz
     policy = Policy(bad_documents)
-    if source.kind == "indexed":
-        found = _indexed(source, tokenizer, fraction)
-    else:
-        found = _texts(documents(source, policy), tokenizer, fraction)
     with (
         IndexedWriter(directory / TRAIN, tokenizer.size) as train,
         IndexedWriter(directory / HELDOUT, tokenizer.size) as heldout,
         track(f"tokenising {source.name}", size_in_bytes(source), report) as advance,
     ):
-        for document in found:
+        for document in _texts(documents(source, policy), tokenizer, fraction):
             (heldout if document.heldout else train).append(document.ids)
             parts[document.heldout] += (1, len(document.ids), document.size)
             if document.heldout and reference[0] < REFERENCE_DOCUMENTS and reference[1] < REFERENCE_BYTES:
-                reference += (1, *_compressed(document.text))
+                reference += (1, *compressed(document.text))
             advance(document.size)
     train_part, heldout_part = (Part(*map(int, parts[key])) for key in (False, True))
     _, size, zlib_bytes, xz_bytes = map(int, reference)
@@ -137,24 +133,6 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _indexed(source: SourceConfig, tokenizer: Tokenizer, fraction: float) -> Iterator[_Document]:
-    """Documents of tokenised files. They are split by their ids, since the same ids are the same text."""
-    sizes = np.array([len(piece) for piece in tokenizer.token_bytes])
-    for path in source.paths:
-        tokens = IndexedTokens(Path(path).expanduser(), key=f"data.sources[{source.name}].paths")
-        for index in range(tokens.documents):
-            ids = tokens.document(index)
-            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < tokenizer.size:
-                rule = f"document {index} has ids {ids.min()} .. {ids.max()}; the tokenizer has {tokenizer.size}"
-                remedy = "set data.tokenizer.path to the tokenizer that made these files"
-                raise DataError(Problem(f"data.sources[{source.name}].paths", path, rule, remedy))
-            body = ids[:-1] if len(ids) and ids[-1] == tokenizer.eod else ids
-            if not len(body):
-                continue
-            heldout = is_heldout(body.astype("<i4").tobytes(), fraction)
-            text = b"".join(tokenizer.token_bytes[i] for i in body) if heldout else b""
-            yield _Document(np.append(body, tokenizer.eod), int(sizes[body].sum()), heldout, text)
-
-
-def _compressed(text: bytes) -> tuple[int, int, int]:
+def compressed(text: bytes) -> tuple[int, int, int]:
+    """Its size, and what zlib -9 and xz -6 make of it."""
     return len(text), len(zlib.compress(text, 9)), len(lzma.compress(text, preset=6))

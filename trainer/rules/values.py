@@ -97,8 +97,9 @@ NOT_NEGATIVE = (
 )
 REMEDIES = {("precision.mode", "fp16"): HALF}
 """For values that people ask for, and that there is another way to."""
-SHARES = (
+BETWEEN = (
     ("data.heldout_fraction", 0.0, 0.5),
+    ("data.heldout_documents", 1, 10_000),
     ("schedule.warmup_fraction", 0.0, 1.0),
     ("schedule.min_ratio", 0.0, 1.0),
     ("schedule.decay_fraction", 0.0, 1.0),
@@ -129,7 +130,7 @@ def ranges(config: Config, world: World) -> Iterator[Problem]:
     for key in NOT_NEGATIVE:
         if not (math.isfinite(value := lookup(config, key)) and value >= 0):
             yield Problem(key, value, "a finite number, 0 or more", f"set {key} to 0 or more")
-    for key, low, high in SHARES:
+    for key, low, high in BETWEEN:
         if not low <= (value := lookup(config, key)) <= high:
             yield Problem(key, value, f"between {low:g} and {high:g}", f"set {key} within it")
     if not 0 <= (value := config.model.dropout) < 1:

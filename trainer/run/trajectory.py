@@ -72,8 +72,8 @@ def differences(path: Path, config: Config) -> list[Change]:
     """Values of the trajectory that differ from the saved configuration.
 
     A key that the saved file does not have, because it is older than the key, holds the schema's default. A source is
-    compared with the one of its name; data.sources itself stands for the names, in the order that held-out text has. Where
-    text lies is no part of the trajectory: its content is, and a resume compares that with the checkpoint's.
+    compared with the one of its name; data.sources itself stands for the names, in the order that held-out text has.
+    Where text lies is no part of the trajectory: its content is, and a resume compares that with the checkpoint's.
     """
     try:
         before = to_config(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))

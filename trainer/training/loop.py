@@ -58,7 +58,8 @@ class Trainer:
     first_step: int = field(init=False)
     """Steps that were done before this process began."""
     failure: RunError | None = None
-    """Why a record or a checkpoint could not be written; all ranks stop for it before the next step, saved."""
+    """Why a batch could not be read, or a record or a checkpoint not be written; all ranks stop for it before the next
+    step, saved."""
     told_grace: bool = False
     stopped: bool = False
     """All ranks have agreed to end here."""
@@ -99,7 +100,7 @@ class Trainer:
         while self.state.step < self.last_step and not self.stopped:
             watch.charge_rest()
             with self.watchdog.phase("batch"):
-                batch = next(batches)
+                batch = self._next(batches)
             watch.lap("data")
             self.collect_saves()
             wish = Wish(stop.requested, self.failure is not None, self.saves.due_by_clock())
@@ -119,6 +120,14 @@ class Trainer:
             paused = time.perf_counter()
             yield agreed
             watch.exclude(time.perf_counter() - paused)
+
+    def _next(self, batches: Iterator[StepBatch]) -> StepBatch:
+        """This rank's batches of a step; empty where they cannot be read, for which all ranks stop before it."""
+        try:
+            return next(batches)
+        except RunError as error:
+            self.failure = error
+            return StepBatch([], 0, {})
 
     def _take(self, batch: StepBatch, targets: int, lr: float, brake: Brake) -> StepMetrics | None:
         begun = self.state.step - self.first_step
@@ -277,6 +286,6 @@ class Trainer:
             self.failure = ConfigError(Problem("run.root", self.config.run.root, rule, remedy))
 
     def raise_failure(self) -> None:
-        """Raise what kept a record from being written."""
+        """Raise what kept a batch from being read or a record from being written."""
         if self.failure is not None:
             raise self.failure

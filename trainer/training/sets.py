@@ -12,9 +12,9 @@ from trainer.config.groups.data import SourceConfig
 from trainer.config.groups.evaluation import EvaluationSetConfig
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus, prepare_text
-from trainer.data.indexed import IndexedTokens
 from trainer.data.paths import typed_keys
 from trainer.data.progress import Report
+from trainer.data.stream import TokenStream
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import ConfigError, DataError, Problem, RunError
 from trainer.evaluation.choices import ChoiceRows, rows_of
@@ -30,7 +30,7 @@ class TextSet:
     """Documents end to end. fingerprint: of their tokens."""
 
     name: str
-    tokens: IndexedTokens
+    tokens: TokenStream
     fingerprint: str
 
 

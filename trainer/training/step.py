@@ -42,14 +42,16 @@ def agree(backend: Backend, batch: StepBatch, step: int, wish: Wish) -> Agreemen
     """Exchange counts over all ranks. A signal may have reached one rank only, and each has a clock of its own.
 
     The ranks that share one copy of the model (tp, cp, pp) see the same samples: one of them counts the targets.
-    step: steps done. Raises ReplicasError on every rank where they are not at the same step and place in the data.
+    step: steps done. Raises ReplicasError on every rank where they are not at the same step and place in the data,
+    unless one has failed.
     """
     counts = all(backend.mesh.coordinate(axis) == 0 for axis in ("tp", "cp", "pp"))
     place = zlib.crc32(json.dumps([step, batch.cursor], sort_keys=True, default=str).encode()) >> 8
     mine = [batch.target_tokens if counts else 0, int(wish.stop), int(wish.failed), place, place * place]
     mine.append(int(wish.save and backend.mesh.rank == 0))
     targets, stops, failures, places, squares, saves = backend.host.sum(mine)
-    if backend.mesh.world * squares != places * places:  # equal exactly where all places are (Cauchy and Schwarz)
+    # Equal exactly where all places are (Cauchy and Schwarz). A rank that has failed may have no place to tell.
+    if not failures and backend.mesh.world * squares != places * places:
         raise ReplicasError(apart(backend, step))
     return Agreement(targets, stops > 0, failures > 0, saves > 0)
 

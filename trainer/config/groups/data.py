@@ -67,7 +67,11 @@ class DataConfig:
     document_mask: bool = True
     """Attention and targets stay inside a document."""
     heldout_fraction: float = 0.02
-    """Share of documents kept for evaluation, chosen by a hash of their content, so duplicates never straddle."""
+    """Share of documents kept for evaluation, chosen by a hash of their content, so duplicates never straddle. Token
+    files that are ready (kind indexed) are split by ranges of documents."""
+    heldout_documents: int = 10_000
+    """Sources of kind indexed: documents kept for evaluation, in up to 16 ranges; 10,000 at most, and no more than
+    data.heldout_fraction."""
     bad_documents: str = "skip"
     """Not UTF-8, without text, too long: skip (counted and told, with places) | stop (exit 4 at the first)."""
     cache_dir: str = ".cache/data"

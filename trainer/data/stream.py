@@ -1,0 +1,140 @@
+"""Documents of one or several .bin/.idx pairs as one stream of tokens, without a copy."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.shard import CACHE, IndexedShard
+
+OTHER_TOKENIZER = "set data.tokenizer.path to the tokenizer that made these files"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Neighbouring documents of a shard: first .. last - 1. start, stop: their tokens' offsets in the shard."""
+
+    shard: IndexedShard
+    first: int
+    last: int
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, shard: IndexedShard, first: int, last: int) -> Span:
+        """The documents first .. last - 1."""
+        return cls(shard, first, last, shard.start_of(first), shard.start_of(last))
+
+
+class TokenStream:
+    """Spans of documents, end to end. documents: how many there are. total: their tokens.
+
+    Whatever is asked for costs the same, however many documents there are: only the number of spans counts.
+    """
+
+    def __init__(self, spans: Iterable[Span], ids: int | None = None) -> None:
+        """ids: how many the tokenizer has; tokens that are none of them raise DataError when they are read."""
+        self.spans = [span for span in spans if span.first < span.last]
+        self.ids = ids
+        self._documents = list(accumulate((span.last - span.first for span in self.spans), initial=0))
+        self._offsets = list(accumulate((span.stop - span.start for span in self.spans), initial=0))
+        self.documents, self.total = self._documents[-1], self._offsets[-1]
+
+    @classmethod
+    def open(cls, prefix: str | Path, key: str = CACHE, ids: int | None = None) -> TokenStream:
+        """All documents of one pair. Raises DataError; key: that its problems are reported under."""
+        return cls.over([IndexedShard(prefix, key)], ids)
+
+    @classmethod
+    def over(cls, shards: Iterable[IndexedShard], ids: int | None = None) -> TokenStream:
+        """All documents of these shards, in order."""
+        return cls((Span.of(shard, 0, shard.documents) for shard in shards), ids)
+
+    @classmethod
+    def chained(cls, streams: Iterable[TokenStream], ids: int | None = None) -> TokenStream:
+        """All documents of these streams, in order."""
+        return cls((span for stream in streams for span in stream.spans), ids)
+
+    def document(self, index: int) -> NDArray[np.int64]:
+        """Ids of one document, [its length]."""
+        if not 0 <= index < self.documents:
+            raise IndexError(f"document {index} of {self.documents}")
+        return self.slice(self.start_of(index), self.start_of(index + 1))
+
+    def start_of(self, document: int) -> int:
+        """Offset of a document's first token; `total` for the one behind the last."""
+        if document >= self.documents:
+            return self.total
+        place = bisect_right(self._documents, document) - 1
+        span = self.spans[place]
+        inside = span.shard.start_of(span.first + document - self._documents[place])
+        return self._offsets[place] + inside - span.start
+
+    def slice(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Ids start .. stop - 1; shorter at the end of the stream. Raises DataError for an id that is none."""
+        pieces = [self._ids(span, low, high) for span, _, low, high in self._parts(start, stop)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, np.int64), *pieces])
+
+    def borders(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Offsets above `start` up to `stop` at which a document begins, rising, each once; those below `total`."""
+        found = []
+        for span, offset, low, high in self._parts(start, stop + 1):
+            inside = span.shard.borders(low, high - 1)
+            if low == span.start and offset > start:
+                inside = np.concatenate([[low], inside])
+            found.append(inside + (offset - low))
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    def without(self, held: Sequence[tuple[int, int]]) -> TokenStream:
+        """All documents but those numbered first .. last - 1, for each (first, last); they rise and do not overlap."""
+        edges = [0, *(edge for pair in held for edge in pair), self.documents]
+        return TokenStream(self._numbered(zip(edges[::2], edges[1::2], strict=True)), self.ids)
+
+    def only(self, held: Sequence[tuple[int, int]]) -> TokenStream:
+        """The documents numbered first .. last - 1, for each (first, last)."""
+        return TokenStream(self._numbered(held), self.ids)
+
+    def _numbered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[Span]:
+        for first, last in ranges:
+            place = max(0, bisect_right(self._documents, first) - 1)
+            while first < last:
+                span, before, after = self.spans[place], self._documents[place], self._documents[place + 1]
+                until = min(last, after)
+                yield Span.of(span.shard, span.first + first - before, span.first + until - before)
+                first, place = until, place + 1
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[Span, int, int, int]]:
+        """Where tokens start .. stop - 1 are: spans, each with its part's offset here and its ends there."""
+        stop = min(stop, self.total)
+        place = bisect_right(self._offsets, start) - 1
+        while start < stop:
+            span, offset = self.spans[place], self._offsets[place]
+            until = min(stop, self._offsets[place + 1])
+            if start < until:
+                yield span, start, span.start + start - offset, span.start + until - offset
+            start, place = until, place + 1
+
+    def _ids(self, span: Span, low: int, high: int) -> NDArray[np.int64]:
+        ids = span.shard.tokens(low, high)
+        if self.ids is not None and len(ids):
+            refuse_other_ids(span.shard, low, ids, self.ids)
+        return ids
+
+
+def refuse_other_ids(shard: IndexedShard, offset: int, ids: NDArray[np.int64], size: int) -> None:
+    """Raise DataError, naming the document, where a token is none of 0 .. size - 1. offset: of the first, in the shard.
+
+    ids: at least one.
+    """
+    least, most = int(ids.min()), int(ids.max())
+    if least >= 0 and most < size:
+        return
+    token = offset + int(np.argmax((ids < 0) | (ids >= size)))
+    rule = f"document {shard.document_at(token)} has ids {least} .. {most}, first at token {token}"
+    raise shard.error(shard.data, f"{rule}; the tokenizer has {size}", OTHER_TOKENIZER)
