@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trainer.data.indexed import IndexedWriter
 from trainer.data.stream import TokenStream
@@ -138,3 +139,19 @@ def test_missing_file(tmp_path: Path) -> None:
     (tmp_path / "x.idx").write_bytes(INDEX)
     with pytest.raises(DataError, match=r"x\.bin"):
         TokenStream.open(tmp_path / "x")
+
+
+def test_like_megatron_cores_own_files(tmp_path: Path) -> None:
+    """Where megatron-core is at hand; it is no dependency."""
+    built = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason="megatron-core is not installed")
+    documents = [np.random.default_rng(i).integers(0, 60_000, 1 + i % 50) for i in range(2_000)]
+    builder = built.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=np.uint16)
+    with IndexedWriter(tmp_path / "ours", 60_000) as writer:
+        for document in documents:
+            builder.add_document(torch.from_numpy(document), [len(document)])
+            writer.append(document)
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    for suffix in (".bin", ".idx"):
+        assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
+    tokens = TokenStream.open(tmp_path / "theirs")
+    assert [tokens.document(i).tolist() for i in range(2_000)] == [document.tolist() for document in documents]

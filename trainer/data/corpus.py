@@ -16,7 +16,7 @@ from trainer.data import tokenizer as tokenizers
 from trainer.data.cache import build_once
 from trainer.data.documents import fingerprint, size_in_bytes
 from trainer.data.in_place import Opened, open_in_place
-from trainer.data.paths import typed_keys
+from trainer.data.paths import source_files, typed_keys
 from trainer.data.progress import Report, track
 from trainer.data.skipped import STOP, refuse_skipped
 from trainer.data.stream import TokenStream
@@ -94,8 +94,12 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
 
 def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
     cache = Path(config.cache_dir).expanduser()
-    texts = [source for source in config.sources if source.kind != "indexed"]
-    prints = {source.name: fingerprint(source) for source in texts}
+    prints = {}
+    for source in config.sources:
+        if source.kind == "indexed":
+            source_files(source)  # complains about paths before anything takes long
+        else:
+            prints[source.name] = fingerprint(source)
     tokenizer = _tokenizer(config, list(prints.values()), cache, report)
     if tokenizer.size > vocab:
         rule = f"the tokenizer has {tokenizer.size} ids and each needs a row of the embedding"

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config.groups.data import SourceConfig
-from trainer.data.paths import source_files
 from trainer.data.permutation import drawn_places
 from trainer.data.progress import Report
 from trainer.data.ranges import heldout_ranges
@@ -55,7 +54,6 @@ def open_in_place(
     the compressors are not tried either. Raises DataError.
     """
     key = f"data.sources[{source.name}].paths"
-    source_files(source)  # complains about paths
     _allow_files(2 * len(source.paths))
     places = max(LEAST_PLACES, min(PLACES, SOURCE_PLACES // len(source.paths)))
     shards = [IndexedShard(Path(path).expanduser(), key, places) for path in source.paths]
