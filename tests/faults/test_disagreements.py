@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[int, str, list[str]]] = {
     "stopped in a save": (12, "no sign of life from rank 1", SAVED_BEFORE),
     "killed": (12, "no sign of life from rank 1", SAVED_BEFORE),
 }
-IN_CI = ("text", "mixed weight", "stopped in a step")
+IN_CI = ("text", "weight", "stopped in a step")
 """One of each code."""
 LAYOUTS = {
     "norm": ["parallel.tp=2"],
