@@ -27,11 +27,11 @@ test-harness: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,eval]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/evaluation/test_harness.py
 
-# make test-slow   several processes, kills, whole runs: a quarter of an hour; two files at a time, since they mostly wait
+# make test-slow   one case of each mechanism with several processes, kills, whole runs: about 20 minutes on two cores
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not nxd and not long" -n 2 --dist loadfile --durations 40
 
-# make test-long   what CI leaves out of the slow tests: BF16 kills, more layouts' checkpoints, docs' commands, a dry run
+# make test-long   what CI leaves out of the slow tests: further layouts, variants, repetitions, docs' pages: over an hour
 test-long: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 

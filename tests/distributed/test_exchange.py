@@ -18,6 +18,7 @@ from tests import harness
 from tests.distributed.exchange_worker import CHECKPOINT
 from tests.distributed.layouts import parse
 from tests.ranks import Outcomes, Task, attempt
+from tests.selection import in_ci
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first test waits for all the training
 
@@ -26,8 +27,7 @@ PADDED = ["one-padded", "tp4-padded", "dp2-zero3-padded", "dp2-tp2-padded", "tp2
 TIED = ["one", "pp2-interleaved", "dp2-tp2-sp-pp2-zero1"]
 """A head at one end of the pipeline that is the embedding at the other, whole and in slices of slices."""
 GROUPS = [*PADDED, *TIED]
-LONG = ("dp2-tp2-padded", "tp2-sp-cp2-padded", "pp2-interleaved")
-LAYOUTS = [pytest.param(layout, marks=[pytest.mark.long] * (layout in LONG)) for layout in GROUPS]
+LAYOUTS = in_ci(GROUPS, ["one-padded", "tp4-padded", "dp2-zero3-padded"])
 TENSORS = {"one-padded": 3 + 5 * 12, "one": 2 + 5 * 9}
 """Embedding, final norm and perhaps a head; five layers."""
 

@@ -63,6 +63,7 @@ def evaluations(directory: Path) -> list[dict[str, Any]]:
     return harness.records(directory, "evaluation")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "processes", "layout"),
     [("tp2-sp-pp2-full", 4, PIPELINE), ("dp2-zero3", 2, ZERO)],

@@ -1,6 +1,7 @@
 """Every layout gives the single process's curve, evaluation and next token: the layout contract of docs/numerics.md.
 
-``make test-slow`` runs the layouts that prove something new each; ``make test-layouts`` runs all and prints a table.
+``make test-slow`` runs each axis once, ``make test-long`` the other layouts that prove something new each; ``make
+test-layouts`` runs all and prints a table.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ QUICK = {
     "bf16_mixed": ["dp2-zero3-selective-frozen"],
 }
 """By precision: each axis, schedule, ZeRO stage and kind of recomputation, in products."""
+IN_CI = (
+    "cp2-sp-zero2-padded",
+    "tp2-sp-pp2-interleaved-padded",
+    "tp2-sp-cp2-full-micro1-dropout",
+    "pp2-zb-frozen",
+    "dp2-zero3-selective-frozen",
+)
+"""Each axis, schedule and kind of recomputation, ZeRO, padded heads, both precisions; other quick ones are long."""
 FULL = {
     "fp32": [
         "dp2",
@@ -141,7 +150,7 @@ FULL = {
 BOTH = [pytest.mark.layouts, pytest.mark.slow]
 CASES = [
     *(
-        pytest.param(name, kind, marks=[pytest.mark.layouts, pytest.mark.slow])
+        pytest.param(name, kind, marks=[*BOTH, *[pytest.mark.long] * (name not in IN_CI)])
         for kind in QUICK
         for name in QUICK[kind]
     ),

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests import smollm2
 from tests.ranks import Task, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SAMPLES, LENGTH = 4, 256
 
@@ -38,7 +38,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return folder, loss
 
 
-@pytest.mark.parametrize("tp", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long), 3])
+@pytest.mark.parametrize("tp", [1, 2, 3])
 def test_the_loss_is_transformers(reference: tuple[Path, float], tp: int) -> None:
     folder, expected = reference
     loss, *_ = run(Task("tests.distributed.smollm2_loss:loss", tp, {"tp": tp}, seconds=300), folder)

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import Task, run
+from tests.selection import long
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.reliability import ReliabilityConfig
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("layout", ["dp2-tp2", "tp2-pp2"])
+@pytest.mark.parametrize("layout", ["tp2-pp2", *long("dp2-tp2")])
 def test_every_group_has_the_timeout_of_training_or_of_a_save(tmp_path: Path, layout: str) -> None:
     ranks = run(Task("tests.distributed.timeouts_worker:timeouts", 4, {"layout": layout}), tmp_path)
     for found in ranks:

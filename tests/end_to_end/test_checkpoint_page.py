@@ -13,7 +13,7 @@ import pytest
 from tests import harness
 from tests.end_to_end.test_readme import commands
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 PAGE = commands("docs/checkpoints.md")
 SAYS = {
     "ls": "  yes    1 rank; ",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests import harness
+from tests.selection import long
 
 FAMILY = harness.ROOT / "tests" / "qk_norm.py"
 PAGE = (harness.ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -53,6 +54,7 @@ def curves(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_family_from_outside_trains_the_same_curve_under_tensor_parallelism(outside: Path) -> None:
     found = curves(
         outside,
@@ -93,14 +95,16 @@ def test_a_backend_from_outside_executes_the_step(outside: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("model.family=lama", "trainer/models/families"),
         ("model.family=nowhere:family", "Python finds the module nowhere"),
-        ("model.family=my_family:falimy", "falimy"),
         ("model.family=my_family:number", "returns a trainer.models.family.Family, not int"),
-        ("model.options={a: 1}", "model.options"),
         ("backend.name=nativ", "trainer/backends"),
-        ("backend.name=my_family:number", "number"),
-        ("backend.options={a: 1}", "backend.options"),
+        *long(
+            ("model.family=lama", "trainer/models/families"),
+            ("model.family=my_family:falimy", "falimy"),
+            ("model.options={a: 1}", "model.options"),
+            ("backend.name=my_family:number", "number"),
+            ("backend.options={a: 1}", "backend.options"),
+        ),
     ],
 )
 def test_a_door_that_leads_nowhere_is_a_mistake_with_a_remedy(given: str, told: str, outside: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests import harness
+from tests.selection import in_ci
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +105,7 @@ def test_the_tasks_are_scored_as_eval_scores_the_checkpoint(workspace: Path, alo
     assert by_set(alone, "exact")[-1]["exact_match"] == exact["exact_match"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", in_ci(LAYOUTS, ["tp2"]))
 def test_every_layout_scores_alike(workspace: Path, alone: Path, layout: str) -> None:
     run = trained(workspace, layout, 2, *LAYOUTS[layout])
     assert harness.worst_difference(by_set(alone, "other"), by_set(run, "other"), "loss") <= 1e-5
@@ -123,6 +124,7 @@ def test_the_best_checkpoint_is_saved_and_stays(alone: Path) -> None:
     assert kept == sorted({best, 20})
 
 
+@pytest.mark.long
 def test_what_is_wrong_with_a_file_is_said_before_training(workspace: Path) -> None:
     (workspace / "bad.jsonl").write_text('{"question": "x", "choices": ["a", "b"], "answer": [0, 1]}\n')
     sets = "[{name: gone, paths: [nowhere.txt]}, {name: bad, kind: tasks, paths: [bad.jsonl]}]"

@@ -13,7 +13,7 @@ import pytest
 
 from tests import directories, ggufs, harness
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SHORT = [
     *("recipe=tiny", "backend=native", "precision=fp32", "data.sources=[{paths: [corpus]}]", "data.seq_len=64"),

@@ -122,6 +122,7 @@ def test_a_run_begins_where_another_ended(workspace: Path, trained: tuple[Path, 
     )
 
 
+@pytest.mark.long
 def test_a_resume_needs_the_directory_no_longer(workspace: Path, trained: tuple[Path, str]) -> None:
     directory, gone = workspace / "llama", workspace / "gone"
     arguments = [*SHORT, "model.init_from=llama", "run.name=parts"]
@@ -140,6 +141,7 @@ def test_a_resume_needs_the_directory_no_longer(workspace: Path, trained: tuple[
     harness.assert_same_curve(straight, harness.records(workspace / "runs" / "parts"))
 
 
+@pytest.mark.long
 def test_a_vocabulary_grows_and_the_saved_configuration_says_so(workspace: Path) -> None:
     done = harness.train(workspace, [*SHORT, "model.init_from=llama", "model.vocab=384", "run.name=grown"])
     assert done.code == 0, done.output
@@ -165,6 +167,7 @@ def test_mistakes_end_with_code_3(workspace: Path, trained: tuple[Path, str]) ->
     assert not (workspace / "runs/no/checkpoints").exists()
 
 
+@pytest.mark.long
 def test_ranks_that_see_other_weights_are_found(workspace: Path) -> None:
     """Each rank has a directory of its own, as nodes have; one was saved in another way."""
     from transformers import LlamaForCausalLM

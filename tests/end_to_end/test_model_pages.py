@@ -14,7 +14,7 @@ import pytest
 from tests import harness
 from tests.evaluation.test_text import write
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def commands(page: str) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.selection import long
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ OPTIMIZERS: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("lion", marks=pytest.mark.long), "sgd"])
+@pytest.mark.parametrize("optimizer", ["sgd", *long("lion")])
 def test_a_plugged_in_optimizer_learns_and_resumes_bitwise(mine: Path, optimizer: str) -> None:
     common = [*harness.SMALL, SOURCE, *OPTIMIZERS[optimizer], "precision=bf16_mixed", "precision.cpu_fallback=null"]
     assert harness.train(mine, [*common, "run.name=straight"]).code == 0
@@ -94,6 +95,7 @@ def test_a_plugged_in_optimizer_learns_and_resumes_bitwise(mine: Path, optimizer
     )
 
 
+@pytest.mark.long
 def test_torchs_adamw_as_a_plug_in_gives_our_curve(mine: Path) -> None:
     """The same formula by another road: clipping, decay by name and bias correction agree."""
     plug = [*OPTIMIZERS["adam"], "run.name=plug"]
@@ -103,6 +105,7 @@ def test_torchs_adamw_as_a_plug_in_gives_our_curve(mine: Path) -> None:
     harness.assert_same_curve(harness.records(mine / "runs" / "ours"), harness.records(mine / "runs" / "plug"))
 
 
+@pytest.mark.long
 def test_an_optimizer_of_whole_matrices_is_refused_where_they_are_cut(mine: Path) -> None:
     """With data parallelism alone it gives the single process's curve; on shards it would silently be another."""
     common = [*harness.SMALL, SOURCE, "precision=fp32", "train.steps=6", "optim.lr=1e-2"]
@@ -133,15 +136,17 @@ def test_a_plugged_in_source_is_known_by_its_documents(mine: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "code", "words"),
     [
-        (["optim.name=mine:Lyon"], 3, "Lyon"),
         (["optim.name=nowhere:Lion"], 3, "PYTHONPATH"),
         (["optim.name=Lion"], 3, "module:maker"),
-        (["optim.name=mine:Lion", "optim.options={nope: 1}"], 3, "takes its options"),
         (["optim.name=torch.optim:NAdam"], 3, "element-wise"),
-        (["optim.options={beta: 1}"], 3, "module:maker"),
         (["data.sources=[{kind: plugin, _target_: mine.broken}]"], 4, "yields documents"),
-        (["data.sources=[{kind: plugin}]"], 3, "_target_"),
-        (["data.sources=[{kind: plugin, _target_: mine.documents}]"], 3, "takes its options"),
+        *long(
+            (["optim.name=mine:Lyon"], 3, "Lyon"),
+            (["optim.name=mine:Lion", "optim.options={nope: 1}"], 3, "takes its options"),
+            (["optim.options={beta: 1}"], 3, "module:maker"),
+            (["data.sources=[{kind: plugin}]"], 3, "_target_"),
+            (["data.sources=[{kind: plugin, _target_: mine.documents}]"], 3, "takes its options"),
+        ),
     ],
 )
 def test_mistakes_of_a_plug_in_are_explained(mine: Path, overrides: list[str], code: int, words: str) -> None:

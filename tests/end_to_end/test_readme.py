@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.selection import in_ci
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +28,9 @@ def commands(page: str) -> list[str]:
 
 
 README = commands("README.md")
+IN_CI = [*README[:2], *(line for line in README if "run.name=mine" in line), *README[-2:]]
+"""A run as it is shown and one of files of one's own, the configuration, a plan and a rehearsal. The others set other
+values, which tests beside this one set too."""
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +74,12 @@ def test_there_are_a_dozen_examples() -> None:
     assert len(README) == 13
 
 
-@pytest.mark.parametrize("command", README)
+@pytest.mark.parametrize("command", in_ci(README, IN_CI))
 def test_readme_command(clone: Path, command: str) -> None:
     check(clone, command)
 
 
+@pytest.mark.long
 def test_saved_configuration_of_docs(clone: Path) -> None:
     """docs/runs.md: a run is changed on purpose, and its saved configuration runs again."""
     _, resume, again, _ = commands("docs/runs.md")
@@ -83,6 +88,7 @@ def test_saved_configuration_of_docs(clone: Path) -> None:
     assert "step      1/" in run(clone, again, *SHORT)
 
 
+@pytest.mark.long
 def test_a_root_at_home(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/runs.md: the quotes around ~ are those that Hydra and the shell want."""
     monkeypatch.setenv("HOME", str(clone / "home"))

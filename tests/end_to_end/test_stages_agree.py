@@ -41,6 +41,7 @@ def test_an_optimizers_mistake_beside_a_stage_that_trains_nothing(cwd: Path) -> 
     assert "momentun" in output
 
 
+@pytest.mark.long
 def test_thawing_one_stage_is_refused_by_both(cwd: Path) -> None:
     done = harness.train(cwd, [*COMMON, FIRST, "train.stop_after_steps=3"], processes=2)
     assert done.code == 0, done.output

@@ -90,6 +90,7 @@ def test_the_parts_of_a_resumed_run_join_into_one_series(cwd: Path) -> None:
     assert first == second == (json.loads((run / "wandb.json").read_text())["id"], 0)
 
 
+@pytest.mark.long
 def test_a_kill_loses_nothing_of_what_is_trained_again(cwd: Path) -> None:
     """A resume from a step before the last one that was logged logs the steps between again, under their numbers."""
     run, saved = cwd / "runs/run", ["checkpoint.every_steps=4", "checkpoint.mode=sync"]  # step 4 is committed before 5
@@ -117,6 +118,7 @@ def test_a_run_that_begins_anew_is_another_one_to_wandb(cwd: Path) -> None:
     assert first != second
 
 
+@pytest.mark.long
 def test_each_job_of_a_sweep_is_a_run_of_its_own(cwd: Path) -> None:
     """Also after a job that ended by an exception."""
     swept = [o for o in COMMON if not o.startswith("optim.lr")]

@@ -14,6 +14,7 @@ from tests import directories, harness
 from tests.evaluation.test_text import TEXT, write
 from tests.launched import assert_one_report, command
 from tests.ranks import Outcomes, Task, attempt
+from tests.selection import in_ci, long
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +59,7 @@ ALL = ["--data", "text.txt", "other.txt", "--tasks", "choices.jsonl", "exact.jso
 ALL += ["--seq-len", "40", "--stride", "30", "--batch", "3"]
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["gpt2", *long("llama")])
 def test_two_ranks_find_what_one_finds(name: str, cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """gpt2: of a vocabulary that two ranks cannot share evenly."""
     monkeypatch.chdir(cwd)
@@ -96,6 +97,8 @@ WRONG: dict[str, tuple[list[list[str]], int, int, str]] = {
     "no room": ([["llama", "--tasks", "long.jsonl"]], 4, 0, "long.jsonl, item 1: tokens = 128"),
     "no place to write": ([["llama", *FINE, "--output", "no/x.json"]], 3, 0, "--output = 'no/x.json'"),
 }
+IN_CI = ("no model on one", "another text", "a wrong line", "other options", "no place to write")
+"""A model, files, their content, options and the result: one mistake of each."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def outcomes(selected: list[dict[str, str]], cwd: Path) -> Outcomes:
     return attempt({name: Task("tests.launched:command", 2, given[name], LONGEST) for name in names}, cwd)
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("wrong", in_ci(WRONG, IN_CI))
 def test_a_mistake_ends_all_ranks_with_one_report(wrong: str, outcomes: Outcomes) -> None:
     _, code, reporter, said = WRONG[wrong]
     ranks: list[dict[str, Any]] = outcomes[wrong]

@@ -34,6 +34,7 @@ def scores(directory: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "name"), [("llama", "grouped"), ("gpt2", "gpt2")])
 def test_two_ranks_say_what_one_says(family: str, name: str, tmp_path: Path) -> None:
     write(tmp_path / "model", family, name)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.ranks import Task, run
+from tests.selection import long
 
 pytestmark = pytest.mark.slow
 WORK = "tests.faults.checkpoint_worker"
@@ -17,7 +18,7 @@ def ranks(tmp_path: Path, work: str, count: int, **arguments: Any) -> list[dict[
     return run(Task(f"{WORK}:{work}", count, arguments), tmp_path)
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [3, *long(1)])
 def test_training_goes_on_while_the_copy_is_written(tmp_path: Path, count: int) -> None:
     for found in ranks(tmp_path, "beside_training", count):
         assert sorted(found["reports"]) == [[step, None] for step in (1, 2, 4, 5, 6)], "each reported once, none failed"
@@ -26,7 +27,7 @@ def test_training_goes_on_while_the_copy_is_written(tmp_path: Path, count: int) 
         assert all(found["loads"])
 
 
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("beside", [True, *long(False)])
 def test_a_disk_that_is_full_on_one_rank_is_every_ranks_error(tmp_path: Path, beside: bool) -> None:
     for found in ranks(tmp_path, "disk_full_on_one", 3, beside=beside):
         first, second, third = found["outcomes"]
@@ -52,7 +53,7 @@ def test_a_rank_that_never_comes_is_waited_for_no_longer_than_the_timeout(tmp_pa
     assert all(found["sound"] for found in (*others, absent))
 
 
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("beside", [True, *long(False)])
 def test_a_bug_on_one_rank_ends_the_save_on_all(tmp_path: Path, beside: bool) -> None:
     found = ranks(tmp_path, "a_bug_on_one", 3, beside=beside)
     assert "complex64" in found[1]["error"]

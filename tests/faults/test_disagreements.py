@@ -13,6 +13,7 @@ import pytest
 from tests import harness
 from tests.faults.injected import STOPPED
 from tests.ranks import Outcomes, Task, attempt
+from tests.selection import in_ci
 from tests.unit.test_data_support import byte_tokenizer, random_documents, write_documents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # the first test waits for all the launches
@@ -53,7 +54,8 @@ KINDS: dict[str, tuple[int, str, list[str]]] = {
     "stopped in a save": (12, "no sign of life from rank 1", SAVED_BEFORE),
     "killed": (12, "no sign of life from rank 1", SAVED_BEFORE),
 }
-IN_CI = ("text", "run.root", "mixed weight", "stopped in a step")
+IN_CI = ("text", "weight", "stopped in a step")
+"""One of each code."""
 LAYOUTS = {
     "shard": [
         "data.sources=[{name: c, kind: indexed, paths: [shard-0, shard-1]}]",
@@ -124,9 +126,7 @@ def outcomes(selected: list[dict[str, str]], cwd: Path) -> Outcomes:
     return attempt(tasks, cwd)
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in IN_CI else [pytest.mark.long]) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", in_ci(KINDS, IN_CI))
 def test_it_ends_with_its_code_and_names_ranks_and_cause(kind: str, outcomes: Outcomes, cwd: Path) -> None:
     code, says, saved = KINDS[kind]
     ranks: list[dict[str, Any]] = outcomes[kind]

@@ -16,6 +16,7 @@ import pytest
 
 from tests import harness
 from tests.programs import read_until, rest, started
+from tests.selection import long
 
 FEW = [*harness.SMALL, "precision=fp32", "data.sources=[{paths: [corpus]}]"]
 
@@ -70,7 +71,7 @@ def test_a_plugin_that_calls_exit_is_no_finished_run(cwd: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.2, 0.4])
+@pytest.mark.parametrize("seconds", [0.2, *long(0.01, 0.1, 0.4)])
 def test_a_second_signal_does_not_kill_a_process_that_leaves(cwd: Path, seconds: float) -> None:
     """Python takes half a second to leave, with torch loaded, and forgets its handlers at the start of it."""
     with started(harness.command([*FEW, "optim.name=plugin:waits"], 1), cwd) as process:
@@ -83,7 +84,7 @@ def test_a_second_signal_does_not_kill_a_process_that_leaves(cwd: Path, seconds:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.1])
+@pytest.mark.parametrize("seconds", [0.7, *long(0.3, 1.1)])
 def test_a_person_in_a_hurry_gets_the_code_of_a_saved_run(cwd: Path, seconds: float) -> None:
     launch = [sys.executable, str(harness.ROOT / "scripts" / "launch.py"), "--standalone", "--nproc_per_node", "2"]
     overrides = [*FEW, "train.steps=100000"]
@@ -99,7 +100,7 @@ def test_a_person_in_a_hurry_gets_the_code_of_a_saved_run(cwd: Path, seconds: fl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4])
+@pytest.mark.parametrize("seconds", [0.2, *long(0.0, 0.4)])
 def test_a_signal_after_the_end_changes_nothing(cwd: Path, seconds: float) -> None:
     with started(harness.command([*FEW], 1), cwd) as process:
         assert process.stdout is not None
@@ -113,7 +114,7 @@ def test_a_signal_after_the_end_changes_nothing(cwd: Path, seconds: float) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("progress", ["bar", "lines"])
+@pytest.mark.parametrize("progress", ["bar", *long("lines")])
 def test_a_terminal_that_is_closed_is_a_stop_like_any(cwd: Path, progress: str) -> None:
     terminal, end = pty.openpty()
     overrides = [*FEW, "train.steps=100000", f"logging.progress={progress}"]

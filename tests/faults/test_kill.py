@@ -12,6 +12,7 @@ import pytest
 from tests import harness
 from tests.ranks import Task
 from tests.ranks import run as in_ranks
+from tests.selection import long
 from trainer.checkpoint.directory import checkpoints, fault
 
 pytestmark = pytest.mark.slow
@@ -21,12 +22,7 @@ LONG = ["train.steps=45", "train.tokens_per_step=2048", "checkpoint.every_steps=
 
 @pytest.mark.parametrize(
     ("processes", "precision"),
-    [
-        (2, "fp32"),
-        pytest.param(1, "fp32", marks=pytest.mark.long),
-        pytest.param(1, "bf16_mixed", marks=pytest.mark.long),
-        pytest.param(2, "bf16_mixed", marks=pytest.mark.long),
-    ],
+    [(2, "fp32"), *long((1, "fp32"), (1, "bf16_mixed"), (2, "bf16_mixed"))],
 )
 def test_killed_three_times_equals_never_killed(tmp_path: Path, processes: int, precision: str) -> None:
     harness.write_corpus(tmp_path / "corpus")
@@ -66,7 +62,8 @@ def test_killed_three_times_equals_never_killed(tmp_path: Path, processes: int, 
     harness.assert_same_checkpoint(straight / "checkpoints" / "step-00000045", killed / "checkpoints" / "step-00000045")
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
 def test_killed_while_saving_goes_on_from_the_save_before(tmp_path: Path, processes: int) -> None:
     """A save is caught half-written, three times; what has a checkpoint's name always verifies."""
     harness.write_corpus(tmp_path / "corpus")
@@ -94,6 +91,7 @@ def half_written(run: Path, left: set[int]) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_a_disk_that_fails_on_rank_zero_stops_every_rank_at_once(tmp_path: Path) -> None:
     """Nobody waits in a collective for the rank that gave up."""
     harness.write_corpus(tmp_path / "corpus")
@@ -125,6 +123,7 @@ def test_records_that_rank_zero_cannot_write_stop_every_rank_saved(tmp_path: Pat
     assert (record["code"], record["newest_checkpoint_step"]) == (3, 3)
 
 
+@pytest.mark.long
 def test_a_result_that_rank_zero_cannot_write_ends_every_rank(tmp_path: Path) -> None:
     """What was trained is saved; with room again, the same command evaluates once more and ends as it would have."""
     harness.write_corpus(tmp_path / "corpus")

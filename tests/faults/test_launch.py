@@ -137,6 +137,7 @@ def test_codes_arrive(corpus: Path) -> None:
     assert exit_record(corpus / "runs" / "done")["name"] == "NO_CHECKPOINT"
 
 
+@pytest.mark.long
 def test_torchrun_leaves_the_code_in_exit_json(corpus: Path) -> None:
     for more, code in (["optim.lr=-1"], 3), (["data.sources=[{paths: [nothing/*.txt]}]"], 4), ([], 0):
         done = harness.train(corpus, [*FOREVER, "train.stop_after_steps=2", *more], processes=2)
@@ -144,6 +145,7 @@ def test_torchrun_leaves_the_code_in_exit_json(corpus: Path) -> None:
         assert exit_record(corpus / "runs" / "tiny")["code"] == code
 
 
+@pytest.mark.long
 def test_a_configuration_error_is_not_restarted_but_a_killed_worker_is(corpus: Path) -> None:
     launcher = start(corpus, [*FOREVER, "optim.lr=-1"], "--max-restarts", "3")
     output, _ = launcher.communicate(timeout=240)

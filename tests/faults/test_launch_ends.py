@@ -11,6 +11,7 @@ import pytest
 
 from tests import harness
 from tests.faults.test_replaced_node import Pair
+from tests.selection import long
 from trainer.commands.launch.attempt import SECONDS_AFTER_A_FAILURE
 
 pytestmark = pytest.mark.slow
@@ -60,14 +61,16 @@ def starts(cwd: Path, rank: int = 0) -> int:
     ("first", "second", "code", "line"),
     [
         ("s0.7,x1", "s0.2,k9", 137, "rank 1 was killed by SIGKILL (out of memory?); exit 137"),
-        ("s0.2,k9", "s0.7,x1", 137, "rank 0 was killed by SIGKILL (out of memory?); exit 137"),
-        ("s0.7,x12", "s0.2,k9", 137, "rank 1 was killed by SIGKILL (out of memory?); exit 137"),
-        ("s0.7,x1", "s0.2,k11", 139, "rank 1 was killed by SIGSEGV; exit 139"),
-        ("s0.7,x1", "s0.2,k6", 134, "rank 1 was killed by SIGABRT; exit 134"),
-        ("s0.7,x1", "s0.2,k15", 143, "rank 1 was killed by SIGTERM; exit 143"),
-        ("s0.7,x1", "s0.2,x15", 15, "rank 1 ended first with REPLICAS; exit 15"),
         ("s0.2,x1", "s0.7,x4", 4, "rank 1 ended first with DATA; exit 4"),
         ("s0.7,x1", "s0.2,x1", 1, "rank 1 crashed; exit 1"),
+        *long(
+            ("s0.2,k9", "s0.7,x1", 137, "rank 0 was killed by SIGKILL (out of memory?); exit 137"),
+            ("s0.7,x12", "s0.2,k9", 137, "rank 1 was killed by SIGKILL (out of memory?); exit 137"),
+            ("s0.7,x1", "s0.2,k11", 139, "rank 1 was killed by SIGSEGV; exit 139"),
+            ("s0.7,x1", "s0.2,k6", 134, "rank 1 was killed by SIGABRT; exit 134"),
+            ("s0.7,x1", "s0.2,k15", 143, "rank 1 was killed by SIGTERM; exit 143"),
+            ("s0.7,x1", "s0.2,x15", 15, "rank 1 ended first with REPLICAS; exit 15"),
+        ),
     ],
 )
 def test_whoever_ended_first_is_named(tmp_path: Path, first: str, second: str, code: int, line: str) -> None:
@@ -77,14 +80,16 @@ def test_whoever_ended_first_is_named(tmp_path: Path, first: str, second: str, c
     assert len(output.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("plan", "code"), [(f"x{code}", code) for code in (3, 4, 10, 11, 13, 14)])
+@pytest.mark.parametrize(
+    ("plan", "code"), [("x3", 3), ("x10", 10), *long(*((f"x{code}", code) for code in (4, 11, 13, 14)))]
+)
 def test_what_a_restart_cannot_cure_runs_once(tmp_path: Path, plan: str, code: int) -> None:
     ended, output, _ = launch(tmp_path, "s0.5,x1", plan, "--max-restarts", "2")
     assert ended == code, output
     assert starts(tmp_path) == 1
 
 
-@pytest.mark.parametrize("plan", ["x1", "x12", "x15", "k9", "k11"])
+@pytest.mark.parametrize("plan", ["x12", "k9", *long("x1", "x15", "k11")])
 def test_what_a_restart_may_cure_runs_again(tmp_path: Path, plan: str) -> None:
     ended, output, _ = launch(tmp_path, "f,s0.5,x1", f"f,{plan}", "--max-restarts", "2")
     assert ended == 0, output
@@ -93,6 +98,7 @@ def test_what_a_restart_may_cure_runs_again(tmp_path: Path, plan: str) -> None:
     assert "restart 1 of 2" in output
 
 
+@pytest.mark.long
 def test_those_that_hang_are_ended_within_seconds_and_not_after_the_grace(tmp_path: Path) -> None:
     """One that is deaf to SIGTERM too: torch would wait another 30 s for it."""
     ended, output, seconds = launch(tmp_path, "d,s600", "s0.5,x12")
@@ -155,8 +161,10 @@ def test_a_worker_that_does_not_stop_is_killed_after_the_grace(tmp_path: Path) -
     ("arguments", "says"),
     [
         (["--no_python", "./nothing"], "the workers cannot be started"),
-        (["--nnodes", "2", "--rdzv_backend", "c10d", "worker.py"], "add --rdzv_endpoint HOST:29500"),
-        (["--rdzv_backend", "nothing", "worker.py"], "the launch's arguments do not fit together"),
+        *long(
+            (["--nnodes", "2", "--rdzv_backend", "c10d", "worker.py"], "add --rdzv_endpoint HOST:29500"),
+            (["--rdzv_backend", "nothing", "worker.py"], "the launch's arguments do not fit together"),
+        ),
     ],
 )
 def test_a_mistake_in_the_launch_is_a_line(tmp_path: Path, arguments: list[str], says: str) -> None:

@@ -146,8 +146,15 @@ def test_a_second_stop_does_not_disturb_the_first(tmp_path: Path) -> None:
         assert rest(process, 0) == "tidied up\n"
 
 
-@pytest.mark.parametrize("error", ["AttributeError", "ValueError"])
-@pytest.mark.parametrize("composing", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("error", "composing"),
+    [
+        ("AttributeError", True),
+        ("ValueError", True),
+        pytest.param("AttributeError", False, marks=pytest.mark.slow),
+        pytest.param("ValueError", False, marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 def test_a_stop_is_reported_where_a_library_raises_an_error_of_its_own(
     tmp_path: Path, error: str, composing: bool
 ) -> None:

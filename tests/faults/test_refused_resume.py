@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.selection import in_ci
 
 pytestmark = pytest.mark.slow
 
@@ -77,9 +78,11 @@ REFUSALS: dict[str, tuple[list[str], int, str, Callable[[Path], None]]] = {
     "records that cannot be written": ([ONE], 3, "metrics.jsonl", no_records),
     "a cursor of other sources": ([RENAMED, ALL], 4, "the saved data order knows", other_sources_at_the_checkpoint),
 }
+IN_CI = ("a source more", "another width", "a cursor of other sources")
+"""Refused for what the configuration says, for what the weights are, and by the loader."""
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", in_ci(REFUSALS, IN_CI))
 def test_a_refused_resume_changes_no_byte(workspace: Path, name: str) -> None:
     overrides, code, words, before = REFUSALS[name]
     before(workspace)
@@ -93,6 +96,7 @@ def test_a_refused_resume_changes_no_byte(workspace: Path, name: str) -> None:
     assert json.loads((run / "exit.json").read_text())["code"] == code
 
 
+@pytest.mark.long
 def test_after_a_refusal_the_first_command_goes_on_bitwise(workspace: Path) -> None:
     assert harness.train(workspace, [*COMMON, "run.name=run", TWO, ALL]).code == 3
     done = harness.train(workspace, [*COMMON, "run.name=run", ONE])
@@ -103,6 +107,7 @@ def test_after_a_refusal_the_first_command_goes_on_bitwise(workspace: Path) -> N
     harness.assert_same_checkpoint(*(path / "checkpoints" / "step-00000008" for path in (straight, run)))
 
 
+@pytest.mark.long
 def test_a_finished_run_keeps_its_result(workspace: Path) -> None:
     run = workspace / "runs" / "straight"
     kept = content(run)
@@ -116,6 +121,7 @@ def test_a_finished_run_keeps_its_result(workspace: Path) -> None:
     assert content(run) == kept
 
 
+@pytest.mark.long
 def test_sources_are_compared_field_by_field_and_moved_text_is_the_same_text(workspace: Path) -> None:
     (workspace / "corpus").rename(workspace / "moved")
     moved = ONE.replace("corpus", "moved")

@@ -130,7 +130,8 @@ def test_a_worker_killed_on_one_node_is_named_on_both(corpus: Path) -> None:
     assert [other["rank"] for other in record["consequences"]] == [1 - rank]
 
 
-@pytest.mark.parametrize("killed", [pytest.param("first", marks=pytest.mark.long), "second"])
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["first", "second"])
 def test_kill_9_of_one_launcher_saves_the_run_on_all_nodes(corpus: Path, killed: str) -> None:
     """The first one hosts the rendezvous; the other must not end its workers, which are about to save."""
     run = corpus / "runs" / "tiny"

@@ -9,6 +9,7 @@ import pytest
 
 from tests import harness
 from tests.ranks import Task, run
+from tests.selection import in_ci
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,6 @@ LAYOUTS = {
     "dp2-tp2-zero2": (4, ["parallel.tp=2", "parallel.zero=2", "train.microbatch=1"]),
     "tp2-pp2": (4, ["parallel.tp=2", "parallel.pp=2", "train.microbatch=2"]),
 }
-IN_CI = ("tp2-pp2",)
 
 
 def _overrides(name: str, layout: str) -> list[str]:
@@ -47,9 +47,7 @@ def _launch(cwd: Path, kind: str, name: str, layout: str, slow: float = 0, more:
     return run(Task("tests.faults.injected:launch", processes, arguments, seconds=120), cwd)
 
 
-@pytest.mark.parametrize(
-    "layout", [pytest.param(layout, marks=[] if layout in IN_CI else [pytest.mark.long]) for layout in LAYOUTS]
-)
+@pytest.mark.parametrize("layout", in_ci(LAYOUTS, ["dp2"]))
 def test_a_stop_in_a_step_saves_the_weights_of_its_beginning(tmp_path: Path, layout: str) -> None:
     harness.write_corpus(tmp_path / "corpus")
     whole = _launch(tmp_path, "none", "whole", layout)

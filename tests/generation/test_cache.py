@@ -110,6 +110,7 @@ SHARED = [
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_decode_what_one_does(tmp_path: Path) -> None:
     models = {case: str(directory(*case, tmp_path / "-".join(case))) for case in SHARED}
     tasks = {case: Task("tests.generation.test_cache:on_ranks", 2, {"directory": models[case]}) for case in SHARED}

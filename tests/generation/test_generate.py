@@ -121,6 +121,7 @@ def on_ranks(directory: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_seed_is_the_same_text_on_two_ranks(model: Path, tmp_path: Path) -> None:
     alone = on_ranks(str(model))
     for rank in run(Task("tests.generation.test_generate:on_ranks", 2, {"directory": str(model)}), tmp_path):

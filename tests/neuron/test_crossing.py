@@ -33,7 +33,7 @@ twice on 4 ranks. padded: heads held twice and padded ones."""
 RESUMED = {"dp2-tp2-sp-pp2-zero1": "bf16_mixed", "tp4-sp-padded": "fp32", "dp2-zero1-padded": "bf16"}
 """Layouts that go on from their own checkpoint, and their precisions."""
 FIRST, LAST = 4, 7
-ON_DOUBLE = (["padded"], ["dp2-tp2-sp-pp2-zero1"])
+ON_DOUBLE = ("padded", "dp2-tp2-sp-pp2-zero1")
 
 
 class Travels:
@@ -90,16 +90,20 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
-def on_source(selected: list[dict[str, str]], directory: Path, nxd_source: Path) -> Travels:
+def _travels(selected: list[dict[str, str]], directory: Path, source: Path) -> Travels:
     """Those of the selected tests."""
     journeys = [params["name"] for params in selected if "name" in params]
-    return Travels(directory, nxd_source, journeys, [params["layout"] for params in selected if "layout" in params])
+    return Travels(directory, source, journeys, [params["layout"] for params in selected if "layout" in params])
 
 
 @pytest.fixture(scope="module")
-def on_double(directory: Path) -> Travels:
-    return Travels(directory, DOUBLE, *ON_DOUBLE)
+def on_source(selected: list[dict[str, str]], directory: Path, nxd_source: Path) -> Travels:
+    return _travels(selected, directory, nxd_source)
+
+
+@pytest.fixture(scope="module")
+def on_double(selected: list[dict[str, str]], directory: Path) -> Travels:
+    return _travels(selected, directory, DOUBLE)
 
 
 def _assert_bitwise(a: Path, b: Path, count: int) -> dict[str, torch.Tensor]:
@@ -159,12 +163,13 @@ def test_a_resumed_run_is_bit_equal(on_source: Travels, layout: str) -> None:
 
 
 @pytest.mark.slow
-def test_checkpoints_cross_on_the_double(on_double: Travels) -> None:
-    for name in ON_DOUBLE[0]:
-        _assert_crossed(on_double, name)
+@pytest.mark.parametrize("name", ON_DOUBLE[:1])
+def test_checkpoints_cross_on_the_double(on_double: Travels, name: str) -> None:
+    _assert_crossed(on_double, name)
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_bit_equal_on_the_double(on_double: Travels) -> None:
-    for layout in ON_DOUBLE[1]:
-        _assert_resumed(on_double, layout)
+@pytest.mark.long
+@pytest.mark.parametrize("layout", ON_DOUBLE[1:])
+def test_a_resumed_run_is_bit_equal_on_the_double(on_double: Travels, layout: str) -> None:
+    _assert_resumed(on_double, layout)

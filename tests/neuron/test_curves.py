@@ -41,17 +41,14 @@ ON_DOUBLE = {
     "bf16_mixed": ["dp2-tp2-zero1-padded", "dp2-zero1-full-frozen"],
 }
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
-LONG = (
-    "tp2-parallel",
-    "tp2-sp-multiquery",
-    "cp2-zero1-window",
-    "pp2-interleaved-full",
-    "tp2-qknorm",
-    "tp2-sp-rowbias",
-    "dp2-full-frozen",
-    "dp2-zero1-full-frozen",
+IN_CI = (
+    "cp2-zero1-padded",
+    "tp2-sp-full-dropout",
+    "pp2-interleaved-frozen",
+    "tp2-sp-pp2-learned",
+    "dp2-tp2-zero1-padded",
 )
-"""Left to ``make test-long``: others hold what they prove."""
+"""Each axis, ZeRO, padded heads and both precisions; the others, further models and products, are long."""
 ON_SOURCE = {
     "fp32": [
         "one",
@@ -139,7 +136,7 @@ CASES = [
             name,
             kind,
             "double",
-            marks=[pytest.mark.slow, *[pytest.mark.long] * (name in LONG)],
+            marks=[pytest.mark.slow, *[pytest.mark.long] * (name not in IN_CI)],
             id=f"{name}-{kind}-double",
         )
         for kind, names in ON_DOUBLE.items()

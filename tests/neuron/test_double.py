@@ -30,6 +30,7 @@ def lazy(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return stepped("xla", tmp_path_factory.mktemp("lazy"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_lazy_steps_read_nothing_and_compile_twice(case: int, lazy: list[dict[str, Any]]) -> None:
     for step, (before_sync, whole) in enumerate(lazy[case]["counts"]):
@@ -38,6 +39,7 @@ def test_lazy_steps_read_nothing_and_compile_twice(case: int, lazy: list[dict[st
         assert whole == [int(step < 2), int(step >= 2), 0, 0], f"step {step}"
 
 
+@pytest.mark.long
 def test_lazy_steps_are_eager_steps(lazy: list[dict[str, Any]], tmp_path: Path) -> None:
     eager = stepped("cpu", tmp_path)
     for (dtype, tied), one, other in zip(CASES, lazy, eager, strict=True):

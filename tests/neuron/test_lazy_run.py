@@ -120,6 +120,7 @@ def test_a_resume_is_bitwise(runs: Path) -> None:
     harness.assert_same_checkpoint(*checkpoints)
 
 
+@pytest.mark.long
 def test_extraction_runs_every_graph_and_keeps_nothing(runs: Path) -> None:
     """As under neuron_parallel_compile, which sets the variable, on a run that has begun: results may be zeros."""
     run = runs / "runs" / "begun"
@@ -130,6 +131,7 @@ def test_extraction_runs_every_graph_and_keeps_nothing(runs: Path) -> None:
     assert kept(run) == before
 
 
+@pytest.mark.long
 def test_a_checkpoint_goes_on_in_the_native_backend(runs: Path) -> None:
     """The run that neuron saved at step 50 is complete for the native backend too, and one at step 20 goes on there."""
     done = harness.train(runs, [*LONG, "run.name=crossing"])

@@ -21,11 +21,11 @@ from trainer.rules.derived import derive, effective
 from trainer.rules.quantities import pretended
 from trainer.run.world import World
 
-IN_CI = ["smollm2_135m", "deepseek7b"]
-"""Each proves something of its own: ZeRO alone; tensor parallel. A pipeline of uneven stages, DeepSeek
-67B's, takes minutes; README's command rehearses it in CI too."""
+SLOW = {"deepseek7b": [pytest.mark.slow], "smollm2_135m": [pytest.mark.slow, pytest.mark.long]}
+"""In CI tensor parallelism and ZeRO; ZeRO alone is long. A pipeline of uneven stages, DeepSeek 67B's, takes minutes;
+README's command rehearses it in CI too."""
 ALL = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml") if path.stem != "tiny")
-RECIPES = [pytest.param(name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.recipes) for name in ALL]
+RECIPES = [pytest.param(name, marks=SLOW.get(name, [pytest.mark.recipes])) for name in ALL]
 
 
 def configured(recipe: str) -> Config:
