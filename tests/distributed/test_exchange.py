@@ -27,7 +27,7 @@ PADDED = ["one-padded", "tp4-padded", "dp2-zero3-padded", "dp2-tp2-padded", "tp2
 TIED = ["one", "pp2-interleaved", "dp2-tp2-sp-pp2-zero1"]
 """A head at one end of the pipeline that is the embedding at the other, whole and in slices of slices."""
 GROUPS = [*PADDED, *TIED]
-LAYOUTS = in_ci(GROUPS, ["one-padded", "tp4-padded", "dp2-zero3-padded", "one", "pp2-interleaved"])
+LAYOUTS = in_ci(GROUPS, ["one-padded", "tp4-padded", "dp2-zero3-padded"])
 TENSORS = {"one-padded": 3 + 5 * 12, "one": 2 + 5 * 9}
 """Embedding, final norm and perhaps a head; five layers."""
 

@@ -52,8 +52,8 @@ KINDS: dict[str, tuple[int, str, list[str]]] = {
     "stopped in a save": (12, "no sign of life from rank 1", SAVED_BEFORE),
     "killed": (12, "no sign of life from rank 1", SAVED_BEFORE),
 }
-IN_CI = ("text", "mixed weight", "stopped in a step")
-"""One of each code."""
+IN_CI = ("text", "weight", "stuck in a step")
+"""One of each code; a process that is stopped, as by a debugger, is waited for and costs a minute."""
 LAYOUTS = {
     "norm": ["parallel.tp=2"],
     "tied weight": ["parallel.pp=2", "model.tied=true", "model.layers=2"],

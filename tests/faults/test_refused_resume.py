@@ -96,6 +96,7 @@ def test_a_refused_resume_changes_no_byte(workspace: Path, name: str) -> None:
     assert json.loads((run / "exit.json").read_text())["code"] == code
 
 
+@pytest.mark.long
 def test_after_a_refusal_the_first_command_goes_on_bitwise(workspace: Path) -> None:
     assert harness.train(workspace, [*COMMON, "run.name=run", TWO, ALL]).code == 3
     done = harness.train(workspace, [*COMMON, "run.name=run", ONE])

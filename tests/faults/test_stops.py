@@ -47,7 +47,7 @@ def _launch(cwd: Path, kind: str, name: str, layout: str, slow: float = 0, more:
     return run(Task("tests.faults.injected:launch", processes, arguments, seconds=120), cwd)
 
 
-@pytest.mark.parametrize("layout", in_ci(LAYOUTS, ["pp2"]))
+@pytest.mark.parametrize("layout", in_ci(LAYOUTS, ["dp2"]))
 def test_a_stop_in_a_step_saves_the_weights_of_its_beginning(tmp_path: Path, layout: str) -> None:
     harness.write_corpus(tmp_path / "corpus")
     whole = _launch(tmp_path, "none", "whole", layout)

@@ -65,6 +65,7 @@ def test_the_model_is_transformers(architecture: str, tied: bool, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_real_one_is_transformers() -> None:
     """SmolLM2-135M in Q4_1 and Q8_0."""
     transformers = pytest.importorskip("transformers")
