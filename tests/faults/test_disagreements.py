@@ -54,8 +54,8 @@ KINDS: dict[str, tuple[int, str, list[str]]] = {
     "stopped in a save": (12, "no sign of life from rank 1", SAVED_BEFORE),
     "killed": (12, "no sign of life from rank 1", SAVED_BEFORE),
 }
-IN_CI = ("text", "weight", "stopped in a step")
-"""One of each code."""
+IN_CI = ("text", "weight", "stuck in a step")
+"""One of each code; a process that is stopped, as by a debugger, is waited for and costs a minute."""
 LAYOUTS = {
     "shard": [
         "data.sources=[{name: c, kind: indexed, paths: [shard-0, shard-1]}]",
