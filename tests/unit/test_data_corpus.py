@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.unit.test_data_tokenizer import unknowing
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import corpus as corpus_module
 from trainer.data.corpus import Corpus, prepare_corpus
@@ -151,6 +152,27 @@ def test_several_sources(tmp_path: Path) -> None:
     expected = [t for texts in (make_texts(1, 60), make_texts(2, 40)) for t in texts if expected_heldout(t)]
     assert texts_in(corpus, corpus.heldout) == expected
     assert corpus.heldout_part.documents == len(expected)
+
+
+def test_unknown_tokens_are_told_and_too_many_refused(tmp_path: Path) -> None:
+    """Counted at every start, from the cache too."""
+    inner = unknowing("WordLevel")
+    inner.save(str(tmp_path / "words.json"))
+    texts = [*["the cat"] * 300, "the dog", *[f"cat {'the ' * n}" for n in range(1, 40)]]
+    words = TokenizerConfig(kind="file", path=str(tmp_path / "words.json"), eod="</s>")
+    config = config_for(tmp_path, texts, tokenizer=words, heldout_fraction=0.1)
+    for _ in range(2):
+        lines: list[str] = []
+        corpus = prepare_corpus(config, 10, lines.append)
+        assert [figures.unknown for figures in corpus.figures] == [1]
+        total = corpus.train_part.tokens + corpus.heldout_part.tokens
+        assert f"  a: {1 / total:.3%} of the tokens are unknown ([UNK]): their text is lost to the model" in lines
+        assert "  documents end with </s> (id 3), as data.tokenizer.eod says" in lines
+    with pytest.raises(DataError) as caught:
+        prepare_corpus(replace(config, tokenizer=replace(words, max_unknown=0.5 / total)), 10)
+    (problem,) = caught.value.problems
+    assert problem.key == "data.tokenizer.path"
+    assert "data.tokenizer.max_unknown" in problem.remedy
 
 
 def test_bad_configurations(tmp_path: Path) -> None:

@@ -6,17 +6,20 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tokenizers
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from tests.unit.test_data_support import byte_tokenizer
 from trainer.config.groups.data import TokenizerConfig
-from trainer.data.tokenizer import Tokenizer, load, train_bpe
+from trainer.data import tokenizer_files
+from trainer.data.tokenizer import Tokenizer, train_bpe
 from trainer.errors import DataError
 
 TRAINING = [
@@ -32,6 +35,10 @@ HARD = [
     "\x00\x7f\u00a0",
     "<|endoftext|> a </s>",
 ]
+
+
+def load(config: TokenizerConfig) -> Tokenizer:
+    return tokenizer_files.load(config)[0]
 
 
 def bytes_of(tokenizer: Tokenizer, ids: list[int]) -> bytes:
@@ -129,6 +136,76 @@ def test_eod_is_found_or_asked_for(tmp_path: Path) -> None:
         assert load(config).eod == load(TokenizerConfig(kind="file", path=str(tmp_path), eod="<fin>")).eod == 3
     with pytest.raises(DataError, match="no such token"):
         load(TokenizerConfig(kind="file", path=str(tmp_path), eod="<nix>"))
+
+
+def test_what_the_directory_declares_comes_before_usual_names(tmp_path: Path) -> None:
+    """As in Gemma's directories, where </s> is HTML's; transformers takes the same token."""
+    config = save_with(tmp_path, ["<pad>", "<eos>", "<bos>"])
+    inner = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    inner.add_tokens(["<s>", "</s>"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="<pad>, <eos>, <bos>"):
+        load(config)  # </s> is no special token
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps({"eos_token": {"content": "<eos>"}}), encoding="utf-8")
+        found, why = tokenizer_files.load(config)
+        theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path, eos_token="<eos>")
+        assert (found.eod_token, found.eod) == ("<eos>", theirs.eos_token_id)
+        assert why == f"as {name} says"
+    assert found.eod not in found.encode_batch(["a</s>b"])[0]
+    named = load(replace(config, eod="</s>"))
+    assert named.eod_token == "</s>"
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("tokenizer.model", "SentencePiece"),
+        ("qwen.tiktoken", "tiktoken"),
+        ("merges.txt", "GPT-2's pair"),
+        ("vocab.bpe", "GPT-2's pair"),
+    ],
+)
+def test_other_formats_are_named_for_what_they_are(tmp_path: Path, name: str, rule: str) -> None:
+    (tmp_path / name).write_text("x")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(DataError) as caught:
+            load(TokenizerConfig(kind="file", path=str(path)))
+        (problem,) = caught.value.problems
+        assert rule in problem.rule
+        assert name in problem.rule
+        assert "save_pretrained" in problem.remedy
+
+
+def unknowing(model: str) -> tokenizers.Tokenizer:
+    """A tokenizer of a few words, without a token for anything else."""
+    if model == "WordLevel":
+        inner = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1, "cat": 2}, unk_token="[UNK]"))
+    elif model == "Unigram":
+        inner = tokenizers.Tokenizer(models.Unigram([("[UNK]", 0.0), ("the", -1.0), ("cat", -1.0)], unk_id=0))
+    else:
+        inner = tokenizers.Tokenizer(models.BPE({"[UNK]": 0, "the": 1, "cat": 2}, [], unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.add_special_tokens(["</s>"])
+    return inner
+
+
+@pytest.mark.parametrize("model", ["WordLevel", "Unigram", "BPE"])
+def test_unknown_text_has_an_id(model: str) -> None:
+    tokenizer = Tokenizer(unknowing(model), "</s>")
+    assert tokenizer.unknown == 0
+    if model != "BPE":
+        assert tokenizer.encode_batch(["the dog"])[0].count(0) == 1
+
+
+def test_a_fallback_on_bytes_leaves_nothing_unknown() -> None:
+    vocab = {"<unk>": 0, "</s>": 1} | {f"<0x{byte:02X}>": 2 + byte for byte in range(256)}
+    whole = tokenizers.Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    assert Tokenizer(whole, "</s>").unknown is None
+    del vocab["<0x41>"]
+    partly = tokenizers.Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    assert Tokenizer(partly, "</s>").unknown == 0
+    assert byte_tokenizer().unknown is None
 
 
 def test_bad_files(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("model.sliding_window", 128, "model.sliding_window", "model.family=mistral"),
     ("model.activation", "gelu", "model.activation", "docs/extending.md"),
     ("model.rope_scaling.kind", "lama3", "model.rope_scaling.kind", "llama3"),
+    ("data.tokenizer.max_unknown", 1.5, "data.tokenizer.max_unknown", "between 0 and 1"),
     ("data.seq_len", 4096, "data.seq_len", "model.max_positions"),
     ("data.seq_len", 500, "train.tokens_per_step", "multiple of data.seq_len"),
     ("train.microbatch", 3, "train.microbatch", "divides the 16 samples"),

@@ -44,6 +44,7 @@ OUTSIDE_TRAJECTORY = (
     "data.prefetch",
     "data.max_epochs",
     "data.tokenizer.path",
+    "data.tokenizer.max_unknown",
 )
 """Keys (or their parents) that do not alter the loss curve: layout, saving, watching, and where the data lies.
 

@@ -21,6 +21,7 @@ from trainer.data.progress import Report, track
 from trainer.data.skipped import STOP, refuse_skipped
 from trainer.data.stream import TokenStream
 from trainer.data.tokenizer import Tokenizer
+from trainer.data.tokenizer_files import load
 from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
 from trainer.errors import DataError, Problem
 
@@ -123,6 +124,7 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
             marks[source_key(source.name)] = directory.name
             one = _prepared(directory, tokenizer)
             _tell_skipped(source, one.figures, config.bad_documents, report)
+            _tell_unknown(source, one.figures, config.tokenizer, tokenizer, report)
         opened.append(one)
     corpus = Corpus(
         tokenizer=tokenizer,
@@ -159,6 +161,20 @@ def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: s
             report(line)
 
 
+def _tell_unknown(
+    source: SourceConfig, figures: SourceFigures, config: TokenizerConfig, tokenizer: Tokenizer, report: Report | None
+) -> None:
+    """A line where the tokenizer has no tokens for some of the text. Raises DataError where that is too much of it."""
+    share = figures.unknown / max(1, figures.train.tokens + figures.heldout.tokens)
+    if share > config.max_unknown:
+        rule = f"at most {config.max_unknown:.2%} of the tokens are unknown; of source {source.name} {share:.2%} are"
+        remedy = "use a tokenizer that falls back on bytes, or allow it: data.tokenizer.max_unknown=SHARE"
+        raise DataError(Problem("data.tokenizer.path", config.path, rule, remedy))
+    if figures.unknown and tokenizer.unknown is not None and report is not None:
+        name = tokenizer.inner.id_to_token(tokenizer.unknown)
+        report(f"  {source.name}: {share:.3%} of the tokens are unknown ({name}): their text is lost to the model")
+
+
 def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
     problems = []
     for source, tokens, figures in zip(config.sources, corpus.train, corpus.figures, strict=True):
@@ -180,7 +196,10 @@ def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
 
 def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Report | None) -> Tokenizer:
     if config.tokenizer.kind == "file":
-        return tokenizers.load(config.tokenizer)
+        found, why = load(config.tokenizer)
+        if report is not None:
+            report(f"  documents end with {found.eod_token} (id {found.eod}), {why}")
+        return found
     eod = config.tokenizer.eod or tokenizers.DEFAULT_EOD
     vocab = config.tokenizer.vocab
 
@@ -199,7 +218,7 @@ def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Repor
 
     key = _key("tokenizer", *prints, vocab, eod, config.heldout_fraction)  # the fraction decides the training part
     directory = _timed(f"learnt a tokenizer of {vocab:,} ids", cache, key, build, report)
-    return tokenizers.load(TokenizerConfig(kind="file", path=str(directory), eod=eod))
+    return load(TokenizerConfig(kind="file", path=str(directory), eod=eod))[0]
 
 
 def _prepared(directory: Path, tokenizer: Tokenizer) -> Opened:

@@ -13,17 +13,9 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from trainer.config.groups.data import TokenizerConfig
 from trainer.errors import DataError, Problem
 
 DEFAULT_EOD = "<|endoftext|>"
-KNOWN_EODS = (
-    DEFAULT_EOD,
-    "</s>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek: full-width bars and the sentencepiece space
-)
 BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -39,6 +31,8 @@ class Tokenizer:
         if eod_id is None:
             raise ValueError(f"the tokenizer has no token {eod!r}")
         self.inner, self.file = inner, file
+        self.unknown = _unknown(inner)
+        """The id of text that the tokenizer has no token for; None where there is no such text."""
         self.eod_token = eod
         self.eod: int = eod_id
         self.size: int = max(inner.get_vocab(with_added_tokens=True).values()) + 1
@@ -94,54 +88,15 @@ def train_bpe(texts: Iterator[str], vocab: int, eod: str = DEFAULT_EOD) -> Token
     return Tokenizer(inner, eod)
 
 
-def load(config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a tokenizer.json or of a directory that holds one. Runs none of that directory's code.
-
-    Raises DataError when it is missing or unreadable, or when its end-of-text token cannot be told.
-    """
-    if config.path is None:
-        rule = "data.tokenizer.kind=file needs a path"
-        raise _path_error(None, rule, "give a tokenizer.json or a directory that holds one")
-    path = Path(config.path).expanduser()
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        remedy = "give a tokenizer.json or a directory that holds one (slow tokenizers: save them as fast ones first)"
-        raise _path_error(config.path, f"{file} does not exist", remedy)
-    try:
-        inner = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception for whatever it cannot parse
-        rule = f"{file} is no tokenizer.json: {' '.join(str(error).split())[:200]}"
-        raise _path_error(config.path, rule, "download or save it again") from error
-    return Tokenizer(inner, _eod(config, inner, file.parent), file)
-
-
-def _path_error(path: str | None, rule: str, remedy: str) -> DataError:
-    return DataError(Problem("data.tokenizer.path", path, rule, remedy))
-
-
-def _eod(config: TokenizerConfig, inner: tokenizers.Tokenizer, directory: Path) -> str:
-    candidates = [config.eod] if config.eod is not None else [*KNOWN_EODS, *_configured_eod(directory)]
-    for token in candidates:
-        if inner.token_to_id(token) is not None:
-            return token
-    if config.eod is not None:
-        rule, remedy = "the tokenizer has no such token", "name one of its special tokens"
-    else:
-        rule = f"the tokenizer has none of the usual end-of-text tokens ({', '.join(KNOWN_EODS)})"
-        remedy = "name the token that ends a document: data.tokenizer.eod=TOKEN"
-    special = [token.content for token in inner.get_added_tokens_decoder().values() if token.special][:8]
-    remedy += f"; it has {', '.join(special)}" if special else ""
-    raise DataError(Problem("data.tokenizer.eod", config.eod, rule, remedy))
-
-
-def _configured_eod(directory: Path) -> list[str]:
-    """The eos_token of a tokenizer_config.json next to the tokenizer: a string or an object with its content."""
-    try:
-        token = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
-        return []
-    content = token.get("content") if isinstance(token, dict) else token
-    return [content] if isinstance(content, str) else []
+def _unknown(inner: tokenizers.Tokenizer) -> int | None:
+    """By what the model says: a name, and the Unigram model its id."""
+    model = json.loads(inner.to_str())["model"]
+    if model.get("byte_fallback") and all(inner.token_to_id(f"<0x{byte:02X}>") is not None for byte in range(256)):
+        return None
+    if isinstance(found := model.get("unk_id"), int):
+        return found
+    name = model.get("unk_token")
+    return None if name is None else inner.token_to_id(name)
 
 
 def _types(spec: dict[str, Any]) -> set[str]:

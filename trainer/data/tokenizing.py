@@ -43,7 +43,8 @@ class SourceFigures:
     reference_bytes: bytes of the held-out documents that were compressed: all, up to 2,000 documents or 16 MiB (fewer
     of a source that is opened in place).
     zlib_bytes, xz_bytes: what was left of them, zlib -9 and xz -6, headers included.
-    skipped: documents that could not be used.
+    skipped: documents that could not be used. unknown: tokens that stand for text the tokenizer has no token for, in
+    both parts.
     """
 
     train: Part
@@ -52,6 +53,7 @@ class SourceFigures:
     zlib_bytes: int
     xz_bytes: int
     skipped: Skipped = field(default_factory=Skipped)
+    unknown: int = 0
 
     @staticmethod
     def read(directory: Path) -> SourceFigures:
@@ -92,6 +94,7 @@ def tokenize_source(
     """Write train.bin/.idx, heldout.bin/.idx and figures.json to `directory`. bad_documents: skip | stop."""
     parts = {False: np.zeros(3, np.int64), True: np.zeros(3, np.int64)}
     reference = np.zeros(4, np.int64)  # documents, bytes, zlib, xz
+    unknown = 0
     policy = Policy(bad_documents)
     with (
         IndexedWriter(directory / TRAIN, tokenizer.size) as train,
@@ -101,12 +104,14 @@ def tokenize_source(
         for document in _texts(documents(source, policy), tokenizer, fraction):
             (heldout if document.heldout else train).append(document.ids)
             parts[document.heldout] += (1, len(document.ids), document.size)
+            if tokenizer.unknown is not None:
+                unknown += int((document.ids == tokenizer.unknown).sum())
             if document.heldout and reference[0] < REFERENCE_DOCUMENTS and reference[1] < REFERENCE_BYTES:
                 reference += (1, *compressed(document.text))
             advance(document.size)
     train_part, heldout_part = (Part(*map(int, parts[key])) for key in (False, True))
     _, size, zlib_bytes, xz_bytes = map(int, reference)
-    figures = SourceFigures(train_part, heldout_part, size, zlib_bytes, xz_bytes, policy.skipped)
+    figures = SourceFigures(train_part, heldout_part, size, zlib_bytes, xz_bytes, policy.skipped, unknown)
     (directory / FIGURES).write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
 
 

@@ -99,6 +99,7 @@ REMEDIES = {("precision.mode", "fp16"): HALF}
 """For values that people ask for, and that there is another way to."""
 BETWEEN = (
     ("data.heldout_fraction", 0.0, 0.5),
+    ("data.tokenizer.max_unknown", 0.0, 1.0),
     ("data.heldout_documents", 1, 10_000),
     ("schedule.warmup_fraction", 0.0, 1.0),
     ("schedule.min_ratio", 0.0, 1.0),

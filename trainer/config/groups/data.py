@@ -49,7 +49,9 @@ class TokenizerConfig:
     vocab: int = 4096
     """train_bpe: number of ids, special tokens included."""
     eod: str | None = None
-    """Token that ends a document. Unset: the tokenizer's own end-of-text token."""
+    """Token that ends a document. Unset: what the tokenizer's directory declares, else a usual name (printed)."""
+    max_unknown: float = 0.01
+    """Largest share of a source's tokens that may stand for text which the tokenizer has no token for."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Tokenizers as people have them: a tokenizer.json, or a directory that holds one and says what ends a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import tokenizers
+
+from trainer.config.groups.data import TokenizerConfig
+from trainer.data.tokenizer import DEFAULT_EOD, Tokenizer
+from trainer.errors import DataError, Problem
+
+KNOWN_EODS = (
+    DEFAULT_EOD,
+    "</s>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek: full-width bars and the sentencepiece space
+)
+DECLARING = ("tokenizer_config.json", "special_tokens_map.json")
+FOREIGN = {
+    ".model": "a SentencePiece model",
+    ".tiktoken": "a tiktoken file, which lacks the pattern that cuts text into words",
+    "merges.txt": "the half of GPT-2's pair with vocab.json",
+    "vocab.bpe": "the half of GPT-2's pair with encoder.json",
+}
+"""What other formats are, by suffix or name."""
+CONVERT = "make a tokenizer.json of it: transformers.AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)"
+
+
+def load(config: TokenizerConfig) -> tuple[Tokenizer, str]:
+    """The tokenizer of a file or a directory, and by whose word its end of document is one.
+
+    Runs none of that directory's code. Raises DataError when it is missing or unreadable, or when its end-of-text token
+    cannot be told.
+    """
+    if config.path is None:
+        rule = "data.tokenizer.kind=file needs a path"
+        raise _path_error(None, rule, "give a tokenizer.json or a directory that holds one")
+    path = Path(config.path).expanduser()
+    file = path / "tokenizer.json" if path.is_dir() else path
+    inner = _read(config.path, path, file)
+    eod, why = _eod(config, inner, file.parent)
+    return Tokenizer(inner, eod, file), why
+
+
+def _read(given: str, path: Path, file: Path) -> tokenizers.Tokenizer:
+    if not file.is_file():
+        held = next(((one.name, what) for one in sorted(path.glob("*")) if (what := _foreign(one))), None)
+        rule = f"{file} does not exist" + (f"; {held[0]} is {held[1]}" if held else "")
+        raise _path_error(given, rule, CONVERT if held else "give a tokenizer.json or a directory that holds one")
+    if (what := _foreign(file)) is not None:
+        raise _path_error(given, f"{file.name} is {what}; a tokenizer.json is read", CONVERT)
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain Exception for whatever it cannot parse
+        rule = f"{file} is no tokenizer.json: {' '.join(str(error).split())[:200]}"
+        raise _path_error(given, rule, "download or save it again") from error
+
+
+def _foreign(file: Path) -> str | None:
+    return FOREIGN.get(file.name) or FOREIGN.get(file.suffix)
+
+
+def _path_error(path: str | None, rule: str, remedy: str) -> DataError:
+    return DataError(Problem("data.tokenizer.path", path, rule, remedy))
+
+
+def _eod(config: TokenizerConfig, inner: tokenizers.Tokenizer, directory: Path) -> tuple[str, str]:
+    """The token that ends a document, and why.
+
+    The usual names count only among special tokens: a vocabulary may have HTML's </s> for a token.
+    """
+    special = [token.content for token in inner.get_added_tokens_decoder().values() if token.special]
+    if config.eod is not None:
+        if inner.token_to_id(config.eod) is not None:
+            return config.eod, "as data.tokenizer.eod says"
+        raise _eod_error(config.eod, "the tokenizer has no such token", "name one of its special tokens", special)
+    for token, file in _declared(directory):
+        if inner.token_to_id(token) is not None:
+            return token, f"as {file} says"
+    for token in KNOWN_EODS:
+        if token in special:
+            return token, "the usual name among its special tokens"
+    usual = ", ".join(KNOWN_EODS)
+    rule = f"no file declares the end-of-text token, and no special token has a usual name ({usual})"
+    raise _eod_error(None, rule, "name the token that ends a document: data.tokenizer.eod=TOKEN", special)
+
+
+def _eod_error(value: str | None, rule: str, remedy: str, special: list[str]) -> DataError:
+    remedy += f"; it has {', '.join(special[:8])}" if special else ""
+    return DataError(Problem("data.tokenizer.eod", value, rule, remedy))
+
+
+def _declared(directory: Path) -> Iterator[tuple[str, str]]:
+    """The eos_token of the files next to the tokenizer, a string or an object with its content, and the file's name."""
+    for name in DECLARING:
+        try:
+            token = json.loads((directory / name).read_text(encoding="utf-8")).get("eos_token")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            continue
+        content = token.get("content") if isinstance(token, dict) else token
+        if isinstance(content, str):
+            yield content, name
