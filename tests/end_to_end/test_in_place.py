@@ -13,7 +13,7 @@ from tests.simulated import link_shards, write_simulated
 from tests.unit.test_data_support import byte_tokenizer, random_documents, write_documents
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.corpus import Corpus, prepare_corpus
-from trainer.data.order import GlobalOrder
+from trainer.data.order import SourceOrder
 from trainer.data.packing import PackedSamples
 
 pytestmark = pytest.mark.slow
@@ -56,9 +56,8 @@ def test_the_cost_of_a_start_whatever_the_size(tmp_path: Path, documents: int, s
 def token_of(corpus: Corpus, step: int, sample: int) -> int:
     """Where, in the one shard, the first token of a sample of a step lies."""
     stream = corpus.train[0]
-    order = GlobalOrder(corpus.names, corpus.weights, [len(PackedSamples(stream, LENGTH, True))], SEED)
-    draws, _ = order.take(order.start(), SAMPLES * (step + 1))
-    offset = order.sample(draws[SAMPLES * step + sample]) * LENGTH
+    order = SourceOrder("m", SEED, [(0, len(PackedSamples(stream, LENGTH, True)))])
+    offset = order(SAMPLES * step + sample) * LENGTH
     for span in stream.spans:
         if offset < span.stop - span.start:
             return span.start + offset

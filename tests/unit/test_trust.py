@@ -132,3 +132,13 @@ def test_one_changed_byte_of_code_is_another_digest(tmp_path: Path) -> None:
     changed = source_digest(tmp_path)
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert len({before, changed, source_digest(tmp_path)}) == 3
+
+
+def test_a_host_that_cannot_be_asked_for_any_more_is_left_out() -> None:
+    """The rank that keeps the store may have ended with its own report: another's is to be told all the same."""
+
+    class Gone:
+        def check(self, keys: list[str]) -> bool:
+            raise dist.DistNetworkError(f"connection was closed, asking for {keys}")
+
+    assert Peers(Gone(), 1, 2).who([0, 1]) == "ranks 0, 1"  # type: ignore[arg-type]

@@ -39,7 +39,9 @@ def adapted(cursor: Cursor, corpus: Corpus, grown: list[bool]) -> tuple[Cursor, 
     """
     lines = []
     for name, tokens, same in zip(corpus.names, corpus.train, grown, strict=True):
-        more = tokens.total - sum(part.tokens for part in cursor.segments.get(name, []))
+        if name not in cursor.segments:
+            continue  # the order refuses a cursor that knows other sources
+        more = tokens.total - sum(part.tokens for part in cursor.segments[name])
         if not same:
             cursor = cursor.replaced(name, tokens.total)
             lines.append(f"{name} is another text now: what was read of the earlier one counts as read of this one")

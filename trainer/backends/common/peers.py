@@ -104,6 +104,9 @@ class Peers:
         return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(shown)}{more}"
 
     def host_of(self, rank: int) -> str | None:
-        """Where a rank runs, once it has taken part in the first exchange."""
-        text = self.look(f"launch/{rank}")
+        """Where a rank runs, once it has taken part in the first exchange; None too where the store has gone."""
+        try:
+            text = self.look(f"launch/{rank}")
+        except dist.DistError:  # whoever asks has something to report, of which the host's name is the least
+            return None
         return None if text is None else str(json.loads(text)[0])
