@@ -83,7 +83,8 @@ def test_every_document_is_on_one_side_and_nothing_is_copied(tmp_path: Path) -> 
     assert corpus.heldout_part.bytes == sum(len(document) - 1 for document in held)  # an id is a byte, the end is none
     assert corpus.train_part.tokens == sum(map(len, train))
     assert corpus.train_part.bytes == pytest.approx(sum(len(document) - 1 for document in train), rel=0.02)
-    (line,) = said
+    ends, line = said
+    assert ends == "  documents end with <|endoftext|> (id 256), the usual name among its special tokens"
     assert f"held-out of m: 50 documents in {runs} ranges" in line
     assert "duplicates" in line
     assert "MB (estimated)" in describe(corpus)[0]
