@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from trainer.config.groups.data import SourceConfig
 from trainer.data.paths import source_error
@@ -31,9 +32,9 @@ class Skipped:
     asides: dict[str, Count] = field(default_factory=dict)
 
     @staticmethod
-    def of(value: dict[str, dict[str, dict[str, object]]]) -> Skipped:
+    def of(value: dict[str, dict[str, dict[str, Any]]]) -> Skipped:
         """From what asdict made of one; from nothing, none."""
-        parts = {part: {words: Count(**one) for words, one in counts.items()} for part, counts in value.items()}  # type: ignore[arg-type]
+        parts = {part: {words: Count(**one) for words, one in counts.items()} for part, counts in value.items()}
         return Skipped(**parts)
 
     def lines(self, name: str) -> Iterator[str]:
