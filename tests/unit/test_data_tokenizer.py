@@ -38,7 +38,7 @@ HARD = [
 
 
 def load(config: TokenizerConfig) -> Tokenizer:
-    return tokenizer_files.load(config)[0]
+    return tokenizer_files.load(config, Path("unused"))[0]
 
 
 def bytes_of(tokenizer: Tokenizer, ids: list[int]) -> bytes:
@@ -148,7 +148,7 @@ def test_what_the_directory_declares_comes_before_usual_names(tmp_path: Path) ->
         load(config)  # </s> is no special token
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         (tmp_path / name).write_text(json.dumps({"eos_token": {"content": "<eos>"}}), encoding="utf-8")
-        found, why = tokenizer_files.load(config)
+        found, why = tokenizer_files.load(config, tmp_path)
         theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path, eos_token="<eos>")
         assert (found.eod_token, found.eod) == ("<eos>", theirs.eos_token_id)
         assert why == f"as {name} says"

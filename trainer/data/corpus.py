@@ -196,7 +196,7 @@ def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
 
 def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Report | None) -> Tokenizer:
     if config.tokenizer.kind == "file":
-        found, why = load(config.tokenizer)
+        found, why = load(config.tokenizer, cache)
         if report is not None:
             report(f"  documents end with {found.eod_token} (id {found.eod}), {why}")
         return found
@@ -218,7 +218,7 @@ def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Repor
 
     key = _key("tokenizer", *prints, vocab, eod, config.heldout_fraction)  # the fraction decides the training part
     directory = _timed(f"learnt a tokenizer of {vocab:,} ids", cache, key, build, report)
-    return load(TokenizerConfig(kind="file", path=str(directory), eod=eod))[0]
+    return load(TokenizerConfig(kind="file", path=str(directory), eod=eod), cache)[0]
 
 
 def _prepared(directory: Path, tokenizer: Tokenizer) -> Opened:

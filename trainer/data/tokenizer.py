@@ -36,10 +36,14 @@ class Tokenizer:
         self.eod_token = eod
         self.eod: int = eod_id
         self.size: int = max(inner.get_vocab(with_added_tokens=True).values()) + 1
+        self._spelt = _spelt(inner, self.unknown)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, no special tokens added. Uses all cores."""
-        return [encoding.ids for encoding in self.inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+        every = [encoding.ids for encoding in self.inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+        if not self._spelt:
+            return every
+        return [[spelt for token in ids for spelt in self._spelt.get(token, (token,))] for ids in every]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens are shown as they are spelt."""
@@ -97,6 +101,23 @@ def _unknown(inner: tokenizers.Tokenizer) -> int | None:
         return found
     name = model.get("unk_token")
     return None if name is None else inner.token_to_id(name)
+
+
+def _spelt(inner: tokenizers.Tokenizer, unknown: int | None) -> dict[int, list[int]]:
+    """Special tokens that the model itself makes of text that spells them, and the ids of their characters instead.
+
+    BPE does not, without merges to them; the other models take any token of their vocabulary.
+    """
+    found = {}
+    merging = isinstance(inner.model, models.BPE)
+    for index, token in inner.get_added_tokens_decoder().items():
+        if not token.special or index == unknown:
+            continue
+        if not merging or index in inner.encode(token.content, add_special_tokens=False).ids:
+            single = (inner.token_to_id(character) for character in token.content)
+            known = (unknown if one is None else one for one in single)
+            found[index] = [one for one in known if one is not None]
+    return found
 
 
 def _types(spec: dict[str, Any]) -> set[str]:

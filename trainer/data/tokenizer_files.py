@@ -1,15 +1,22 @@
-"""Tokenizers as people have them: a tokenizer.json, or a directory that holds one and says what ends a document."""
+"""Tokenizers as people have them: a tokenizer.json, another vocabulary, or a directory that holds one of them.
+
+The directory may say what ends a document.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import tokenizers
 
 from trainer.config.groups.data import TokenizerConfig
+from trainer.data.cache import build_once
 from trainer.data.tokenizer import DEFAULT_EOD, Tokenizer
+from trainer.data.vocabularies.formats import Vocabulary, vocabulary_of
+from trainer.data.vocabularies.sentencepiece import Unfit
 from trainer.errors import DataError, Problem
 
 KNOWN_EODS = (
@@ -20,6 +27,8 @@ KNOWN_EODS = (
     "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek: full-width bars and the sentencepiece space
 )
 DECLARING = ("tokenizer_config.json", "special_tokens_map.json")
+BESIDE = (*DECLARING, "chat_template.jinja", "generation_config.json")
+"""What goes along with a vocabulary that is made into a tokenizer.json."""
 FOREIGN = {
     ".model": "a SentencePiece model",
     ".tiktoken": "a tiktoken file, which lacks the pattern that cuts text into words",
@@ -30,20 +39,52 @@ FOREIGN = {
 CONVERT = "make a tokenizer.json of it: transformers.AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)"
 
 
-def load(config: TokenizerConfig) -> tuple[Tokenizer, str]:
+def load(config: TokenizerConfig, cache: Path) -> tuple[Tokenizer, str]:
     """The tokenizer of a file or a directory, and by whose word its end of document is one.
 
-    Runs none of that directory's code. Raises DataError when it is missing or unreadable, or when its end-of-text token
-    cannot be told.
+    cache: where a vocabulary that is no tokenizer.json is kept as one. Runs none of that directory's code. Raises
+    DataError when it is missing or unreadable, or when its end-of-text token cannot be told.
     """
     if config.path is None:
         rule = "data.tokenizer.kind=file needs a path"
         raise _path_error(None, rule, "give a tokenizer.json or a directory that holds one")
     path = Path(config.path).expanduser()
     file = path / "tokenizer.json" if path.is_dir() else path
+    if not (path / "tokenizer.json").is_file() and (found := _vocabulary(config.path, path)) is not None:
+        return _made(config, found, file.parent, cache)
     inner = _read(config.path, path, file)
     eod, why = _eod(config, inner, file.parent)
     return Tokenizer(inner, eod, file), why
+
+
+def _vocabulary(given: str, path: Path) -> Vocabulary | None:
+    try:
+        return vocabulary_of(path)
+    except Unfit as error:
+        raise _path_error(given, str(error), CONVERT) from None
+    except OSError as error:
+        raise _path_error(given, f"can be read ({error.strerror})", "restore access to it") from None
+
+
+def _made(config: TokenizerConfig, found: Vocabulary, directory: Path, cache: Path) -> tuple[Tokenizer, str]:
+    """The vocabulary as a tokenizer.json in the cache, with what lies beside it."""
+    assert config.path is not None
+    try:
+        inner, end = found.make()
+        digest = found.digest_with(directory / name for name in BESIDE)
+    except (Unfit, UnicodeDecodeError, OSError) as error:
+        raise _path_error(config.path, f"{found.what}: {error}", CONVERT) from None
+    eod, why = _eod(config, inner, directory, (end, f"as {found.what} says"))
+
+    def build(into: Path) -> None:
+        (into / "tokenizer.json").write_text(inner.to_str(pretty=True), encoding="utf-8")
+        for name in BESIDE:
+            if (directory / name).is_file():
+                shutil.copyfile(directory / name, into / name)
+
+    file = build_once(cache, f"vocabulary-{digest}", build) / "tokenizer.json"
+    # Read again: a tokenizer that was made and one that was read do not spell all they are alike.
+    return Tokenizer(_read(config.path, file, file), eod, file), f"{why} (ids as {found.what} has them)"
 
 
 def _read(given: str, path: Path, file: Path) -> tokenizers.Tokenizer:
@@ -68,8 +109,13 @@ def _path_error(path: str | None, rule: str, remedy: str) -> DataError:
     return DataError(Problem("data.tokenizer.path", path, rule, remedy))
 
 
-def _eod(config: TokenizerConfig, inner: tokenizers.Tokenizer, directory: Path) -> tuple[str, str]:
-    """The token that ends a document, and why.
+def _eod(
+    config: TokenizerConfig,
+    inner: tokenizers.Tokenizer,
+    directory: Path,
+    own: tuple[str | None, str] = (None, ""),
+) -> tuple[str, str]:
+    """The token that ends a document, and why. own: what the vocabulary itself says, and in which words.
 
     The usual names count only among special tokens: a vocabulary may have HTML's </s> for a token.
     """
@@ -81,6 +127,8 @@ def _eod(config: TokenizerConfig, inner: tokenizers.Tokenizer, directory: Path) 
     for token, file in _declared(directory):
         if inner.token_to_id(token) is not None:
             return token, f"as {file} says"
+    if own[0] is not None and inner.token_to_id(own[0]) is not None:
+        return own[0], own[1]
     for token in KNOWN_EODS:
         if token in special:
             return token, "the usual name among its special tokens"
