@@ -11,8 +11,8 @@ from pathlib import Path
 from trainer.config.groups.data import SourceConfig
 from trainer.config.plugins import call
 from trainer.data.paths import root_of, source_error, source_files
-from trainer.data.readers.files import files_of, found_in_files
-from trainer.data.readers.formats import Format, read_otherwise
+from trainer.data.readers.files import FileOf, files_of, found_in_files
+from trainer.data.readers.formats import ORDER, Format, read_otherwise
 from trainer.data.readers.found import Document, Found, Place, checked
 from trainer.data.readers.hub import found_in_data_sets, revision
 from trainer.data.skipped import Policy
@@ -29,7 +29,7 @@ def documents(source: SourceConfig, policy: Policy | None = None) -> Iterator[st
     """
     policy = Policy() if policy is None else policy
     found = False
-    every, root = _found(source)
+    every, root = found_in(source)
     for one in every:
         if isinstance(one, Document):
             found = True
@@ -90,7 +90,19 @@ def size_in_bytes(source: SourceConfig) -> int | None:
     return sum(file.stat().st_size for file in files)
 
 
-def _found(source: SourceConfig) -> tuple[Iterator[Found], str]:
+def inputs_of(source: SourceConfig) -> list[FileOf]:
+    """The local files that a source reads, in the order in which they are read. Raises DataError."""
+    if source.kind == "files":
+        return sorted(files_of(source), key=lambda one: ORDER.index(one.format.name))
+    return [FileOf(path, PLAIN) for path in source_files(source)]
+
+
+def found_in_inputs(source: SourceConfig, inputs: list[FileOf]) -> Iterator[Found]:
+    """What readers find in some of them."""
+    return _standard_library(source, inputs) if source.kind == "python_stdlib" else found_in_files(source, inputs)
+
+
+def found_in(source: SourceConfig) -> tuple[Iterator[Found], str]:
     """What readers find, and the directory that all files lie below."""
     if source.kind == "indexed":
         raise source_error(source, "kind", source.kind, "holds tokens, not text", "use data.tokenizer.kind=file")
@@ -98,15 +110,14 @@ def _found(source: SourceConfig) -> tuple[Iterator[Found], str]:
         return _plugin(source), ""
     if source.kind == "huggingface":
         return found_in_data_sets(source), ""
-    if source.kind == "python_stdlib":
-        return _standard_library(source), ""
-    files = files_of(source)
-    return found_in_files(source, files), str(root_of([file.path for file in files]))
+    inputs = inputs_of(source)
+    root = str(root_of([file.path for file in inputs])) if source.kind == "files" else ""
+    return found_in_inputs(source, inputs), root
 
 
-def _standard_library(source: SourceConfig) -> Iterator[Found]:
+def _standard_library(source: SourceConfig, inputs: list[FileOf]) -> Iterator[Found]:
     """Some of its files are tests of other encodings, and some are empty: none of its readers' doing."""
-    for file in source_files(source):
+    for file, *_ in inputs:
         try:
             if text := file.read_text(encoding="utf-8", errors="replace"):
                 yield Document(text, Place(str(file)))
@@ -133,7 +144,7 @@ def _read_otherwise(source: SourceConfig) -> dict[Path, str]:
     """Files whose format is another one than when every unknown suffix was text: what is cached of them is too."""
     if source.kind != "files":
         return {}
-    return {file.path: file.format.name for file in files_of(source) if read_otherwise(*file)}
+    return {file.path: file.format.name for file in files_of(source) if read_otherwise(file.path, file.format)}
 
 
 def _unreadable(source: SourceConfig, error: Exception) -> DataError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,21 @@ HEADER = struct.Struct("<9sQBQQ")
 DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 8: "<u2"}
 """Megatron's dtype codes. The reader refuses the float types."""
 UINT16, INT32 = 8, 4
+AT_ONCE = 1 << 20
+"""Documents of which the index is written at once."""
+
+
+def code_for(vocab: int) -> int:
+    """The dtype code of tokens of a tokenizer. vocab: number of ids; up to 65,536 fit two bytes."""
+    return UINT16 if vocab <= 1 << 16 else INT32
 
 
 class IndexedWriter:
     """Writes PREFIX.bin as documents are appended and PREFIX.idx on close. A context manager: closes on success."""
 
     def __init__(self, prefix: Path, vocab: int) -> None:
-        """vocab: number of ids; up to 65,536 fit two bytes."""
-        self._code = UINT16 if vocab <= 1 << 16 else INT32
+        """vocab: number of ids."""
+        self._code = code_for(vocab)
         self._dtype = np.dtype(DTYPES[self._code])
         self._vocab = vocab
         self._prefix = prefix
@@ -52,12 +59,9 @@ class IndexedWriter:
         os.fsync(self._bin.fileno())
         self._bin.close()
         lengths = np.asarray(self._lengths, dtype="<i4")
-        ends = np.cumsum(lengths, dtype="<i8") * self._dtype.itemsize
-        pointers = np.concatenate([np.zeros(1, "<i8"), ends])[: len(lengths)]
         with open(f"{self._prefix}.idx", "wb") as index:
-            index.write(HEADER.pack(MAGIC, 1, self._code, len(lengths), len(lengths) + 1))
-            for part in (lengths, pointers.astype("<i8"), np.arange(len(lengths) + 1, dtype="<i8")):
-                index.write(part.tobytes())
+            for block in index_blocks(self._code, len(lengths), lambda: [lengths]):
+                index.write(block)
             index.flush()
             os.fsync(index.fileno())
 
@@ -69,3 +73,26 @@ class IndexedWriter:
             self.close()
         else:
             self._bin.close()
+
+
+def index_blocks(code: int, count: int, lengths: Callable[[], Iterable[NDArray[np.int32]]]) -> Iterator[bytes]:
+    """The bytes of an .idx of one sequence per document. code: of the dtype. lengths: in tokens, `count` in all."""
+    yield HEADER.pack(MAGIC, 1, code, count, count + 1)
+    for block in lengths():
+        yield block.astype("<i4").tobytes()
+    pointer, size = 0, np.dtype(DTYPES[code]).itemsize
+    for block in lengths():
+        ends = pointer + np.cumsum(block, dtype="<i8") * size
+        yield (ends - block.astype("<i8") * size).tobytes()
+        pointer = int(ends[-1]) if len(ends) else pointer
+    for start in range(0, count + 1, AT_ONCE):
+        yield np.arange(start, min(start + AT_ONCE, count + 1), dtype="<i8").tobytes()
+
+
+def read_lengths(prefix: Path) -> NDArray[np.int32]:
+    """The lengths in tokens of an index that `IndexedWriter` has left, memory-mapped."""
+    with open(f"{prefix}.idx", "rb") as index:
+        count = HEADER.unpack(index.read(HEADER.size))[3]
+    if not count:
+        return np.zeros(0, np.int32)
+    return np.memmap(f"{prefix}.idx", "<i4", "r", HEADER.size, (count,))

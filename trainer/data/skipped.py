@@ -54,10 +54,13 @@ class Policy:
         self.skipped = Skipped()
         self._first: tuple[Reason, str] | None = None
 
-    def take(self, source: SourceConfig, found: Bad | Aside, root: str) -> None:
-        """Count it. root: the directory that all files of the source lie below. Raises DataError under ``stop``."""
+    def take(self, source: SourceConfig, found: Bad | Aside, root: str, number: int = 1) -> None:
+        """Count it. root: the directory that all files of the source lie below. number: of such documents.
+
+        Raises DataError under ``stop``.
+        """
         if isinstance(found, Aside):
-            _count(self.skipped.asides, found.words, found.place.below(root))
+            _count(self.skipped.asides, found.words, found.place.below(root), number)
             return
         reason, place = found
         if self.stop:
@@ -65,7 +68,7 @@ class Policy:
             raise source_error(source, "paths", str(place), rule, f"{reason.remedy}; or data.bad_documents=skip")
         if self._first is None:
             self._first = reason, str(place)
-        _count(self.skipped.bad, reason.words, place.below(root))
+        _count(self.skipped.bad, reason.words, place.below(root), number)
 
     def nothing(self, source: SourceConfig) -> DataError:
         """The error for a source without a single document that can be used."""
@@ -85,9 +88,9 @@ def refuse_skipped(source: SourceConfig, skipped: Skipped) -> None:
         raise source_error(source, "paths", _places(count), rule, remedy)
 
 
-def _count(counts: dict[str, Count], words: str, place: str) -> None:
+def _count(counts: dict[str, Count], words: str, place: str, number: int) -> None:
     count = counts.setdefault(words, Count())
-    count.number += 1
+    count.number += number
     if len(count.places) < PLACES:
         count.places.append(place)
 

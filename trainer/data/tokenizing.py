@@ -6,23 +6,20 @@ import hashlib
 import json
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import documents, size_in_bytes
+from trainer.data.encoding import encoded
 from trainer.data.indexed import IndexedWriter
-from trainer.data.progress import Report, track
+from trainer.data.progress import Advance, Report, track
 from trainer.data.skipped import Policy, Skipped
 from trainer.data.tokenizer import Tokenizer
 
 TRAIN, HELDOUT, FIGURES = "train", "heldout", "figures.json"
-BATCH_DOCUMENTS, BATCH_CHARACTERS = 512, 4 << 20
 REFERENCE_DOCUMENTS, REFERENCE_BYTES = 2000, 16 << 20
 """xz costs about 3 s per 10 MB, so the references of a large corpus stop at the first of these."""
 
@@ -34,6 +31,9 @@ class Part:
     documents: int
     tokens: int
     bytes: int
+
+    def __add__(self, other: Part) -> Part:
+        return Part(self.documents + other.documents, self.tokens + other.tokens, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,24 @@ class SourceFigures:
     @staticmethod
     def read(directory: Path) -> SourceFigures:
         """The figures that `tokenize_source` left in a directory."""
-        value = json.loads((directory / FIGURES).read_text(encoding="utf-8"))
+        return SourceFigures.of(json.loads((directory / FIGURES).read_text(encoding="utf-8")))
+
+    @staticmethod
+    def of(value: dict[str, Any]) -> SourceFigures:
+        """From what asdict made of one."""
+        value = dict(value)
         skipped = Skipped.of(value.pop("skipped", {}))  # older caches have none
         return SourceFigures(Part(**value.pop("train")), Part(**value.pop("heldout")), skipped=skipped, **value)
 
 
-class _Document(NamedTuple):
-    """ids: with the end of document. size: of its text, in bytes. text: only of a held-out one."""
+@dataclass
+class Tokenized:
+    """What tokenizing some texts has come to; of the reference one row a document: bytes, zlib's, xz's."""
 
-    ids: NDArray[np.int64]
-    size: int
-    heldout: bool
-    text: bytes
+    train: Part
+    heldout: Part
+    reference: list[tuple[int, int, int]]
+    unknown: int
 
 
 def is_heldout(content: bytes, fraction: float) -> bool:
@@ -92,50 +98,79 @@ def tokenize_source(
     directory: Path,
 ) -> None:
     """Write train.bin/.idx, heldout.bin/.idx and figures.json to `directory`. bad_documents: skip | stop."""
-    parts = {False: np.zeros(3, np.int64), True: np.zeros(3, np.int64)}
-    reference = np.zeros(4, np.int64)  # documents, bytes, zlib, xz
-    unknown = 0
     policy = Policy(bad_documents)
-    with (
-        IndexedWriter(directory / TRAIN, tokenizer.size) as train,
-        IndexedWriter(directory / HELDOUT, tokenizer.size) as heldout,
-        track(f"tokenising {source.name}", size_in_bytes(source), report) as advance,
-    ):
-        for document in _texts(documents(source, policy), tokenizer, fraction):
-            (heldout if document.heldout else train).append(document.ids)
-            parts[document.heldout] += (1, len(document.ids), document.size)
-            if tokenizer.unknown is not None:
-                unknown += int((document.ids == tokenizer.unknown).sum())
-            if document.heldout and reference[0] < REFERENCE_DOCUMENTS and reference[1] < REFERENCE_BYTES:
-                reference += (1, *compressed(document.text))
-            advance(document.size)
-    train_part, heldout_part = (Part(*map(int, parts[key])) for key in (False, True))
-    _, size, zlib_bytes, xz_bytes = map(int, reference)
-    figures = SourceFigures(train_part, heldout_part, size, zlib_bytes, xz_bytes, policy.skipped, unknown)
+    with track(f"tokenising {source.name}", size_in_bytes(source), report) as advance:
+        done = tokenize(documents(source, policy), tokenizer, fraction, directory, advance)
+    figures = figures_of([done], policy.skipped)
     (directory / FIGURES).write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
 
 
-def _texts(every: Iterator[str], tokenizer: Tokenizer, fraction: float) -> Iterator[_Document]:
-    for texts in _batches(every):
-        for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+def tokenize(
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    fraction: float,
+    directory: Path,
+    advance: Advance,
+    compress: bool = True,
+) -> Tokenized:
+    """Write train.bin/.idx and heldout.bin/.idx to `directory`.
+
+    advance: told the bytes of each text. compress: whether reference documents are wanted of these texts.
+    """
+    parts = {False: [0, 0, 0], True: [0, 0, 0]}
+    reference = Reference()
+    unknown = 0
+    with (
+        IndexedWriter(directory / TRAIN, tokenizer.size) as train,
+        IndexedWriter(directory / HELDOUT, tokenizer.size) as heldout,
+    ):
+        for text, ids in encoded(texts, tokenizer):
             content = text.encode()
-            heldout = is_heldout(content, fraction)
-            tokens = np.array([*ids, tokenizer.eod], np.int64)
-            yield _Document(tokens, len(content), heldout, content if heldout else b"")
+            held = is_heldout(content, fraction)
+            (heldout if held else train).append(ids)
+            part = parts[held]
+            part[0] += 1
+            part[1] += len(ids)
+            part[2] += len(content)
+            if tokenizer.unknown is not None:
+                unknown += int((ids == tokenizer.unknown).sum())
+            if held and compress and not reference.full:
+                reference.add(compressed(content))
+            advance(len(content))
+    return Tokenized(Part(*parts[False]), Part(*parts[True]), reference.rows, unknown)
 
 
-def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Enough texts at a time to keep the encoder's threads busy, few enough to stay small in memory."""
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+class Reference:
+    """The first held-out documents, as compressors have them, up to 2,000 or 16 MiB of them."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, int]] = []
+        self.bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more of them count."""
+        return len(self.rows) >= REFERENCE_DOCUMENTS or self.bytes >= REFERENCE_BYTES
+
+    def add(self, row: tuple[int, int, int]) -> None:
+        """A document's bytes, and what zlib and xz make of it; nothing once it is full."""
+        if not self.full:
+            self.rows.append(row)
+            self.bytes += row[0]
+
+
+def figures_of(every: Iterable[Tokenized], skipped: Skipped) -> SourceFigures:
+    """The figures of a source from those of its parts, in order."""
+    train, heldout = Part(0, 0, 0), Part(0, 0, 0)
+    reference = Reference()
+    unknown = 0
+    for one in every:
+        train, heldout = train + one.train, heldout + one.heldout
+        unknown += one.unknown
+        for row in one.reference:
+            reference.add(row)
+    size, zlib_bytes, xz_bytes = (sum(row[column] for row in reference.rows) for column in range(3))
+    return SourceFigures(train, heldout, size, zlib_bytes, xz_bytes, skipped, unknown)
 
 
 def compressed(text: bytes) -> tuple[int, int, int]:

@@ -11,5 +11,6 @@ Reading order:
 - columns, parquet, arrow: one column of a table
 - datasetdirs: directories that are data sets, and are read by the library of that name
 - hub: data sets, through that library
+- parts: a part of a large file, read on its own
 - files: all files of a source, in order
 """

@@ -15,6 +15,7 @@ from trainer.data.readers.formats import ORDER, Format, format_of
 from trainer.data.readers.found import Found, Unreadable
 from trainer.data.readers.jsonlines import read_json
 from trainer.data.readers.parquet import read_parquet
+from trainer.data.readers.parts import Part, read_part
 from trainer.data.readers.text import read_text
 from trainer.errors import RunError
 from trainer.rules.text import DOCUMENT_UNITS
@@ -23,10 +24,12 @@ REPAIR = "repair or leave out the file"
 
 
 class FileOf(NamedTuple):
-    """A file of a source, and its format."""
+    """A file of a source, or a part of one, and its format."""
 
     path: Path
     format: Format
+    part: Part | None = None
+    """None: all of it."""
 
 
 def files_of(source: SourceConfig) -> list[FileOf]:
@@ -68,7 +71,10 @@ def found_in_files(source: SourceConfig, files: list[FileOf]) -> Iterator[Found]
 
 
 def _read(file: FileOf, source: SourceConfig) -> Iterator[Found]:
-    path, (name, compression) = file
+    path, (name, compression), part = file
+    if part is not None:
+        hint = source.format is None
+        return read_part(path, name, source.text_field, source.document_unit, hint, part)
     if name == "text":
         return read_text(path, compression, source.document_unit, source.text_field if source.format is None else None)
     if name == "jsonl":

@@ -82,6 +82,7 @@ class NoColumn(Unreadable):
     """A table without the column that holds the text."""
 
     def __init__(self, columns: list[str]) -> None:
+        self.columns = columns
         rule = f"there is no such column; there are: {', '.join(columns)}"
         super().__init__(rule, "set text_field to the column that holds the text", "text_field")
 

@@ -24,10 +24,24 @@ def read_json(file: Path, compression: str, field: str) -> Iterator[Found]:
     source = blocks(file, compression)
     first = next(source, b"").lstrip()
     source = chain([first], source)
-    if first.startswith(b"[") or _spans_lines(first):
-        yield from _texts(values(source, str(file)), field)
+    if _is_lines(first):
+        yield from read_json_lines(source, str(file), field)
     else:
-        yield from _texts(_lines(source, str(file)), field)
+        yield from _texts(values(source, str(file)), field)
+
+
+def read_json_lines(source: Iterable[bytes], file: str, field: str) -> Iterator[Found]:
+    """The same, of blocks of a file that are known to have an object on each line."""
+    yield from _texts(_lines(source, file), field)
+
+
+def is_json_lines(file: Path, compression: str) -> bool:
+    """Whether a file has an object on each line, rather than an array or objects over several lines."""
+    return _is_lines(next(blocks(file, compression), b"").lstrip())
+
+
+def _is_lines(block: bytes) -> bool:
+    return not block.startswith(b"[") and not _spans_lines(block)
 
 
 def _spans_lines(block: bytes) -> bool:

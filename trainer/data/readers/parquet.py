@@ -14,18 +14,27 @@ EMPTY_GROUP = "row groups without rows"
 ROWS = 1024
 
 
-def read_parquet(file: Path, field: str) -> Iterator[Found]:
-    """The texts of one column; the others stay on the disk. Raises NoColumn, or Unreadable for another type."""
+def read_parquet(file: Path, field: str, part: tuple[int, int] | None = None) -> Iterator[Found]:
+    """The texts of one column; the others stay on the disk. Raises NoColumn, or Unreadable for another type.
+
+    part: two places in bytes, for the row groups that lie between them where all are taken for equally large.
+    """
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(file, buffer_size=BLOCK, pre_buffer=False) as opened:
         check_column(opened.schema_arrow, field)
         meta, row = opened.metadata, 0
+        size = file.stat().st_size
+        begin, end = part or (0, size)
         if not meta.num_rows:
-            yield Aside(NO_ROWS, Place(str(file)))
+            if not begin:
+                yield Aside(NO_ROWS, Place(str(file)))
             return
         for index in range(meta.num_row_groups):
             group = meta.row_group(index)
+            if not begin <= size * index // meta.num_row_groups < end:
+                row += group.num_rows
+                continue
             if not group.num_rows:
                 yield Aside(EMPTY_GROUP, Place(str(file), "row group", index))
                 continue

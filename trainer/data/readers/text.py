@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -21,17 +21,28 @@ def read_text(file: Path, compression: str, unit: str, field: str | None) -> Ite
     """
     source = unix_newlines(blocks(file, compression))
     first = next(source, b"")
-    if field is not None and _is_json(first, field):
-        yield Aside(JSON_AS_TEXT, Place(str(file)))
+    if field is not None:
+        yield from word_about_json(first, str(file), field)
     source = chain([first], source)
     if unit == "file":
         yield _whole(source, str(file))
-        return
+    else:
+        yield from read_text_lines(source, str(file), unit)
+
+
+def read_text_lines(source: Iterable[bytes], file: str, unit: str) -> Iterator[Found]:
+    """Lines or paragraphs, of blocks in which every end of line is one byte."""
     for line, content in pieces(source, SEPARATORS[unit]):
         if content is None:
-            yield Bad(TOO_LONG, Place(str(file), "line", line))
+            yield Bad(TOO_LONG, Place(file, "line", line))
         elif content:
-            yield _document(content, str(file), line)
+            yield _document(content, file, line)
+
+
+def word_about_json(block: bytes, file: str, field: str) -> Iterator[Aside]:
+    """A word, where a file's first block seems to be JSON with the text field."""
+    if _is_json(block, field):
+        yield Aside(JSON_AS_TEXT, Place(file))
 
 
 def _whole(source: Iterator[bytes], file: str) -> Document | Bad:

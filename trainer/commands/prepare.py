@@ -1,0 +1,115 @@
+"""scripts/prepare.py: its options, and what it says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.config.schema import Config
+from trainer.data.preparing.preparation import SHARD_TOKENS, Options, Prepared, prepare
+from trainer.data.tokenizing import SourceFigures
+from trainer.errors import ConfigError, ExitCode, Problem
+from trainer.rules.places import REMOTE
+from trainer.run.ending import tell
+from trainer.run.world import World
+
+COLUMNS = ("source", "documents", "tokens", "held out", "bytes/token", "skipped", "removed")
+NO_RECIPE = "recipe=tiny"
+"""Only its data group counts, and --source is said to be all of that."""
+
+
+def options_of(description: str | None) -> argparse.Namespace:
+    """This command's options, taken off the command line that Hydra reads. A mistake ends the process with code 3."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--output", metavar="DIR", help="what is prepared goes there; the same again goes on")
+    parser.add_argument("--source", metavar="PATH", action="append", default=[], help="short for data.sources")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="without: one a core")
+    parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, help="of a shard, at the most")
+    try:
+        found, rest = parser.parse_known_args()
+        _check(found)
+    except SystemExit as error:  # argparse has said what it does not understand
+        sys.exit(int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE))
+    except ConfigError as error:
+        sys.exit(tell(error, World(), None))
+    if found.source:
+        rest.append(f"data.sources=[{', '.join(_sources(found.source))}]")
+        rest += [] if any(word.startswith("recipe=") for word in rest) else [NO_RECIPE]
+    sys.argv[1:] = rest
+    return found
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises ConfigError."""
+    problems = []
+    if not options.output:
+        problems.append(Problem("--output", options.output, "names a directory", "give --output DIR"))
+    elif REMOTE in options.output:
+        remedy = "write to a local or mounted directory, and copy it afterwards"
+        problems.append(Problem("--output", options.output, "a local directory: remote ones are not written", remedy))
+    for key, value in (("--processes", options.processes), ("--shard-tokens", options.shard_tokens)):
+        if value < 1:
+            problems.append(Problem(key, value, "at least 1", "leave it out, or give a larger number"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _sources(paths: list[str]) -> Iterator[str]:
+    """Each as Hydra's grammar has it, under a name made of its path."""
+    names: set[str] = set()
+    for path in paths:
+        stem = Path(path).name.partition(".")[0].strip("*") or "corpus"
+        name = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(paths) + 2))) if name not in names)
+        names.add(name)
+        yield f"{{name: {_quoted(name)}, paths: [{_quoted(path)}]}}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def run(config: Config, options: argparse.Namespace) -> Iterator[str]:
+    """Prepare, and say what came of it. Raises DataError."""
+    output = Path(options.output).expanduser().absolute()
+    done = prepare(config.data, Options(output, options.processes, options.shard_tokens), _report)
+    if not any(one.fresh for one in done):
+        yield f"{output} is complete: nothing to do"
+    yield from table(done)
+    yield "train with:"
+    yield from (f"  {line}" for line in _to_train(done, output))
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)
+
+
+def table(done: list[Prepared]) -> Iterator[str]:
+    """A row for each source."""
+    rows = [COLUMNS, *(_row(one) for one in done)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        yield "  ".join([row[0].ljust(widths[0]), *cells])
+    for one in done:
+        yield from SourceFigures.of(one.manifest["figures"]).skipped.lines(one.name)
+
+
+def _row(one: Prepared) -> tuple[str, ...]:
+    figures = SourceFigures.of(one.manifest["figures"])
+    both = figures.train + figures.heldout
+    skipped = sum(count.number for count in figures.skipped.bad.values())
+    per_token = f"{both.bytes / both.tokens:.2f}" if both.tokens else "-"
+    numbers = (both.documents, both.tokens, figures.heldout.documents)
+    removed = one.manifest["dedup"]["removed"]
+    return (one.name, *(f"{number:,}" for number in numbers), per_token, f"{skipped:,}", f"{removed:,}")
+
+
+def _to_train(done: list[Prepared], output: Path) -> Iterator[str]:
+    """The overrides, as a shell takes them."""
+    sources = (f"{{name: {one.name}, kind: prepared, paths: [{_quoted(str(one.directory))}]}}" for one in done)
+    yield f'"data.sources=[{", ".join(sources)}]" data.tokenizer.kind=file "data.tokenizer.path={output}/tokenizer"'

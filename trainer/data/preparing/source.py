@@ -1,0 +1,163 @@
+"""One source on its way to a directory of shards: which of its units are there, and what they add up to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.config.groups.data import SourceConfig
+from trainer.data.paths import source_error
+from trainer.data.preparing import shards
+from trainer.data.preparing.manifest import INPUTS, MANIFEST, SKIPPED, inputs_listing, manifest_of, write_skipped
+from trainer.data.preparing.shards import Shard
+from trainer.data.preparing.unit import Result, Task
+from trainer.data.preparing.units import Inputs, Piece, key_of, units
+from trainer.data.readers.found import Aside, Bad, NoColumn, Place, Reason
+from trainer.data.tokenizing import HELDOUT, TRAIN, Reference, figures_of
+from trainer.files import write_atomically, write_json
+
+WORK = ".work"
+
+
+@dataclass
+class SourceWork:
+    """A source whose manifest is not written yet. settings: as `manifest.settings_of` has them."""
+
+    source: SourceConfig
+    directory: Path
+    settings: dict[str, Any]
+    inputs: Inputs
+    pieces: list[list[Piece]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    results: dict[int, Result] = field(default_factory=dict)
+    reference: Reference = field(default_factory=Reference)
+    removed: int = 0
+    _next: int = 0
+    """The first unit whose reference documents are not counted yet."""
+
+    def begin(self) -> None:
+        """Cut it into units, and find those that an earlier run has left."""
+        self.pieces = units(self.inputs)
+        fields = self.settings | {"options": self.source.options, "_target_": self.source._target_}
+        fields |= {} if self.inputs.files else {"paths": self.source.paths}
+        self.keys = [key_of(pieces, fields) for pieces in self.pieces]
+        self.work.mkdir(parents=True, exist_ok=True)
+        names = {self.unit(number).name for number in range(len(self.pieces))}
+        for path in self.work.iterdir():
+            if path.is_dir() and path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)  # of a worker that was killed, or of other inputs
+        for number, key in enumerate(self.keys):
+            result = Result.read(self.unit(number), key)
+            if result is not None and (result.compressed or self.reference.full):
+                self.done(number, result)
+
+    @property
+    def work(self) -> Path:
+        """What is removed at the end."""
+        return self.directory / WORK
+
+    def unit(self, number: int) -> Path:
+        """A unit's directory."""
+        return self.work / f"unit-{number:06d}"
+
+    def missing(self) -> Iterator[int]:
+        """Units that are still to be prepared."""
+        return (number for number in range(len(self.pieces)) if number not in self.results)
+
+    def bytes_of(self, number: int) -> int:
+        """Of a unit's inputs."""
+        return sum(piece.bytes for piece in self.pieces[number])
+
+    def task(self, number: int) -> Task:
+        """What a worker is told of a unit, now that those before it are known as far as they are."""
+        return Task(
+            source=self.source,
+            root=self.inputs.root,
+            pieces=self.pieces[number],
+            fraction=self.settings["heldout_fraction"],
+            bad_documents=self.settings["bad_documents"],
+            directory=self.unit(number),
+            key=self.keys[number],
+            compress=not self.reference.full,
+        )
+
+    def finish(self, number: int) -> None:
+        """A worker has prepared a unit."""
+        result = Result.read(self.unit(number), self.keys[number])
+        if result is None:
+            raise RuntimeError(f"{self.unit(number)} does not hold what its worker has said")
+        self.done(number, result)
+
+    def done(self, number: int, result: Result) -> None:
+        """Count a unit."""
+        self.results[number] = result
+        while self._next in self.results:
+            for row in self.results[self._next].tokenized.reference:
+                self.reference.add(row)
+            self._next += 1
+
+    def shards(self, limit: int) -> list[Shard]:
+        """All shards; every unit is there. limit: tokens of a shard. Raises DataError for a source without text."""
+        self._check_columns()
+        if not any(one.tokenized.train.documents + one.tokenized.heldout.documents for one in self.results.values()):
+            raise self._policy().nothing(self.source)
+        every = [(self.unit(number), key) for number, key in enumerate(self.keys)]
+        size = self.settings["tokenizer"]["size"]
+        work = self.work / "shards"
+        work.mkdir(exist_ok=True)
+        return [
+            shard for part in (TRAIN, HELDOUT) for shard in shards.plan(part, every, limit, self.directory, work, size)
+        ]
+
+    def conclude(self, written: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write the manifest and what goes with it; remove the units. written: the shards' records, in order."""
+        names = {f"{shard['prefix']}{suffix}" for shard in written for suffix in (".bin", ".idx")}
+        for path in self.directory.iterdir():
+            if path.suffix in (".bin", ".idx", ".tmp") and path.name not in names:
+                path.unlink()  # of an earlier run with other shards, or of one that was killed
+        digests = {path: digest for result in self._ordered() for path, digest in result.digests.items()}
+        listing = inputs_listing(self.inputs, digests)
+        write_atomically(self.directory / INPUTS, listing)
+        figures = figures_of((result.tokenized for result in self._ordered()), self._policy().skipped)
+        manifest = manifest_of(self.source.name, self.settings, self.inputs, listing, figures, written, self.removed)
+        write_json(self.directory / MANIFEST, manifest)
+        shutil.rmtree(self.work)
+        return manifest
+
+    def _ordered(self) -> list[Result]:
+        return [self.results[number] for number in range(len(self.pieces))]
+
+    def _policy(self) -> Any:
+        path = self.directory / SKIPPED
+        return write_skipped(path, self._passed_over(), self.source, self.inputs.root)
+
+    def _passed_over(self) -> Iterator[tuple[Bad | Aside, int]]:
+        """All, in order, with lines counted in whole files."""
+        lines: dict[str, int] = {}
+        for number, result in enumerate(self._ordered()):
+            before = dict(lines)
+            for path, part in result.parts:
+                lines[path] = lines.get(path, 0) + part.lines
+            for one in result.passed_over.kept:
+                yield one.found(self.inputs.root, before.get(one.file, 0)), 1
+            for aside, words, count in result.passed_over.beyond():
+                place = Place(str(self.unit(number)))
+                yield (Aside(words, place) if aside else Bad(Reason(words, "", ""), place)), count
+
+    def _check_columns(self) -> None:
+        """Raises DataError for a file in no part of which a row has the text field."""
+        columns: dict[str, list[str]] = {}
+        seen = set()
+        for result in self._ordered():
+            for path, part in result.parts:
+                seen |= {path} if part.seen else set()
+                columns.setdefault(path, part.columns or [])
+                columns[path] = columns[path] or part.columns or []
+        for path, names in columns.items():
+            if names and path not in seen:
+                error = NoColumn(names)
+                rule = f"{error.rule} ({self.inputs.root}/{path})"
+                raise source_error(self.source, error.field, self.source.text_field, rule, error.remedy)

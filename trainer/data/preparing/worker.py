@@ -1,0 +1,69 @@
+"""A worker of a preparation: python -m trainer.data.preparing.worker TOKENIZER_DIRECTORY.
+
+Tasks come in and answers go out as lines of JSON: {"bytes": n} while it goes on, then {"done": true} or what is wrong.
+It ends when its parent has: a line that nobody reads is an error, and the end of the tasks is the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any, TextIO
+
+from trainer.errors import RunError
+
+TELL_EVERY_SECONDS = 0.5
+
+
+def main() -> int:
+    """Do tasks until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's whole group: the parent decides
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a plug-in prints is no answer
+    from trainer.config.groups.data import TokenizerConfig
+    from trainer.data.tokenizer_files import load
+
+    tokenizer, _ = load(TokenizerConfig(kind="file", path=sys.argv[1]))
+    for line in sys.stdin:
+        try:
+            _do(json.loads(line), tokenizer, answers)
+            answer: dict[str, Any] = {"done": True}
+        except RunError as error:
+            answer = {"problems": [[p.key, p.value, p.rule, p.remedy] for p in error.problems]}
+        except OSError as error:  # of what is written: readers say which file they mean
+            if isinstance(error, BrokenPipeError):
+                return 1
+            answer = {"cannot_write": f"{error.strerror or error}"}
+        _say(answers, answer)
+    return 0
+
+
+def _do(value: dict[str, Any], tokenizer: Any, answers: TextIO) -> None:
+    from trainer.data.preparing import shards
+    from trainer.data.preparing.unit import Task, prepare_unit
+
+    pending, told = 0, time.monotonic()
+
+    def advance(size: int) -> None:
+        nonlocal pending, told
+        pending += size
+        if (now := time.monotonic()) - told > TELL_EVERY_SECONDS:
+            _say(answers, {"bytes": pending})
+            pending, told = 0, now
+
+    if "shard" in value:
+        shards.write_shard(shards.from_json(value["shard"]), advance)
+    else:
+        prepare_unit(Task.from_json(value["unit"]), tokenizer, advance)
+
+
+def _say(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer, default=str) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
