@@ -133,7 +133,7 @@ def test_the_number_of_processes_changes_no_byte_and_figures_are_those_of_a_run(
     done = run(config, tmp_path / "three", processes=3)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "three")
     (tmp_path / "direct").mkdir()
-    tokenizer, _ = load(config.tokenizer)
+    tokenizer, _ = load(config.tokenizer, output)
     tokenize_source(config.sources[0], tokenizer, FRACTION, None, "skip", tmp_path / "direct")
     assert done[0].manifest["figures"] == asdict(SourceFigures.read(tmp_path / "direct"))
 
@@ -201,7 +201,7 @@ def test_a_learnt_tokenizer_is_learnt_once(config: DataConfig, tmp_path: Path) -
     (done, _) = run(learnt, output)
     config_json = json.loads((output / "tokenizer" / "tokenizer_config.json").read_text())
     assert config_json["eos_token"] == "<|endoftext|>"
-    found, _ = load(TokenizerConfig(kind="file", path=str(output / "tokenizer")))
+    found, _ = load(TokenizerConfig(kind="file", path=str(output / "tokenizer")), tmp_path)
     assert done.manifest["tokenizer"]["fingerprint"] == found.fingerprint
     assert not any(one.fresh for one in run(learnt, output))
     with pytest.raises(DataError, match=r"data.tokenizer.vocab[\s\S]*another --output"):

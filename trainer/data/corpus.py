@@ -14,9 +14,11 @@ from pathlib import Path
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
 from trainer.data.cache import build_once
-from trainer.data.documents import fingerprint, size_in_bytes
+from trainer.data.documents import size_in_bytes
 from trainer.data.in_place import Opened, open_in_place
+from trainer.data.known import known_fingerprint
 from trainer.data.paths import source_files, typed_keys
+from trainer.data.prepared import open_prepared
 from trainer.data.progress import Report, track
 from trainer.data.skipped import STOP, refuse_skipped
 from trainer.data.stream import TokenStream
@@ -25,6 +27,8 @@ from trainer.data.tokenizer_files import load
 from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
 from trainer.errors import DataError, Problem
 
+READY = ("indexed", "prepared")
+"""Kinds of sources that hold tokens."""
 FORMAT = 1
 """Raise it when what the cache holds changes meaning."""
 
@@ -37,6 +41,7 @@ class Corpus:
     figures: per source; train_part, heldout_part and the bits per byte below add them up.
     fingerprints: of the tokenizer and of each source's tokens, by name: what a resume compares.
     shards: fingerprints of the shards that were opened in place, by words: what ranks compare besides.
+    estimated: whether the bytes of the training text are: others' token files do not say them.
     """
 
     tokenizer: Tokenizer
@@ -47,11 +52,7 @@ class Corpus:
     figures: list[SourceFigures]
     fingerprints: dict[str, str]
     shards: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def estimated(self) -> bool:
-        """Whether the bytes of the training text are an estimate: those of what is opened in place are not counted."""
-        return bool(self.shards)
+    estimated: bool = False
 
     @property
     def train_part(self) -> Part:
@@ -97,10 +98,10 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
     cache = Path(config.cache_dir).expanduser()
     prints = {}
     for source in config.sources:
-        if source.kind == "indexed":
+        if source.kind in READY:
             source_files(source)  # complains about paths before anything takes long
         else:
-            prints[source.name] = fingerprint(source)
+            prints[source.name] = known_fingerprint(source, cache, report)
     tokenizer = _tokenizer(config, list(prints.values()), cache, report)
     if tokenizer.size > vocab:
         rule = f"the tokenizer has {tokenizer.size} ids and each needs a row of the embedding"
@@ -115,16 +116,20 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         if source.kind == "indexed":
             one = open_in_place(source, tokenizer, config.heldout_fraction, config.heldout_documents, report)
             limits = config.heldout_fraction, config.heldout_documents
-            marks[source_key(source.name)] = _key("in-place", *one.fingerprints, tokenizer.fingerprint, *limits)
-            shards |= {f"shard {n} of source {source.name}": mark for n, mark in enumerate(one.fingerprints)}
+            marks[source_key(source.name)] = _key("in-place", *one.shards.values(), tokenizer.fingerprint, *limits)
+        elif source.kind == "prepared":
+            one = open_prepared(source, tokenizer, config.heldout_fraction, report)
+            marks[source_key(source.name)] = one.mark
         else:
             build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
             key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction)
             directory = _timed(f"tokenised {source.name}", cache, key, build, report)
             marks[source_key(source.name)] = directory.name
-            one = _prepared(directory, tokenizer)
+            one = _tokenised(directory, tokenizer)
+        if source.kind != "indexed":
             _tell_skipped(source, one.figures, config.bad_documents, report)
             _tell_unknown(source, one.figures, config.tokenizer, tokenizer, report)
+        shards |= one.shards
         opened.append(one)
     corpus = Corpus(
         tokenizer=tokenizer,
@@ -135,6 +140,7 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         figures=[one.figures for one in opened],
         fingerprints=marks,
         shards=shards,
+        estimated=any(one.estimated for one in opened),
     )
     _check_amounts(config, corpus)
     return corpus
@@ -146,7 +152,7 @@ def prepare_text(
     """All documents of one source, tokenised and cached, and the fingerprint of them. Raises DataError."""
     cache = Path(config.cache_dir).expanduser()
     build = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
-    key = _key("tokens", fingerprint(source), tokenizer.fingerprint, 0.0)
+    key = _key("tokens", known_fingerprint(source, cache, report), tokenizer.fingerprint, 0.0)
     directory = _timed(f"tokenised {source.name}", cache, key, build, report)
     _tell_skipped(source, SourceFigures.read(directory), config.bad_documents, report)
     return TokenStream.open(directory / TRAIN, ids=tokenizer.size), key
@@ -221,10 +227,10 @@ def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Repor
     return load(TokenizerConfig(kind="file", path=str(directory), eod=eod), cache)[0]
 
 
-def _prepared(directory: Path, tokenizer: Tokenizer) -> Opened:
+def _tokenised(directory: Path, tokenizer: Tokenizer) -> Opened:
     """What tokenize_source has left in a directory."""
     train, heldout = (TokenStream.open(directory / part, ids=tokenizer.size) for part in (TRAIN, HELDOUT))
-    return Opened(train, heldout, SourceFigures.read(directory), [])
+    return Opened(train, heldout, SourceFigures.read(directory))
 
 
 def _timed(done: str, cache: Path, key: str, build: Callable[[Path], None], report: Report | None) -> Path:

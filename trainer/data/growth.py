@@ -9,6 +9,7 @@ import numpy as np
 
 from trainer.data.corpus import Corpus, source_key
 from trainer.data.cursor import Cursor
+from trainer.data.prepared import manifests_extend
 from trainer.data.stream import TokenStream
 from trainer.data.tokenizing import TRAIN
 from trainer.errors import DataError
@@ -28,7 +29,8 @@ def appended(corpus: Corpus, before: Mapping[str, str], cache_dir: str) -> list[
     for name, tokens in zip(corpus.names, corpus.train, strict=True):
         key = source_key(name)
         old, new = before.get(key), corpus.fingerprints[key]
-        found.append(old == new or (old is not None and _begins_with(tokens, cache / old)))
+        more = old is not None and (manifests_extend(old, new) or _begins_with(tokens, cache / old))
+        found.append(old == new or more)
     return found
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import resource
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,18 @@ SPARE_FILES = 256
 
 @dataclass(frozen=True)
 class Opened:
-    """A source that can be read. fingerprints: of each shard, in order; none of one that was prepared."""
+    """A source that can be read.
+
+    shards: fingerprints of what was opened in place, by words. mark: the source's own, where opening it tells one.
+    estimated: whether the bytes of its training text are.
+    """
 
     train: TokenStream
     heldout: TokenStream
     figures: SourceFigures
-    fingerprints: list[str]
+    shards: Mapping[str, str] = field(default_factory=dict)
+    mark: str = ""
+    estimated: bool = False
 
 
 def open_in_place(
@@ -54,18 +60,12 @@ def open_in_place(
     the compressors are not tried either. Raises DataError.
     """
     key = f"data.sources[{source.name}].paths"
-    _allow_files(2 * len(source.paths))
-    places = max(LEAST_PLACES, min(PLACES, SOURCE_PLACES // len(source.paths)))
+    allow_files(2 * len(source.paths))
+    places = places_in(len(source.paths))
     shards = [IndexedShard(Path(path).expanduser(), key, places) for path in source.paths]
-    sizes = np.array([len(piece) for piece in tokenizer.token_bytes])
-    fingerprints, bytes_seen, tokens_seen = [], 0, 0
-    for shard in shards:
-        digest = hashlib.blake2b(shard.digest.encode(), digest_size=16)
-        for offset, ids in _blocks(shard, places):
-            refuse_other_ids(shard, offset, ids, tokenizer.size)
-            digest.update(ids.tobytes())
-            bytes_seen, tokens_seen = bytes_seen + int(sizes[ids].sum()), tokens_seen + len(ids)
-        fingerprints.append(digest.hexdigest())
+    looked = [looked_at(shard, tokenizer, places) for shard in shards]
+    tokens_seen, bytes_seen = sum(one[1] for one in looked), sum(one[2] for one in looked)
+    sizes = tokenizer.token_sizes
     stream = TokenStream.over(shards, tokenizer.size)
     held = heldout_ranges(stream, fraction, most_heldout)
     train, heldout = stream.without(held), stream.only(held)
@@ -81,7 +81,24 @@ def open_in_place(
     for line in [*_said_of_ends(source, stream, tokenizer), *_said_of_heldout(source, heldout, held)]:
         if report is not None:
             report(line)
-    return Opened(train, heldout, figures, fingerprints)
+    marks = {f"shard {number} of source {source.name}": one[0] for number, one in enumerate(looked)}
+    return Opened(train, heldout, figures, marks, estimated=True)
+
+
+def places_in(shards: int) -> int:
+    """How many places of each shard are looked at, of so many in a source."""
+    return max(LEAST_PLACES, min(PLACES, SOURCE_PLACES // max(1, shards)))
+
+
+def looked_at(shard: IndexedShard, tokenizer: Tokenizer, places: int) -> tuple[str, int, int]:
+    """Fingerprint of a shard, by blocks at drawn places; tokens and bytes of text in these. Raises DataError."""
+    digest = hashlib.blake2b(shard.digest.encode(), digest_size=16)
+    tokens = size = 0
+    for offset, ids in _blocks(shard, places):
+        refuse_other_ids(shard, offset, ids, tokenizer.size)
+        digest.update(ids.tobytes())
+        tokens, size = tokens + len(ids), size + int(tokenizer.token_sizes[ids].sum())
+    return digest.hexdigest(), tokens, size
 
 
 def _blocks(shard: IndexedShard, places: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -134,7 +151,7 @@ def _said_of_heldout(source: SourceConfig, heldout: TokenStream, held: Sequence[
         )
 
 
-def _allow_files(wanted: int) -> None:
+def allow_files(wanted: int) -> None:
     """Raise this process's own limit of open files where it is too low: a map keeps its file open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted + SPARE_FILES:

@@ -13,7 +13,7 @@ from pathlib import Path
 from trainer.config.groups.data import SourceConfig
 from trainer.errors import DataError, Problem
 
-KINDS = ("files", "python_stdlib", "huggingface", "indexed")
+KINDS = ("files", "python_stdlib", "huggingface", "indexed", "prepared")
 NOT_STANDARD_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 
 
@@ -59,6 +59,8 @@ def source_files(source: SourceConfig) -> list[Path]:
     if not source.paths:
         remedy = f"give at least one: data.sources.0.paths=[PATH], or another kind than {source.kind}"
         raise source_error(source, "paths", source.paths, "a source needs paths", remedy)
+    if source.kind == "prepared":
+        return _manifests(source)
     if source.kind == "indexed":
         return [file for path in source.paths for file in _indexed_pair(source, path)]
     found: dict[Path, None] = {}  # a dict keeps the order and drops what two patterns both match
@@ -117,6 +119,14 @@ def _indexed_pair(source: SourceConfig, path: str) -> list[Path]:
             remedy = "give the path without .bin or .idx; both files must be there"
             raise source_error(source, "paths", path, f"{file} does not exist", remedy)
     return pair
+
+
+def _manifests(source: SourceConfig) -> list[Path]:
+    """What is in a directory that was prepared, its manifest says; whether it is there, those who open it."""
+    for path in source.paths:
+        if not Path(path).expanduser().is_dir():
+            raise source_error(source, "paths", path, "is a directory that scripts/prepare.py made", "correct the path")
+    return [Path(path).expanduser().absolute() / "manifest.json" for path in source.paths]
 
 
 def _standard_library() -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,18 @@ class Skipped:
         """From what asdict made of one; from nothing, none."""
         parts = {part: {words: Count(**one) for words, one in counts.items()} for part, counts in value.items()}
         return Skipped(**parts)
+
+    @staticmethod
+    def joined(every: Iterable[Skipped]) -> Skipped:
+        """Of several readings, in order."""
+        total = Skipped()
+        for one in every:
+            for counts, more in ((total.bad, one.bad), (total.asides, one.asides)):
+                for words, count in more.items():
+                    kept = counts.setdefault(words, Count())
+                    kept.number += count.number
+                    kept.places = [*kept.places, *count.places][:PLACES]
+        return total
 
     def lines(self, name: str) -> Iterator[str]:
         """For people, a line a reason. name: the source's."""

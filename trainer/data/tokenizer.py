@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from trainer.errors import DataError, Problem
@@ -65,6 +67,11 @@ class Tokenizer:
             else:
                 table[index] = _byte_level_bytes(token) if byte_level else _sentencepiece_bytes(token)
         return table
+
+    @cached_property
+    def token_sizes(self) -> NDArray[np.int64]:
+        """How many bytes each id stands for, [size]."""
+        return np.array([len(piece) for piece in self.token_bytes], np.int64)
 
     @cached_property
     def fingerprint(self) -> str:

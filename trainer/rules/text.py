@@ -10,7 +10,7 @@ from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.run.world import World
 
-SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "plugin")
+SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "prepared", "plugin")
 DOCUMENT_UNITS = ("file", "paragraph", "line")
 FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow")
 BAD_DOCUMENTS = ("skip", "stop")
@@ -50,7 +50,7 @@ def tokenizer(config: Config, world: World) -> Iterator[Problem]:
     """The tokenizer is said completely and fits the model and the sources."""
     tokenizer = config.data.tokenizer
     for index, source in enumerate(config.data.sources):
-        if source.kind == "indexed" and tokenizer.kind != "file":
+        if source.kind in ("indexed", "prepared") and tokenizer.kind != "file":
             rule = f"file, because data.sources.{index} ({source.name}) holds token ids already"
             remedy = "set data.tokenizer.path to the tokenizer that made the files"
             yield Problem("data.tokenizer.kind", tokenizer.kind, rule, remedy)

@@ -9,11 +9,13 @@ from typing import Any
 @dataclass(frozen=True)
 class SourceConfig:
     kind: str = "files"
-    """files (format by suffix) | python_stdlib | huggingface | indexed (.bin/.idx prefix) | plugin."""
+    """files (format by suffix) | python_stdlib | huggingface | prepared (by scripts/prepare.py) | indexed (.bin/.idx
+    prefix) | plugin."""
     name: str = "corpus"
     """For messages, the cache and the cursor; unique among the sources."""
     paths: list[str] = field(default_factory=list)
-    """Files, directories or globs; a data set's name or directory for huggingface; prefixes for indexed."""
+    """Files, directories or globs; a data set's name or directory for huggingface; prefixes for indexed;
+    directories for prepared."""
     weight: float = 1.0
     """Share of the training samples, relative to the other sources; 0 where only a stage draws from it."""
     text_field: str = "text"

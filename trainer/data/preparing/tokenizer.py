@@ -26,10 +26,10 @@ LEARNT = "learnt_from"
 
 def prepared_tokenizer(config: DataConfig, inputs: list[Inputs], output: Path, report: Report) -> Tokenizer:
     """The tokenizer, as it lies in OUTPUT/tokenizer. Raises DataError where sources there have another one."""
-    directory = output / TOKENIZER
+    directory, cache = output / TOKENIZER, Path(config.cache_dir).expanduser()
     there = _there(directory)
     if config.tokenizer.kind == "file":
-        given, why = load(config.tokenizer)
+        given, why = load(config.tokenizer, cache)
         report(f"  documents end with {given.eod_token} (id {given.eod}), {why}")
         key = None
     else:
@@ -54,7 +54,7 @@ def _there(directory: Path) -> tuple[Tokenizer, str | None] | None:
     """The tokenizer that an earlier run has left, and what it was learnt from."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        return load(TokenizerConfig(kind="file", path=str(directory)))[0], config.get(LEARNT)
+        return load(TokenizerConfig(kind="file", path=str(directory)), directory)[0], config.get(LEARNT)
     except (OSError, ValueError, DataError):
         return None
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.errors import RunError
@@ -26,7 +27,7 @@ def main() -> int:
     from trainer.config.groups.data import TokenizerConfig
     from trainer.data.tokenizer_files import load
 
-    tokenizer, _ = load(TokenizerConfig(kind="file", path=sys.argv[1]))
+    tokenizer, _ = load(TokenizerConfig(kind="file", path=sys.argv[1]), Path(sys.argv[1]))
     for line in sys.stdin:
         try:
             _do(json.loads(line), tokenizer, answers)
