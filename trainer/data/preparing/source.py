@@ -19,7 +19,7 @@ from trainer.data.readers.found import Aside, Bad, NoColumn, Place, Reason
 from trainer.data.tokenizing import HELDOUT, TRAIN, Reference, figures_of
 from trainer.files import write_atomically, write_json
 
-WORK = ".work"
+WORK, SHARDS = ".work", "shards"
 
 
 @dataclass
@@ -45,7 +45,7 @@ class SourceWork:
         fields |= {} if self.inputs.files else {"paths": self.source.paths}
         self.keys = [key_of(pieces, fields) for pieces in self.pieces]
         self.work.mkdir(parents=True, exist_ok=True)
-        names = {self.unit(number).name for number in range(len(self.pieces))}
+        names = {SHARDS, *(self.unit(number).name for number in range(len(self.pieces)))}
         for path in self.work.iterdir():
             if path.is_dir() and path.name not in names:
                 shutil.rmtree(path, ignore_errors=True)  # of a worker that was killed, or of other inputs
@@ -106,7 +106,7 @@ class SourceWork:
             raise self._policy().nothing(self.source)
         every = [(self.unit(number), key) for number, key in enumerate(self.keys)]
         size = self.settings["tokenizer"]["size"]
-        work = self.work / "shards"
+        work = self.work / SHARDS
         work.mkdir(exist_ok=True)
         return [
             shard for part in (TRAIN, HELDOUT) for shard in shards.plan(part, every, limit, self.directory, work, size)
