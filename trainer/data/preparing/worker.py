@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _do(value: dict[str, Any], tokenizer: Any, answers: TextIO) -> None:
-    from trainer.data.preparing import shards
+    from trainer.data.preparing import duplicates, shards
     from trainer.data.preparing.unit import Task, prepare_unit
 
     pending, told = 0, time.monotonic()
@@ -59,6 +59,10 @@ def _do(value: dict[str, Any], tokenizer: Any, answers: TextIO) -> None:
 
     if "shard" in value:
         shards.write_shard(shards.from_json(value["shard"]), advance)
+    elif "hashing" in value:
+        duplicates.hash_unit(duplicates.Hashing.from_json(value["hashing"]), advance)
+    elif "bucket" in value:
+        duplicates.resolve(value["bucket"])
     else:
         prepare_unit(Task.from_json(value["unit"]), tokenizer, advance)
 
