@@ -16,7 +16,8 @@ import pytest
 import tokenizers
 
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
-from trainer.data.preparing import preparation, units
+from trainer.data.preparing import units
+from trainer.data.preparing.passes import Passes
 from trainer.data.preparing.preparation import Options, Prepared, prepare
 from trainer.data.tokenizer import train_bpe
 from trainer.data.tokenizer_files import load
@@ -164,7 +165,7 @@ def test_units_that_are_there_are_kept_and_those_of_other_inputs_are_not(
         raise DataError([])
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "_shards", stop)
+        patch.setattr(Passes, "shards", stop)
         with pytest.raises(DataError):
             run(config, output)
     unit = output / "rows" / ".work" / "unit-000001" / "train.bin"
@@ -172,7 +173,7 @@ def test_units_that_are_there_are_kept_and_those_of_other_inputs_are_not(
     (tmp_path / "small" / "007.txt").touch()
     told: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "_shards", stop)
+        patch.setattr(Passes, "shards", stop)
         with pytest.raises(DataError):
             prepare(config, Options(output, 2, 2000), told.append)
     assert unit.stat().st_ino == kept

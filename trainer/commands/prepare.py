@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config.schema import Config
-from trainer.data.preparing.preparation import SHARD_TOKENS, Options, Prepared, prepare
+from trainer.data.preparing.preparation import DEDUP, NONE, SHARD_TOKENS, Options, Prepared, prepare
 from trainer.data.tokenizing import SourceFigures
 from trainer.errors import ConfigError, ExitCode, Problem
 from trainer.rules.places import REMOTE
@@ -29,6 +29,7 @@ def options_of(description: str | None) -> argparse.Namespace:
     parser.add_argument("--output", metavar="DIR", help="what is prepared goes there; the same again goes on")
     parser.add_argument("--source", metavar="PATH", action="append", default=[], help="short for data.sources")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="without: one a core")
+    parser.add_argument("--dedup", choices=DEDUP, default=NONE, help="exact: of equal documents the first stays")
     parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, help="of a shard, at the most")
     try:
         found, rest = parser.parse_known_args()
@@ -76,7 +77,8 @@ def _quoted(text: str) -> str:
 def run(config: Config, options: argparse.Namespace) -> Iterator[str]:
     """Prepare, and say what came of it. Raises DataError."""
     output = Path(options.output).expanduser().absolute()
-    done = prepare(config.data, Options(output, options.processes, options.shard_tokens), _report)
+    asked = Options(output, options.processes, options.shard_tokens, options.dedup)
+    done = prepare(config.data, asked, _report)
     if not any(one.fresh for one in done):
         yield f"{output} is complete: nothing to do"
     yield from table(done)

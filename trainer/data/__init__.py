@@ -11,9 +11,12 @@ Reading order:
 - shard: one .bin/.idx pair, opened in place
 - stream: documents of several pairs as one stream of tokens
 - cache: a directory built once, by the first process that needs it, and keyed by content
+- cutting: where a long document may be cut without a change of its ids
+- encoding: texts to arrays of ids, a batch at a time
 - tokenizing: one source turned into a training and a held-out .bin/.idx pair, with its figures
 - ranges: which documents of token files that are ready are held out
 - in_place: token files that are ready, opened where they are
+- preparing: a corpus turned into shards once, in parallel, before any run
 - corpus: all of the above put together by prepare_corpus
 - packing: the token stream cut into fixed-length samples
 - permutation: pseudo-random order computed index by index, without a stored table

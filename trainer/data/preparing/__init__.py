@@ -4,6 +4,9 @@ Reading order:
 
 - units: what a source is cut into; it follows from the names and sizes of its files alone
 - passed_over: documents that a unit could not use
+- reading: the documents of one unit
+- groups: rows in a file, read by groups
+- duplicates: documents of equal text, found in a pass before the others
 - unit: one unit, read, tokenised and left in a directory of its own
 - shards: units put together in order, cut between documents
 - worker: a process that does units and shards
@@ -11,5 +14,6 @@ Reading order:
 - manifest: what a prepared source says of itself
 - source: which units of a source are there, and what they add up to
 - tokenizer: copied or learnt, beside the sources
+- passes: what workers are set to
 - preparation: all sources of a configuration
 """

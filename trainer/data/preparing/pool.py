@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import DataError, Problem
+from trainer.run.orphans import LAUNCHER
 
 ALONE = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Processes and not threads share the cores."""
@@ -30,7 +31,7 @@ class Worker:
         path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainer.data.preparing.worker", str(tokenizer)],
-            env=os.environ | ALONE | {"PYTHONPATH": path},
+            env=os.environ | ALONE | {"PYTHONPATH": path, LAUNCHER: str(os.getpid())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -1,4 +1,4 @@
-"""All sources of a configuration, prepared once: units, then shards, then manifests."""
+"""All sources of a configuration, prepared once: duplicates found, units, then shards, then manifests."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from typing import Any
 
 from trainer.config.groups.data import DataConfig, SourceConfig
 from trainer.data.paths import source_error, typed_keys
+from trainer.data.preparing.duplicates import Duplicates
 from trainer.data.preparing.manifest import complete, settings_of
-from trainer.data.preparing.pool import Worker, run, workers
-from trainer.data.preparing.shards import Shard, to_json
-from trainer.data.preparing.source import SourceWork
+from trainer.data.preparing.passes import Passes, cannot_write
+from trainer.data.preparing.pool import workers
+from trainer.data.preparing.reading import UnitText
+from trainer.data.preparing.source import WORK, SourceWork
 from trainer.data.preparing.tokenizer import TOKENIZER, prepared_tokenizer
-from trainer.data.preparing.units import inputs
-from trainer.data.progress import Report, track
+from trainer.data.preparing.units import inputs, units
+from trainer.data.progress import Report
 from trainer.errors import DataError, Problem
 from trainer.files import is_directory_name
 
 SHARD_TOKENS = 1 << 30
 RESERVED = (TOKENIZER,)
 READY = ("indexed", "prepared")
+NONE, EXACT = "none", "exact"
+DEDUP = (NONE, EXACT)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How sources are prepared. shard_tokens: of a shard at the most, unless one document alone is longer."""
+    """How sources are prepared.
+
+    shard_tokens: of a shard at the most, unless one document alone is longer. dedup: one of DEDUP; exact leaves out
+    documents of a text that an earlier one has, in whichever source.
+    """
 
     output: Path
     processes: int
     shard_tokens: int = SHARD_TOKENS
+    dedup: str = NONE
 
 
 @dataclass(frozen=True)
@@ -60,87 +69,61 @@ def prepare(config: DataConfig, options: Options, report: Report) -> list[Prepar
 def _prepare(config: DataConfig, options: Options, report: Report) -> list[Prepared]:
     found = [inputs(source) for source in config.sources]
     tokenizer = prepared_tokenizer(config, found, options.output, report)
-    done: dict[str, Prepared] = {}
-    works = []
+    every = []
     for source, files in zip(config.sources, found, strict=True):
-        directory = options.output / source.name
-        dedup = {"method": "none", "threshold": None}
+        dedup = {"method": options.dedup, "threshold": None}
         settings = settings_of(source, tokenizer, config.heldout_fraction, dedup, config.bad_documents)
-        manifest = complete(directory, source.name, settings, files)
-        if manifest is None:
-            works.append(SourceWork(source, directory, settings, files))
-        else:
-            shutil.rmtree(directory / ".work", ignore_errors=True)  # a kill may have come between
-            done[source.name] = Prepared(source.name, directory, manifest, fresh=False)
-    for work in works:
-        work.begin()
+        every.append(SourceWork(source, options.output / source.name, settings, files))
+    done = {}
+    for work in every:
+        if (manifest := complete(work.directory, work.source.name, work.settings, work.inputs)) is not None:
+            shutil.rmtree(work.directory / WORK, ignore_errors=True)  # a kill may have come between
+            done[work.source.name] = Prepared(work.source.name, work.directory, manifest, fresh=False)
+    works = [work for work in every if work.source.name not in done]
     if works:
-        count = min(options.processes, max(1, sum(len(work.pieces) for work in works)))
-        with workers(count, options.output / TOKENIZER) as team:
-            done |= {one.name: one for one in _run(works, team, options, report)}
+        done |= {one.name: one for one in _run(every, works, options, report)}
+    shutil.rmtree(Duplicates(options.output).root, ignore_errors=True)
     return [done[source.name] for source in config.sources]
 
 
-def _run(works: list[SourceWork], team: list[Worker], options: Options, report: Report) -> Iterator[Prepared]:
+def _run(every: list[SourceWork], works: list[SourceWork], options: Options, report: Report) -> Iterator[Prepared]:
+    """works: those of ``every`` that are not complete."""
+    duplicates = _duplicates(every, works, options) if options.dedup == EXACT else None
+    for work in works:
+        work.duplicates = duplicates
+        work.begin()
+    count = min(options.processes, sum(len(work.pieces) for work in works))
     try:
-        _units(works, team, options, report)
-        plans = [work.shards(options.shard_tokens) for work in works]
-        _shards([shard for plan in plans for shard in plan], team, options, report)
+        with workers(count, options.output / TOKENIZER) as team:
+            passes = Passes(team, options.output, report)
+            if duplicates is not None:
+                passes.duplicates(duplicates)
+            passes.units(works)
+            plans = [work.shards(options.shard_tokens) for work in works]
+            passes.shards([shard for plan in plans for shard in plan])
     except KeyboardInterrupt:
-        kept, units = sum(len(work.results) for work in works), sum(len(work.pieces) for work in works)
-        report(f"stopped; {kept:,} of {units:,} units are kept, and the same command goes on with the rest")
+        kept, total = sum(len(work.results) for work in works), sum(len(work.pieces) for work in works)
+        report(f"stopped; {kept:,} of {total:,} units are kept, and the same command goes on with the rest")
         raise
     for work, plan in zip(works, plans, strict=True):
         records = [record for shard in plan if (record := shard.written()) is not None]
         yield Prepared(work.source.name, work.directory, work.conclude(records), fresh=True)
 
 
-def _units(works: list[SourceWork], team: list[Worker], options: Options, report: Report) -> None:
-    missing = [(work, number) for work in works for number in work.missing()]
-    if kept := sum(len(work.results) for work in works):
-        report(f"  {kept:,} of {kept + len(missing):,} units are there from before")
-    sizes = [work.bytes_of(number) for work, number in missing]
-    total = sum(sizes) if all(sizes) else None
-    told: dict[tuple[str, int], int] = {}
-    with track("tokenising", total, report) as advance:
-
-        def answered(task: tuple[SourceWork, int], answer: dict[str, Any]) -> None:
-            work, number = task
-            key, size = (work.source.name, number), work.bytes_of(number)
-            before = told.get(key, 0)
-            if "bytes" in answer:
-                told[key] = min(before + answer["bytes"], size) if size else before + answer["bytes"]
-                advance(told[key] - before)
-                return
-            _raise_wrong(answer, options.output)
-            work.finish(number)
-            advance(max(0, size - before))
-
-        run(team, missing, lambda task: {"unit": task[0].task(task[1]).to_json()}, answered)
-
-
-def _shards(every: list[Shard], team: list[Worker], options: Options, report: Report) -> None:
-    missing = [shard for shard in every if shard.written() is None]
-    with track("writing shards", None, report) as advance:
-
-        def answered(shard: Shard, answer: dict[str, Any]) -> None:
-            _raise_wrong(answer, options.output)
-            advance(answer.get("bytes", 0))
-
-        run(team, missing, lambda shard: {"shard": to_json(shard)}, answered)
-
-
-def _raise_wrong(answer: dict[str, Any], output: Path) -> None:
-    """Raises DataError for an answer that says what went wrong."""
-    if "problems" in answer:
-        raise DataError(Problem(*problem) for problem in answer["problems"])
-    if "cannot_write" in answer:
-        raise _cannot_write(output, answer["cannot_write"])
-
-
-def _cannot_write(output: Path, cause: str) -> DataError:
-    remedy = "free space there, or see to it; then give the same command again: what is complete is kept"
-    return DataError(Problem("--output", str(output), f"cannot be written: {cause}", remedy))
+def _duplicates(every: list[SourceWork], works: list[SourceWork], options: Options) -> Duplicates:
+    """Over all sources, complete ones too. Raises DataError for one that is complete behind one that is not."""
+    names = [work.source.name for work in every]
+    if (at := names.index(works[0].source.name)) != len(every) - len(works):
+        late = next(work.source.name for work in every[at:] if work not in works)
+        rule = f"{late} is complete, and was prepared without {names[at]} before it, whose duplicates it may hold"
+        remedy = "name sources that are complete first, or choose another --output"
+        raise DataError(Problem("--dedup", options.dedup, rule, remedy))
+    found = Duplicates(options.output)
+    for work in every:
+        text = UnitText(work.source, work.inputs.root, [], work.settings["bad_documents"])
+        found.add(work.source.name, text, units(work.inputs))
+    found.settle()
+    return found
 
 
 def _check(source: SourceConfig) -> None:
@@ -158,7 +141,7 @@ def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _cannot_write(output, error.strerror or str(error)) from error
+        raise cannot_write(output, error.strerror or str(error)) from error
 
 
 @contextlib.contextmanager

@@ -41,6 +41,12 @@ class Shard:
     key: str
 
     @property
+    def bytes(self) -> int:
+        """Of the tokens, about: those of its documents' index are left out."""
+        size = np.dtype(DTYPES[code_for(self.vocab)]).itemsize
+        return size * sum(int(lengths.sum(dtype=np.int64)) for lengths in _lengths(self))
+
+    @property
     def record(self) -> Path:
         """Where its sizes and its digest stand, once it is whole."""
         return Path(self.work) / f"{self.prefix}.json"
@@ -94,7 +100,7 @@ def write_shard(shard: Shard, advance: Advance) -> None:
     code = code_for(shard.vocab)
     size = np.dtype(DTYPES[code]).itemsize
     documents = sum(run.end - run.first for run in shard.runs)
-    tokens = sum(int(lengths.sum(dtype=np.int64)) for lengths in _lengths(shard))
+    tokens = shard.bytes // size
     target = Path(shard.directory, shard.prefix)
     blocks = _tokens(shard, size)
     written = []

@@ -11,7 +11,9 @@ from typing import Any
 from trainer.config.groups.data import SourceConfig
 from trainer.data.paths import source_error
 from trainer.data.preparing import shards
+from trainer.data.preparing.duplicates import Duplicates
 from trainer.data.preparing.manifest import INPUTS, MANIFEST, SKIPPED, inputs_listing, manifest_of, write_skipped
+from trainer.data.preparing.reading import UnitText
 from trainer.data.preparing.shards import Shard
 from trainer.data.preparing.unit import Result, Task
 from trainer.data.preparing.units import Inputs, Piece, key_of, units
@@ -19,7 +21,7 @@ from trainer.data.readers.found import Aside, Bad, NoColumn, Place, Reason
 from trainer.data.tokenizing import HELDOUT, TRAIN, Reference, figures_of
 from trainer.files import write_atomically, write_json
 
-WORK = ".work"
+WORK, SHARDS = ".work", "shards"
 
 
 @dataclass
@@ -34,7 +36,7 @@ class SourceWork:
     keys: list[str] = field(default_factory=list)
     results: dict[int, Result] = field(default_factory=dict)
     reference: Reference = field(default_factory=Reference)
-    removed: int = 0
+    duplicates: Duplicates | None = None
     _next: int = 0
     """The first unit whose reference documents are not counted yet."""
 
@@ -43,9 +45,10 @@ class SourceWork:
         self.pieces = units(self.inputs)
         fields = self.settings | {"options": self.source.options, "_target_": self.source._target_}
         fields |= {} if self.inputs.files else {"paths": self.source.paths}
+        fields |= {} if self.duplicates is None else {"duplicates": self.duplicates.digest}
         self.keys = [key_of(pieces, fields) for pieces in self.pieces]
         self.work.mkdir(parents=True, exist_ok=True)
-        names = {self.unit(number).name for number in range(len(self.pieces))}
+        names = {SHARDS, *(self.unit(number).name for number in range(len(self.pieces)))}
         for path in self.work.iterdir():
             if path.is_dir() and path.name not in names:
                 shutil.rmtree(path, ignore_errors=True)  # of a worker that was killed, or of other inputs
@@ -63,6 +66,11 @@ class SourceWork:
         """A unit's directory."""
         return self.work / f"unit-{number:06d}"
 
+    @property
+    def removed(self) -> int:
+        """Documents that others like them had come before."""
+        return sum(one.removed for one in self.results.values())
+
     def missing(self) -> Iterator[int]:
         """Units that are still to be prepared."""
         return (number for number in range(len(self.pieces)) if number not in self.results)
@@ -74,14 +82,12 @@ class SourceWork:
     def task(self, number: int) -> Task:
         """What a worker is told of a unit, now that those before it are known as far as they are."""
         return Task(
-            source=self.source,
-            root=self.inputs.root,
-            pieces=self.pieces[number],
+            text=UnitText(self.source, self.inputs.root, self.pieces[number], self.settings["bad_documents"]),
             fraction=self.settings["heldout_fraction"],
-            bad_documents=self.settings["bad_documents"],
             directory=self.unit(number),
             key=self.keys[number],
             compress=not self.reference.full,
+            drops=None if self.duplicates is None else self.duplicates.drops(self.source.name, number),
         )
 
     def finish(self, number: int) -> None:
@@ -102,14 +108,15 @@ class SourceWork:
     def shards(self, limit: int) -> list[Shard]:
         """All shards; every unit is there. limit: tokens of a shard. Raises DataError for a source without text."""
         self._check_columns()
-        if not any(one.tokenized.train.documents + one.tokenized.heldout.documents for one in self.results.values()):
+        every = [one.tokenized.train.documents + one.tokenized.heldout.documents for one in self.results.values()]
+        if not any(every) and not self.removed:
             raise self._policy().nothing(self.source)
-        every = [(self.unit(number), key) for number, key in enumerate(self.keys)]
+        found = [(self.unit(number), key) for number, key in enumerate(self.keys)]
         size = self.settings["tokenizer"]["size"]
-        work = self.work / "shards"
+        work = self.work / SHARDS
         work.mkdir(exist_ok=True)
         return [
-            shard for part in (TRAIN, HELDOUT) for shard in shards.plan(part, every, limit, self.directory, work, size)
+            shard for part in (TRAIN, HELDOUT) for shard in shards.plan(part, found, limit, self.directory, work, size)
         ]
 
     def conclude(self, written: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A worker of a preparation: python -m trainer.data.preparing.worker TOKENIZER_DIRECTORY.
 
 Tasks come in and answers go out as lines of JSON: {"bytes": n} while it goes on, then {"done": true} or what is wrong.
-It ends when its parent has: a line that nobody reads is an error, and the end of the tasks is the end.
+It ends when its parent has: the kernel sees to that, and the end of the tasks is the end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.errors import RunError
+from trainer.run.orphans import follow_launcher
 
 TELL_EVERY_SECONDS = 0.5
 
@@ -22,6 +23,8 @@ TELL_EVERY_SECONDS = 0.5
 def main() -> int:
     """Do tasks until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's whole group: the parent decides
+    if not follow_launcher():
+        return 1
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a plug-in prints is no answer
     from trainer.config.groups.data import TokenizerConfig
@@ -34,16 +37,16 @@ def main() -> int:
             answer: dict[str, Any] = {"done": True}
         except RunError as error:
             answer = {"problems": [[p.key, p.value, p.rule, p.remedy] for p in error.problems]}
+        except BrokenPipeError:
+            return 1
         except OSError as error:  # of what is written: readers say which file they mean
-            if isinstance(error, BrokenPipeError):
-                return 1
             answer = {"cannot_write": f"{error.strerror or error}"}
         _say(answers, answer)
     return 0
 
 
 def _do(value: dict[str, Any], tokenizer: Any, answers: TextIO) -> None:
-    from trainer.data.preparing import shards
+    from trainer.data.preparing import duplicates, shards
     from trainer.data.preparing.unit import Task, prepare_unit
 
     pending, told = 0, time.monotonic()
@@ -57,6 +60,10 @@ def _do(value: dict[str, Any], tokenizer: Any, answers: TextIO) -> None:
 
     if "shard" in value:
         shards.write_shard(shards.from_json(value["shard"]), advance)
+    elif "hashing" in value:
+        duplicates.hash_unit(duplicates.Hashing.from_json(value["hashing"]), advance)
+    elif "bucket" in value:
+        duplicates.resolve(value["bucket"])
     else:
         prepare_unit(Task.from_json(value["unit"]), tokenizer, advance)
 

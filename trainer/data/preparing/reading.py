@@ -1,0 +1,112 @@
+"""The documents of one unit, and the files they come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.config.groups.data import SourceConfig
+from trainer.data.documents import found_in, found_in_inputs
+from trainer.data.paths import source_error
+from trainer.data.preparing.passed_over import PassedOver
+from trainer.data.preparing.units import Piece
+from trainer.data.readers.files import FileOf
+from trainer.data.readers.formats import format_of
+from trainer.data.readers.found import Aside, Bad, Document, Found
+from trainer.data.readers.parts import Part, lines_before
+from trainer.data.skipped import STOP, Policy
+from trainer.errors import DataError
+
+BLOCK = 1 << 20
+
+
+@dataclass
+class UnitText:
+    """What a unit reads: pieces of files below a root; of a source without files, all of it.
+
+    parts: of each piece that is no whole file, with what reading has found out.
+    """
+
+    source: SourceConfig
+    root: str
+    pieces: list[Piece]
+    bad_documents: str
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    parts: list[Part | None] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a pipe, before it is read."""
+        fields = [self.source.__dict__, self.root, self.pieces, self.bad_documents]
+        return dict(zip(("source", "root", "pieces", "bad_documents"), fields, strict=True))
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> UnitText:
+        """What ``to_json`` made."""
+        pieces = [Piece(*piece) for piece in value["pieces"]]
+        return UnitText(SourceConfig(**value["source"]), value["root"], pieces, value["bad_documents"])
+
+    def texts(self) -> Iterator[str]:
+        """Its documents, in order. Raises DataError."""
+        self.parts = [None if piece.whole else Part(piece.begin, piece.end) for piece in self.pieces]
+        for number, found in self._found():
+            if isinstance(found, Document):
+                yield found.text
+                continue
+            if self.bad_documents == STOP:
+                Policy(STOP).take(self.source, self._placed(found, number), self.root)
+            self.passed_over.take(found, self.root, number)
+        for piece in self.pieces:
+            self._check_unchanged(piece)
+
+    def cut(self) -> list[tuple[str, Part]]:
+        """The parts of files that are read in several."""
+        return [(piece.path, part) for piece, part in zip(self.pieces, self.parts, strict=True) if part is not None]
+
+    def digests(self) -> dict[str, str]:
+        """Of the files that begin in it. Raises DataError for one that has changed."""
+        return {piece.path: self._digest(piece) for piece in self.pieces if piece.first}
+
+    def _found(self) -> Iterator[tuple[int, Found]]:
+        """What is found, with the number of its piece."""
+        if not self.pieces:
+            yield from ((0, found) for found in found_in(self.source)[0])
+        for number, (piece, part) in enumerate(zip(self.pieces, self.parts, strict=True)):
+            path = Path(self.root, piece.path)
+            given = "text" if self.source.kind == "python_stdlib" else self.source.format
+            file = FileOf(path, format_of(path, given), part)
+            yield from ((number, found) for found in found_in_inputs(self.source, [file]))
+
+    def _placed(self, found: Bad | Aside, number: int) -> Bad | Aside:
+        """With its line in the whole file."""
+        place, part = found.place, self.parts[number] if self.parts else None
+        if part is None or place.unit != "line":
+            return found
+        path = Path(place.file)
+        before = lines_before(path, format_of(path, self.source.format).name, self.source.document_unit, part)
+        return found._replace(place=place._replace(number=place.number + before))
+
+    def _digest(self, piece: Piece) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            with open(Path(self.root, piece.path), "rb") as stream:
+                while block := stream.read(BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            raise self._gone(piece, f"cannot be read: {error.strerror or error}") from error
+        self._check_unchanged(piece)
+        return digest.hexdigest()
+
+    def _check_unchanged(self, piece: Piece) -> None:
+        try:
+            stat = Path(self.root, piece.path).stat()
+        except OSError as error:
+            raise self._gone(piece, f"cannot be read: {error.strerror or error}") from error
+        if (stat.st_size, stat.st_mtime_ns) != (piece.size, piece.mtime_ns):
+            raise self._gone(piece, "has changed while it was prepared")
+
+    def _gone(self, piece: Piece, rule: str) -> DataError:
+        remedy = "let the files rest, and give the same command again"
+        return source_error(self.source, "paths", str(Path(self.root, piece.path)), rule, remedy)
