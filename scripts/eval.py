@@ -14,6 +14,7 @@ import sys
 
 from trainer.commands.command_line import run
 from trainer.commands.eval import Asked, evaluate
+from trainer.rules.text import DOCUMENT_UNITS, FORMATS
 from trainer.run.world import World
 
 
@@ -23,6 +24,11 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("model", metavar="MODEL", help="a run's directory, a checkpoint's, or one that save_pretrained wrote")
     add("--data", nargs="+", action="extend", metavar="PATH", help="texts: files, or directories of them")
+    add("--format", choices=FORMATS, help="of --data, whatever the suffixes say")
+    add(
+        "--text-field", default="text", metavar="NAME", help="of --data: the column or field that holds the text (text)"
+    )
+    add("--document-unit", default="file", choices=DOCUMENT_UNITS, help="of text files: what a document is (file)")
     add("--tasks", nargs="+", action="extend", metavar="FILE", help="JSONL: multiple choice, or exact match")
     add("--seq-len", type=int, metavar="N", help="tokens of a window (the model's, 2,048 at most)")
     add("--stride", type=int, metavar="N", help="targets of a window behind the first (all: windows do not overlap)")

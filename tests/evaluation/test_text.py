@@ -7,6 +7,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import pandas
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from tests.families import tokenizers_of
 from tests.families.cases import CLASSES, config
 from tests.families.pairs import pair, randomise
 from trainer.errors import DataError
-from trainer.evaluation.files import Texts, read_texts
+from trainer.evaluation.files import Reading, Texts, read_texts
 from trainer.evaluation.scoring import Row, score
 from trainer.evaluation.text import encoded, score_text, windows
 from trainer.generation.opened import opened_model
@@ -114,23 +115,38 @@ def test_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "key"),
+    ("name", "data", "key", "place"),
     [
-        ("a.txt", b"", "--data"),
-        ("a.txt", b"ab\xff", "a.txt"),
-        ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}', "a.jsonl:2"),
-        ("a.jsonl", b'{"text": "a"}\n\n{"text": 5}', "a.jsonl:3"),
-        ("a.jsonl", b"[1]", "a.jsonl:1"),
-        ("a.jsonl", b"not json", "a.jsonl:1"),
-        ("a.jsonl", b'{"text": "\\ud800"}', "a.jsonl:1"),
+        ("a.txt", b"", "--data", "a.txt"),
+        ("a.txt", b"ab\xff", "a.txt", "ab"),
+        ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}', "--text-field", "a.jsonl, line 2"),
+        ("a.jsonl", b'{"text": "a"}\n\n{"text": 5}', "--text-field", "a.jsonl, line 3"),
+        ("a.jsonl", b'{"txt": "b"}', "--text-field", "a.jsonl, line 1"),
+        ("a.jsonl", b"[1]", "--data", "a.jsonl, row 0"),
+        ("a.jsonl", b"not json", "--data", "a.jsonl, line 1"),
+        ("a.jsonl", b'{"text": "\\ud800"}', "--data", "a.jsonl, line 1"),
+        ("a.csv", b"id,body\n1,one\n", "--text-field", "text"),
+        ("a.bin", b"one", "--data", "a.bin"),
     ],
 )
-def test_bad_files_are_named(name: str, data: bytes, key: str, tmp_path: Path) -> None:
+def test_bad_files_are_named(name: str, data: bytes, key: str, place: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError) as raised:
         read_texts([str(tmp_path / name)])
     (problem,) = raised.value.problems
     assert problem.key.endswith(key)
+    assert place in str(problem.value)
+
+
+def test_tables_are_read_by_their_column(tmp_path: Path) -> None:
+    """A table is no text: a .csv was scored with its commas and header."""
+    texts = ["one, two", 'three "four"', "five\nsix"]
+    pandas.DataFrame({"id": range(3), "body": texts}).to_csv(tmp_path / "a.csv", index=False)
+    (found,) = read_texts([str(tmp_path / "a.csv")], Reading(text_field="body"))
+    assert found.documents == tuple(texts)
+    (tmp_path / "a.bin").write_text("one\ntwo\n")
+    (found,) = read_texts([str(tmp_path / "a.bin")], Reading(format="text", document_unit="line"))
+    assert found.documents == ("one", "two")
 
 
 def test_every_missing_path_is_a_problem(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_the_number_of_processes_changes_no_byte_and_figures_are_those_of_a_run(
     done = run(config, tmp_path / "three", processes=3)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "three")
     (tmp_path / "direct").mkdir()
-    tokenizer, _ = load(config.tokenizer, output)
+    tokenizer, _ = load(config.tokenizer, tmp_path)
     tokenize_source(config.sources[0], tokenizer, FRACTION, None, "skip", tmp_path / "direct")
     assert done[0].manifest["figures"] == asdict(SourceFigures.read(tmp_path / "direct"))
 

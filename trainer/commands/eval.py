@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from trainer.backends.common.meeting import Meeting
 from trainer.commands.launched import explained, refuse_other_files, refuse_other_options
 from trainer.commands.target import refuse_target, write_result
 from trainer.errors import ConfigError, DataError, Problem
-from trainer.evaluation.files import DATA, Texts, read_texts
+from trainer.evaluation.files import DATA, Reading, Texts, read_texts
 from trainer.evaluation.tasks import KEY as TASKS
 from trainer.evaluation.tasks import Task, read_tasks
 from trainer.run.world import World
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainer.generation.opened import Opened
     from trainer.generation.words import Words
 
+READING = ("format", "text_field", "document_unit")
 LONGEST = 2048
 """Tokens of a window where none are asked for and the model could take more."""
 
@@ -39,12 +40,14 @@ class Asked:
     batch: int = 8
     dtype: str | None = None
     output: str | None = None
+    reading: Reading = field(default_factory=Reading)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Asked:
         """From parsed arguments. Raises ConfigError with every mistake in them; imports no torch."""
         own = {name: options[name] for name in ("model", "seq_len", "stride", "batch", "dtype", "output")}
-        asked = cls(data=tuple(options["data"] or ()), tasks=tuple(options["tasks"] or ()), **own)
+        reading = Reading(**{name: options[name] for name in READING})
+        asked = cls(data=tuple(options["data"] or ()), tasks=tuple(options["tasks"] or ()), reading=reading, **own)
         if problems := list(asked.problems()):
             raise ConfigError(problems)
         return asked
@@ -66,7 +69,7 @@ class Asked:
     def settings(self) -> dict[str, Any]:
         """What all ranks of a launch have to be asked alike, by the options' names; of files, how many."""
         own = {name: getattr(self, name) for name in ("seq_len", "stride", "batch", "dtype")}
-        return own | {"data": len(self.data), "tasks": len(self.tasks)}
+        return own | asdict(self.reading) | {"data": len(self.data), "tasks": len(self.tasks)}
 
 
 def evaluate(asked: Asked, world: World) -> Iterator[str]:
@@ -100,7 +103,7 @@ def _read(asked: Asked) -> tuple[list[Texts], list[Task]]:
     texts: list[Texts] = []
     tasks: list[Task] = []
     try:
-        texts = read_texts(asked.data)
+        texts = read_texts(asked.data, asked.reading)
     except DataError as error:
         problems += error.problems
     try:

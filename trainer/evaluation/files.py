@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import SourceConfig
-from trainer.data.paths import source_files
+from trainer.data.readers.files import files_of, found_in_files
+from trainer.data.readers.formats import Format
+from trainer.data.readers.found import EMPTY, Bad, Document
 from trainer.errors import DataError, Problem
 
 DATA = "--data"
-FIELD = "text"
+PLAIN = Format("text", "")
 LARGEST = 1 << 30
 """Bytes of a file: it is held in memory as a whole, and a score needs no more."""
 
@@ -37,38 +39,57 @@ class Line:
     value: dict[str, Any]
 
 
-def read_texts(given: Sequence[str]) -> list[Texts]:
-    """Raises DataError with the problems of all: what is missing, no UTF-8, or holds no text."""
+@dataclass(frozen=True)
+class Reading:
+    """How --data is read, as the keys of data.sources say it."""
+
+    format: str | None = None
+    text_field: str = "text"
+    document_unit: str = "file"
+
+
+def read_texts(given: Sequence[str], how: Reading = Reading()) -> list[Texts]:
+    """Raises DataError with the problems of all: what is missing, no UTF-8, of no known format, or holds no text."""
     found: list[Texts] = []
     problems: list[Problem] = []
     for name in given:
         try:
-            found.append(_texts(name))
+            found.append(_texts(name, how))
         except DataError as error:
-            problems += [replace(one, key=DATA) if "paths" in one.key else one for one in error.problems]
+            problems += [replace(one, key=_option(one.key)) for one in error.problems]
     if problems:
         raise DataError(problems)
     return found
 
 
-def _texts(name: str) -> Texts:
-    files = source_files(SourceConfig(name=DATA, paths=[name]))
+def _option(key: str) -> str:
+    """The option that stands for a field of a source."""
+    field = key.rpartition(".")[2] if key.startswith("data.sources[") else ""
+    return {"": key, "paths": DATA}.get(field, f"--{field.replace('_', '-')}")
+
+
+def _texts(name: str, how: Reading) -> Texts:
+    source = SourceConfig(name=DATA, paths=[name], **asdict(how))
+    files = files_of(source)
     documents: list[str] = []
-    digest = hashlib.sha256()
     for file in files:
-        data = read(file, DATA)
-        digest.update(data)
-        if file.suffix.lower() not in (".jsonl", ".ndjson"):
-            documents.append(_decoded(data, str(file)))
+        if file.format == PLAIN and how.document_unit == "file":  # a score has use for documents of any length
+            documents.append(_decoded(read(file.path, DATA), str(file.path)))
             continue
-        for line in (parsed(*one) for one in lines(data, str(file))):
-            if not isinstance(text := line.value.get(FIELD), str):
-                rule = f"has a field {FIELD!r} with a text"
-                raise DataError(Problem(line.place, sorted(line.value), rule, f"write the text there as {FIELD!r}"))
-            documents.append(refuse_surrogates(line.place, text))
+        for found in found_in_files(source, [file]):
+            if isinstance(found, Document):
+                documents.append(found.text)
+            elif isinstance(found, Bad) and found.reason != EMPTY:
+                rule = f"is a document that can be scored; it is {found.reason.words}"
+                key = _option(f"data.sources[{DATA}].{found.reason.field}")
+                raise DataError(Problem(key, str(found.place), rule, found.reason.remedy))
     kept = tuple(text for text in documents if text)
     if not kept:
         raise DataError(Problem(DATA, name, "holds a text; it is empty", "name files that are not"))
+    digest = hashlib.sha256()
+    for text in kept:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
     return Texts(name, len(files), kept, digest.hexdigest())
 
 

@@ -12,7 +12,7 @@ from trainer.run.world import World
 
 SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "prepared", "plugin")
 DOCUMENT_UNITS = ("file", "paragraph", "line")
-FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow")
+FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar")
 BAD_DOCUMENTS = ("skip", "stop")
 
 

@@ -21,7 +21,7 @@ class SourceConfig:
     text_field: str = "text"
     """Column that holds the text (JSON, CSV, Parquet, Arrow, huggingface)."""
     format: str | None = None
-    """files: text | jsonl | csv | tsv | parquet | arrow, whatever the suffixes say. Unset: they say it."""
+    """files: text | jsonl | csv | tsv | parquet | arrow | tar (WebDataset). Unset: the suffixes say it."""
     document_unit: str = "file"
     """Text files: a document is a file | paragraph | line."""
     subset: str | None = None

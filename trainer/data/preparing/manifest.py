@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.config.groups.data import SourceConfig
 from trainer.data.indexed import DTYPES, code_for
+from trainer.data.manifest import FORMAT, KIND, MANIFEST
 from trainer.data.preparing.passed_over import KEPT
 from trainer.data.preparing.units import Inputs, deciding_fields
 from trainer.data.readers.found import Aside, Bad
@@ -20,8 +21,7 @@ from trainer.data.tokenizing import SourceFigures
 from trainer.errors import DataError, Problem
 from trainer.files import read_json, write_atomically
 
-MANIFEST, INPUTS, SKIPPED = "manifest.json", "inputs.jsonl", "skipped.jsonl"
-FORMAT, KIND = 1, "prepared source"
+INPUTS, SKIPPED = "inputs.jsonl", "skipped.jsonl"
 DTYPE_NAMES = {"<u2": "uint16", "<i4": "int32"}
 
 

@@ -9,6 +9,7 @@ Reading order:
 - jsonlines: an object a line; values: one array, or objects over several lines
 - delimited: CSV and TSV
 - columns, parquet, arrow: one column of a table
+- webdataset: samples of members in a tar
 - datasetdirs: directories that are data sets, and are read by the library of that name
 - hub: data sets, through that library
 - parts: a part of a large file, read on its own

@@ -17,6 +17,7 @@ from trainer.data.readers.jsonlines import read_json
 from trainer.data.readers.parquet import read_parquet
 from trainer.data.readers.parts import Part, read_part
 from trainer.data.readers.text import read_text
+from trainer.data.readers.webdataset import read_tar
 from trainer.errors import RunError
 from trainer.rules.text import DOCUMENT_UNITS
 
@@ -81,4 +82,6 @@ def _read(file: FileOf, source: SourceConfig) -> Iterator[Found]:
         return read_json(path, compression, source.text_field)
     if name in ("csv", "tsv"):
         return read_delimited(path, compression, source.text_field, "," if name == "csv" else "\t")
+    if name == "tar":
+        return read_tar(path, compression, source.text_field)
     return (read_parquet if name == "parquet" else read_arrow)(path, source.text_field)

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from trainer.data.readers.found import Unreadable
 from trainer.rules.text import FORMATS
 
-ORDER = ("text", "jsonl", "parquet", "csv", "tsv", "arrow")
+ORDER = ("text", "jsonl", "parquet", "csv", "tsv", "arrow", "tar")
 """Files of a source that mixes formats are read in this order."""
 JSON_LINES = (".jsonl", ".ndjson", ".jsonlines", ".jl", ".json")
-TABLES = dict.fromkeys(JSON_LINES, "jsonl") | {f".{name}": name for name in ("csv", "tsv", "parquet", "arrow")}
+TABLES = dict.fromkeys(JSON_LINES, "jsonl") | {f".{name}": name for name in ("csv", "tsv", "parquet", "arrow", "tar")}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-LINES_OF = ("text", "jsonl", "csv", "tsv")
+SHORT = {".tgz": (".tar", ".gz")}
+PACKED = ("text", "jsonl", "csv", "tsv", "tar")
 """Formats that may be compressed as a whole; the others compress their own columns."""
 DOCUMENTS = """
     txt text md markdown mdx rst adoc asciidoc org tex bib texi pod man html htm xhtml xml css scss sass less svg
@@ -39,7 +40,7 @@ class Format(NamedTuple):
 
 def format_of(file: Path, given: str | None = None) -> Format:
     """The format of a file. given: the source's, which decides. Raises Unreadable for a suffix nobody knows."""
-    suffixes = [suffix.lower() for suffix in file.suffixes]
+    suffixes = [part for suffix in file.suffixes for part in SHORT.get(suffix.lower(), (suffix.lower(),))]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSED else ""
     suffix = suffixes[-1] if suffixes else ""
     name = given or TABLES.get(suffix) or ("text" if suffix in TEXT else None)
@@ -47,7 +48,7 @@ def format_of(file: Path, given: str | None = None) -> Format:
         rule = f"the suffix {suffix} says what is in it; it is unknown"
         every = ", ".join(FORMATS)
         raise Unreadable(rule, f"leave it out of the paths, or say what it is: the source's format, one of {every}")
-    if compression and name not in LINES_OF:
+    if compression and name not in PACKED:
         raise Unreadable(f"{name} is read as it is, not inside {compression}", "unpack it first")
     return Format(name, compression)
 

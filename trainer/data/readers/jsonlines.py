@@ -46,7 +46,7 @@ def _is_lines(block: bytes) -> bool:
 
 def _spans_lines(block: bytes) -> bool:
     """Whether a value goes on behind the first line, or another one follows on it: no JSON lines, and yet JSON."""
-    if _loads(block.partition(b"\n")[0]) is not BROKEN_JSON:
+    if loads(block.partition(b"\n")[0]) is not BROKEN_JSON:
         return False
     try:
         json.JSONDecoder().raw_decode(block.decode(errors="ignore"))
@@ -61,11 +61,11 @@ def _lines(source: Iterable[bytes], file: str) -> Iterator[Row | Bad]:
         if content is None:
             yield Bad(TOO_LONG, place)
         elif content and not content.isspace():
-            value = _loads(content)
+            value = loads(content)
             yield Bad(BROKEN_JSON, place) if value is BROKEN_JSON else (place, value)
 
 
-def _loads(content: bytes) -> object:
+def loads(content: bytes) -> object:
     """The value, or BROKEN_JSON. Bytes that are not UTF-8 are kept as surrogates: they may be another field's."""
     try:
         return json.loads(content.decode(errors="surrogateescape"))

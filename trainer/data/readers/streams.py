@@ -25,7 +25,7 @@ def blocks(file: Path, compression: str) -> Iterator[bytes]:
 
     Raises Unreadable for what begins as no text, EOFError or OSError for what was cut short.
     """
-    with closing(_opened(file, compression)) as stream:
+    with closing(opened(file, compression)) as stream:
         first = stream.read(BLOCK)
         if first.startswith(UTF16) or b"\0" in first[:BEGINNING]:
             raise Unreadable("text has no NUL bytes: binary, or UTF-16", "convert it to UTF-8, or leave it out")
@@ -34,7 +34,8 @@ def blocks(file: Path, compression: str) -> Iterator[bytes]:
             yield block
 
 
-def _opened(file: Path, compression: str) -> Any:
+def opened(file: Path, compression: str) -> Any:
+    """The file as a stream of unpacked bytes, to be read and closed."""
     if compression != ".zst":
         return UNPACK[compression](file, "rb")
     import pyarrow
