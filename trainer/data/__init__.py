@@ -2,9 +2,10 @@
 
 Reading order:
 
+- heavy: packages in native code, imported before all else
 - paths: which files a source names, and how a source's problems are reported
 - documents: the texts of a source, in a fixed order, and the digest of its content
-- tokenizer: texts to ids and back; the bytes behind each id
+- tokenizer, tokenizer_files, vocabularies: texts to ids and back; the files that people have for it
 - indexed: Megatron's .bin/.idx files, and their writer
 - pieces: pieces of a large file, read where they are
 - rising: searching the tables of an index
@@ -17,6 +18,8 @@ Reading order:
 - ranges: which documents of token files that are ready are held out
 - in_place: token files that are ready, opened where they are
 - preparing: a corpus turned into shards once, in parallel, before any run
+- manifest, prepared: such shards, opened where they are
+- known: fingerprints of sources, kept
 - corpus: all of the above put together by prepare_corpus
 - packing: the token stream cut into fixed-length samples
 - permutation: pseudo-random order computed index by index, without a stored table
@@ -25,3 +28,5 @@ Reading order:
 - heldout: the held-out windows that evaluation scores, and their zlib size
 - progress: a bar on a terminal, plain lines elsewhere
 """
+
+from trainer.data import heavy as heavy
