@@ -27,7 +27,8 @@ from trainer.errors import DataError
 
 TEXT = [line for name in ("assignment", "strings", "if") for line in topics[name].split("\n") if line.strip()]
 EVEN = [line for line in TEXT if not re.search(r"(\S+?)\1\1", line)]
-"""Without runs such as *****: several cuts of these are equally good, and the two libraries choose different ones."""
+"""Without runs such as *****: several cuts of these have one score in a Unigram model, and the two libraries round it
+differently."""
 HARD = [
     "",
     " ",
@@ -90,7 +91,8 @@ def test_sentencepiece(options: dict[str, object], tmp_path: Path) -> None:
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     found = load(tmp_path, tmp_path / "cache")
     assert found.size == theirs.vocab_size()
-    for text in [*EVEN, *HARD, "\n".join(EVEN)]:
+    lines = TEXT if options.get("model_type") == "bpe" else EVEN
+    for text in [*lines, *HARD, "\n".join(lines)]:
         assert found.encode_batch([text])[0] == theirs.encode(text), text
     end = theirs.eos_id()
     assert found.eod_token == (theirs.id_to_piece(end) if end >= 0 else "<|endoftext|>")

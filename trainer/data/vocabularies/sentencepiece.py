@@ -136,8 +136,9 @@ def _unigram(model: Model) -> models.Unigram:
 def _bpe(model: Model) -> models.BPE:
     """A merge for each way to make a piece of two others: the library joins whatever makes the best piece."""
     ids, unknown = _ids(model), model.pieces[_unknown(model)].text
-    ranked = sorted(_merges(model), key=lambda one: (-one[0], one[1], one[2]))
+    # Of two ways to the same piece the one whose left part is longer comes first: SentencePiece goes from the left.
     pieces = model.pieces
+    ranked = sorted(_merges(model), key=lambda one: (-one[0], -len(pieces[one[1]].text)))
     return models.BPE(
         vocab=ids,
         merges=[(pieces[left].text, pieces[right].text) for _, left, right in ranked],
