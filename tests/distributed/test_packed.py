@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     (folder / "corpus").mkdir()
     for index, text in enumerate(sorted(topics.values())[:22]):
-        (folder / "corpus" / f"{index:03d}.txt").write_text(text[: 12 + 17 * (index % 11)], encoding="utf-8")
+        (folder / "corpus" / f"{index:03d}.txt").write_text(text[: 12 + 12 * (index % 11)], encoding="utf-8")
     return folder
 
 
