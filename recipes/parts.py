@@ -17,6 +17,7 @@ from trainer.data.cursor import Cursor
 from trainer.data.heldout import HeldoutWindows
 from trainer.data.loader import TrainLoader
 from trainer.data.mixture import mixtures
+from trainer.data.packings import Packing
 from trainer.data.stream import TokenStream
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.observe.sinks import Sink, open_sinks
@@ -79,7 +80,8 @@ def text_scorer(
 ) -> TextScorer | None:
     """Of windows of a text; None where it has none."""
     data, count = config.data, config.evaluation.windows
-    windows = HeldoutWindows(tokens, corpus.tokenizer.token_bytes, data.seq_len, data.document_mask, count)
+    packing = Packing(data.packing, data.long_documents)
+    windows = HeldoutWindows(tokens, corpus.tokenizer.token_bytes, data.seq_len, data.document_mask, count, packing)
     return TextScorer.of(name, windows, config.train.microbatch, dp_rank, derived.dp)
 
 
@@ -113,6 +115,7 @@ def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, 
         cursor=Cursor.from_json(state.cursor) if state.cursor else None,
         prefetch=config.data.prefetch,
         stages=mixtures(corpus.names, corpus.weights, changes),
+        packing=Packing(config.data.packing, config.data.long_documents),
     )
 
 

@@ -92,7 +92,7 @@ def train(
         print("\n".join([*describe(corpus), *facts.describe()]), flush=True)
     loader = make_loader(config, derived, corpus, dp_rank, state)
     samples = derived.steps * derived.samples_per_step
-    lines = list(outlook(loader.order, loader.start, samples, config.data.max_epochs))
+    lines = loader.packed() + list(outlook(loader.order, loader.start, samples, config.data.max_epochs))
     if world.rank == 0:
         print("\n".join(lines), flush=True)
     evaluator = make_evaluator(config, derived, corpus, sets, dp_rank)

@@ -101,6 +101,8 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("data.tokenizer.vocab", 9999, "data.tokenizer.vocab", "model.vocab=9999"),
     ("data.heldout_fraction", 0.9, "data.heldout_fraction", "between 0 and 0.5"),
     ("data.heldout_documents", 10_001, "data.heldout_documents", "between 1 and 10000"),
+    ("data.packing", "bfd", "data.packing", "contiguous, best_fit"),
+    ("data.long_documents", "truncate", "data.long_documents", "split, drop"),
     ("data.heldout_documents", 0, "data.heldout_documents", "between 1 and 10000"),
     ("data.prefetch", -1, "data.prefetch", "0 or more"),
     ("checkpoint.every_steps", -5, "checkpoint.every_steps", "0 or more"),
@@ -242,6 +244,16 @@ def test_a_rehearsal_needs_one_process() -> None:
     config, _ = fake()
     with pytest.raises(ConfigError, match="one process pretends all"):
         validate(config, pretended(config, replace(ONE, size=2, rank=1)))
+
+
+def test_documents_that_share_a_sample_are_masked() -> None:
+    packed = changed(VALID, "data.packing", "best_fit")
+    validate(packed, ONE)
+    with pytest.raises(ConfigError) as caught:
+        validate(changed(packed, "data.document_mask", False), ONE)
+    (problem,) = caught.value.problems
+    assert problem.key == "data.document_mask"
+    assert "attend to each other" in problem.rule
 
 
 def test_sets_without_evaluations_are_refused() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from trainer.batch import IGNORED_LABEL, Batch
-from trainer.data.packing import PackedSamples, Sample, collate, padding_sample
+from trainer.data.packing import Sample, collate, padding_sample
+from trainer.data.packings import CONTIGUOUS, Packing
 from trainer.data.stream import TokenStream
 
 
@@ -15,12 +16,21 @@ class HeldoutWindows:
     """Samples spread evenly over a text: the same ones at every evaluation and on every layout."""
 
     def __init__(
-        self, tokens: TokenStream, token_bytes: Sequence[bytes], seq_len: int, document_mask: bool, windows: int
+        self,
+        tokens: TokenStream,
+        token_bytes: Sequence[bytes],
+        seq_len: int,
+        document_mask: bool,
+        windows: int,
+        packing: Packing = CONTIGUOUS,
     ) -> None:
-        """token_bytes: of each id. windows: number of windows; all samples, if there are fewer."""
+        """token_bytes: of each id. windows: number of windows; all samples, if there are fewer.
+
+        packing: that of training, so that a document is scored as one is trained on: whole, or cut at the same places.
+        """
         self._token_bytes = token_bytes
         self._seq_len = seq_len
-        packed = PackedSamples(tokens, seq_len, document_mask)
+        packed = packing.samples(tokens, seq_len, document_mask)
         count = min(windows, len(packed))
         self._samples: list[Sample] = [packed[i * len(packed) // count] for i in range(count)]
 

@@ -12,6 +12,7 @@ from trainer.data.draws import draw_keys
 from trainer.data.mixture import Mixture, mixtures
 from trainer.data.order import GlobalOrder, SourceOrder
 from trainer.data.packing import Sample, collate
+from trainer.data.packings import CONTIGUOUS, Packing
 from trainer.data.paths import typed_keys
 from trainer.data.segments import SegmentedSamples
 
@@ -38,22 +39,24 @@ class TrainLoader:
         cursor: Cursor | None,
         prefetch: int,
         stages: Sequence[tuple[int, Mixture]] = (),
+        packing: Packing = CONTIGUOUS,
     ) -> None:
         """samples_per_step: over all ranks; a multiple of dp_size * microbatch. prefetch: steps; 0: no thread.
 
         stages: mixtures with the samples before each; none: the sources' own weights throughout.
+        packing: how documents become samples.
         Raises DataError when the cursor belongs to other sources.
         """
         assert samples_per_step % (dp_size * microbatch) == 0, (samples_per_step, dp_size, microbatch)
         assert 0 <= dp_rank < dp_size, (dp_rank, dp_size)
         start = cursor or Cursor.first(corpus.names, [tokens.total for tokens in corpus.train])
         self._sources = {
-            name: SegmentedSamples(name, tokens, start.segments.get(name), seq_len, document_mask)
+            name: SegmentedSamples(name, tokens, start.segments.get(name), seq_len, document_mask, packing)
             for name, tokens in zip(corpus.names, corpus.train, strict=True)
         }
         orders = {name: SourceOrder(name, seed, source.growth) for name, source in self._sources.items()}
         self.order = GlobalOrder(stages or mixtures(corpus.names, corpus.weights), orders)
-        self._names = corpus.names
+        self._names, self._seq_len = corpus.names, seq_len
         self._samples_per_step = samples_per_step
         self._microbatch, self._seed = microbatch, seed
         share = samples_per_step // dp_size
@@ -71,6 +74,11 @@ class TrainLoader:
     def close(self) -> None:
         """Stop the background thread; the iterator ends. May be called more than once."""
         self._steps.close()
+
+    def packed(self) -> list[str]:
+        """A line for each source about best-fit packing; none where samples are cut from the stream."""
+        fits = [(name, source.fit) for name, source in self._sources.items()]
+        return [f"  source {name}  {fit.describe(self._seq_len)}" for name, fit in fits if fit is not None]
 
     def _generate(self, cursor: Cursor) -> Iterator[StepBatch]:
         while True:

@@ -6,8 +6,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+from trainer.data.best_fit import Fit, FittedSamples
 from trainer.data.cursor import Segment
-from trainer.data.packing import PackedSamples, Sample
+from trainer.data.packing import Sample
+from trainer.data.packings import CONTIGUOUS, Packing
 from trainer.data.stream import TokenStream
 from trainer.errors import DataError, Problem
 
@@ -15,13 +17,22 @@ from trainer.errors import DataError, Problem
 class SegmentedSamples:
     """Packed samples of each segment of a source, one segment after the other.
 
-    growth: (samples drawn before it came, samples) of each.
+    growth: (samples drawn before it came, samples) of each. fit: what best-fit packing came to; None of another.
     """
 
     def __init__(
-        self, name: str, tokens: TokenStream, segments: Sequence[Segment] | None, seq_len: int, document_mask: bool
+        self,
+        name: str,
+        tokens: TokenStream,
+        segments: Sequence[Segment] | None,
+        seq_len: int,
+        document_mask: bool,
+        packing: Packing = CONTIGUOUS,
     ) -> None:
-        """segments: None: all came at once. Raises DataError where they are not the tokens that there are."""
+        """segments: None: all came at once.
+
+        Raises DataError where they are not the tokens that there are, or no sample comes of the first.
+        """
         segments = segments or [Segment(0, tokens.total)]
         ends = list(accumulate(part.tokens for part in segments))
         if ends[-1] != tokens.total:
@@ -30,10 +41,16 @@ class SegmentedSamples:
                 Problem(f"data.sources[{name}].paths", f"{tokens.total:,} tokens", rule, "restore its text")
             )
         parts = zip([0, *ends[:-1]], ends, strict=True)
-        self._packed = [PackedSamples(tokens, seq_len, document_mask, part) for part in parts]
+        self._packed = [packing.samples(tokens, seq_len, document_mask, part) for part in parts]
         sizes = [len(packed) for packed in self._packed]
+        if not sizes[0]:
+            rule = f"leaves something of source {name}, all of whose documents have more than {seq_len:,} tokens"
+            raise DataError(Problem("data.long_documents", packing.long_documents, rule, "set it to split"))
         self._starts = [0, *accumulate(sizes[:-1])]
         self.growth = [(part.number, size) for part, size in zip(segments, sizes, strict=True)]
+
+        fits = [packed.fit for packed in self._packed if isinstance(packed, FittedSamples)]
+        self.fit = Fit.of(fits) if fits else None
 
     def __len__(self) -> int:
         return sum(size for _, size in self.growth)

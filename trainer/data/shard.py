@@ -59,6 +59,18 @@ class IndexedShard:
         sequence = self._groups[document]
         return self._pointers[sequence] // self.dtype.itemsize if sequence < self.sequences else self.total
 
+    def starts(self, first: int, last: int) -> NDArray[np.int64]:
+        """``start_of`` each of the documents first .. last. Raises DataError where they do not rise."""
+        groups = self._groups[first : last + 1]
+        if bool((np.diff(groups) < 0).any()) or groups[0] < 0 or groups[-1] > self.sequences:
+            raise self.error(self.index, f"its document index must rise, also from entry {first} to {last}")
+        pointers = self._pointers[groups[0] : groups[-1] + 1]
+        if len(pointers) == groups[-1] - groups[0]:  # the last document ends with the file
+            pointers = np.append(pointers, self._data.size)
+        if bool((np.diff(pointers) < 0).any()):
+            raise self.error(self.index, f"its byte pointers must rise, also from sequence {groups[0]} to {groups[-1]}")
+        return pointers[groups - groups[0]] // self.dtype.itemsize
+
     def document_at(self, token: int) -> int:
         """The document that a token belongs to."""
         sequence = first_above(self._pointers, token * self.dtype.itemsize, self._data.size) - 1

@@ -76,6 +76,22 @@ class TokenStream:
         inside = span.shard.start_of(span.first + document - self._documents[place])
         return self._offsets[place] + inside - span.start
 
+    def document_at(self, token: int) -> int:
+        """The document that a token belongs to; ``documents`` for an offset behind the last."""
+        if token >= self.total:
+            return self.documents
+        place = bisect_right(self._offsets, token) - 1
+        span = self.spans[place]
+        return self._documents[place] + span.shard.document_at(span.start + token - self._offsets[place]) - span.first
+
+    def starts(self, first: int, last: int) -> NDArray[np.int64]:
+        """Offsets at which documents first .. last - 1 begin, and that at which the last of them ends."""
+        found = [np.zeros(1, np.int64) if first == last else np.array([self.start_of(first)])]
+        for span in self._numbered([(first, last)]):
+            edges = span.shard.starts(span.first, span.last)
+            found.append(edges[1:] - edges[0] + found[-1][-1])
+        return np.concatenate(found)
+
     def slice(self, start: int, stop: int) -> NDArray[np.int64]:
         """Ids start .. stop - 1; shorter at the end of the stream. Raises DataError for an id that is none."""
         pieces = [self._ids(span, low, high) for span, _, low, high in self._parts(start, stop)]

@@ -27,6 +27,9 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
         yield Problem("data.sources", names, "names are unique", "give each source a name of its own")
     if (policy := config.data.bad_documents) not in BAD_DOCUMENTS:
         yield Problem("data.bad_documents", policy, f"one of: {', '.join(BAD_DOCUMENTS)}", "set it to one")
+    if config.data.packing == "best_fit" and not config.data.document_mask:
+        rule = "true with data.packing=best_fit: unrelated documents share a sample, and would attend to each other"
+        yield Problem("data.document_mask", False, rule, "leave it out, or set data.packing=contiguous")
     for index, source in enumerate(config.data.sources):
         key = f"data.sources.{index}"
         if source.kind not in SOURCE_KINDS:

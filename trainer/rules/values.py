@@ -21,6 +21,8 @@ CHOICES = {
     "model.position": ("rotary", "learned"),
     "model.qk_norm": ("none", "head", "all"),
     "model.rope_scaling.kind": ("none", "linear", "dynamic", "llama3", "yarn"),
+    "data.packing": ("contiguous", "best_fit"),
+    "data.long_documents": ("split", "drop"),
     "data.tokenizer.kind": ("train_bpe", "file"),
     "schedule.kind": ("cosine", "wsd", "linear", "constant", "multistep"),
     "precision.mode": ("fp32", "bf16_mixed", "bf16"),

@@ -16,7 +16,11 @@ from trainer.errors import ConfigError, Problem
 
 CONFIG = "config.yaml"
 SOURCES = "data.sources"
-UNCHANGEABLE = {"data.seq_len": "the data's position is counted in samples of that length"}
+UNCHANGEABLE = {
+    "data.seq_len": "the data's position is counted in samples of that length",
+    "data.packing": "the data's position is counted in samples that were packed so",
+    "data.long_documents": "the data's position is counted in samples that were packed so",
+}
 """Trajectory keys that resume.allow cannot free, and why. The sources' names are another one."""
 
 

@@ -70,6 +70,11 @@ class DataConfig:
     """Tokens per sample."""
     document_mask: bool = True
     """Attention and targets stay inside a document."""
+    packing: str = "contiguous"
+    """contiguous: samples are cut from the stream of documents | best_fit: whole documents are put together into
+    samples, for fine-tuning."""
+    long_documents: str = "split"
+    """best_fit: documents longer than a sample are split into windows | drop: left out, counted and told."""
     heldout_fraction: float = 0.02
     """Share of documents kept for evaluation, chosen by a hash of their content, so duplicates never straddle. Token
     files that are ready (kind indexed) are split by ranges of documents."""
