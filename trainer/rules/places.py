@@ -9,6 +9,7 @@ from trainer.errors import Problem
 from trainer.run.world import World
 
 REMOTE = "://"
+S3 = "s3://"
 
 
 def run_root(config: Config, world: World) -> Iterator[Problem]:
