@@ -14,11 +14,10 @@ from trainer.config.plugins import call_named
 from trainer.config.schema import Config
 from trainer.data.corpus import Corpus
 from trainer.data.cursor import Cursor
-from trainer.data.heldout import HeldoutWindows
+from trainer.data.heldout import HeldoutWindows, written_for_spoken
 from trainer.data.loader import TrainLoader
 from trainer.data.mixture import mixtures
 from trainer.data.packings import Packing
-from trainer.data.stream import TokenStream
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.observe.sinks import Sink, open_sinks
 from trainer.observe.wandb_sink import open_wandb
@@ -61,7 +60,8 @@ def make_evaluator(
     """What this rank scores; None where there is nothing to score, or evaluation is off. Raises DataError."""
     if not config.evaluation.every_steps:
         return None
-    heldout = text_scorer(config, derived, corpus, HELDOUT, corpus.heldout, dp_rank)
+    written = None if corpus.estimated else corpus.heldout_part.bytes
+    heldout = text_scorer(config, derived, corpus, TextSet(HELDOUT, corpus.heldout, "", written), dp_rank)
     scorers = [make_scorer(config, derived, corpus, one, dp_rank) for one in sets]
     if heldout is None and not scorers:
         return None
@@ -75,20 +75,25 @@ def make_evaluator(
     )
 
 
-def text_scorer(
-    config: Config, derived: Derived, corpus: Corpus, name: str, tokens: TokenStream, dp_rank: int
-) -> TextScorer | None:
+def text_scorer(config: Config, derived: Derived, corpus: Corpus, text: TextSet, dp_rank: int) -> TextScorer | None:
     """Of windows of a text; None where it has none."""
-    data, count = config.data, config.evaluation.windows
-    packing = Packing(data.packing, data.long_documents)
-    windows = HeldoutWindows(tokens, corpus.tokenizer.token_bytes, data.seq_len, data.document_mask, count, packing)
-    return TextScorer.of(name, windows, config.train.microbatch, dp_rank, derived.dp)
+    data, tokenizer = config.data, corpus.tokenizer
+    windows = HeldoutWindows(
+        tokens=text.tokens,
+        token_bytes=tokenizer.token_bytes,
+        seq_len=data.seq_len,
+        document_mask=data.document_mask,
+        windows=config.evaluation.windows,
+        packing=Packing(data.packing, data.long_documents),
+        written=written_for_spoken(text.tokens, tokenizer, text.bytes),
+    )
+    return TextScorer.of(text.name, windows, config.train.microbatch, dp_rank, derived.dp)
 
 
 def make_scorer(config: Config, derived: Derived, corpus: Corpus, one: EvaluationSet, dp_rank: int) -> Scorer:
     """Of one of evaluation.sets. Raises DataError for a text that is too short to be scored."""
     if isinstance(one, TextSet):
-        if (found := text_scorer(config, derived, corpus, one.name, one.tokens, dp_rank)) is not None:
+        if (found := text_scorer(config, derived, corpus, one, dp_rank)) is not None:
             return found
         rule = "has a document of two tokens: the first predicts the second"
         raise DataError(Problem("evaluation.sets", one.name, rule, "name a longer text"))

@@ -122,7 +122,7 @@ def test_pieces_have_the_ids_of_the_whole(
     tokenizer, _ = kind
     text = "".join(words)
     ((_, found),) = encoded([text], tokenizer)
-    whole = tokenizer.inner.encode(text, add_special_tokens=False).ids
+    (whole,) = tokenizer.encode_batch([text])
     assert found.tolist() == [*whole, tokenizer.eod]
 
 

@@ -7,12 +7,15 @@ import zlib
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
+from tokenizers import models, pre_tokenizers
 
-from tests.unit.test_data_support import make_corpus
+from tests.unit.test_data_support import byte_tokenizer, make_corpus, write_documents
 from trainer.batch import IGNORED_LABEL, NO_DRAW
 from trainer.data.corpus import Corpus
-from trainer.data.heldout import HeldoutWindows
+from trainer.data.heldout import HeldoutWindows, spoken_bytes, written_for_spoken
+from trainer.data.tokenizer import Tokenizer
 
 TEXTS = [
     "".join(f"x{i} = {i * i}\n" for i in range(20)),
@@ -73,3 +76,19 @@ def test_nothing_held_out(tmp_path: Path) -> None:
     windows = HeldoutWindows(corpus.heldout, corpus.tokenizer.token_bytes, 16, True, 8)
     assert (len(windows), windows.batches(4, 0, 2), windows.target_bytes, windows.texts()) == (0, [], 0, [])
     assert windows.zlib_bits_per_byte() is None
+
+
+def test_text_without_tokens_counts_too(tmp_path: Path) -> None:
+    """Bits per byte are those of the text, not of the part that the tokenizer knows."""
+    text = "the cat and the dog and the cat " * 40
+    inner = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1, "cat": 2, "</s>": 3}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.add_special_tokens(["</s>"])
+    tokenizer = Tokenizer(inner, "</s>")
+    stream = write_documents(tmp_path / "t", [[*tokenizer.encode_batch([text])[0], 3]])
+    assert spoken_bytes(stream, tokenizer) == 3 * text.count("the") + 3 * text.count("cat")
+    written = written_for_spoken(stream, tokenizer, len(text))
+    windows = HeldoutWindows(stream, tokenizer.token_bytes, 16, False, 10_000, written=written)
+    first = len(text) * 3 / spoken_bytes(stream, tokenizer)  # of the one token that is no target
+    assert windows.target_bytes == pytest.approx(len(text) - first, abs=1)
+    assert written_for_spoken(stream, byte_tokenizer(), 1) == 1.0, "bytes have tokens for all text"

@@ -148,14 +148,15 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
 
 def prepare_text(
     source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, report: Report | None = None
-) -> tuple[TokenStream, str]:
-    """All documents of one source, tokenised and cached, and the fingerprint of them. Raises DataError."""
+) -> tuple[TokenStream, str, int]:
+    """All documents of one source, tokenised and cached, their fingerprint and bytes of text. Raises DataError."""
     cache = Path(config.cache_dir).expanduser()
     build = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
     key = _key("tokens", known_fingerprint(source, cache, report), tokenizer.fingerprint, 0.0)
     directory = _timed(f"tokenised {source.name}", cache, key, build, report)
-    _tell_skipped(source, SourceFigures.read(directory), config.bad_documents, report)
-    return TokenStream.open(directory / TRAIN, ids=tokenizer.size), key
+    figures = SourceFigures.read(directory)
+    _tell_skipped(source, figures, config.bad_documents, report)
+    return TokenStream.open(directory / TRAIN, ids=tokenizer.size), key, figures.train.bytes
 
 
 def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: str, report: Report | None) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from trainer.data.corpus import Corpus
-
-AT_ONCE = 1 << 16
-"""Tokens that are counted together."""
+from trainer.data.heldout import spoken_bytes
 
 
 def describe(corpus: Corpus) -> list[str]:
@@ -17,24 +13,18 @@ def describe(corpus: Corpus) -> list[str]:
         f"  {kind} text  {part.documents:,} documents, {part.tokens:,} tokens, {part.bytes / 1e6:,.1f} MB{marked}"
         for kind, part, marked in (("training", corpus.train_part, about), ("held-out", corpus.heldout_part, ""))
     ]
-    spoken = _spoken(corpus)
+    spoken = spoken_bytes(corpus.heldout, corpus.tokenizer)
     written = corpus.heldout_part.bytes
     if abs(spoken - written) > 0.005 * written:
+        said = "what the tokens say" if corpus.tokenizer.unknown is None else "the text"
         lines.append(
             f"  this tokenizer is not lossless: its tokens stand for {spoken:,} bytes of {written:,} held out;"
-            " bits per byte are those of what the tokens say"
+            f" bits per byte are those of {said}"
         )
     zlib, xz = corpus.zlib_bits_per_byte, corpus.xz_bits_per_byte
     if zlib is not None and xz is not None:
         lines.append(f"  held-out documents compressed whole, bits/byte: zlib -9 {zlib:.3f}, xz -6 {xz:.3f}")
     return lines
-
-
-def _spoken(corpus: Corpus) -> int:
-    """Bytes that the held-out tokens stand for."""
-    sizes = np.array([len(piece) for piece in corpus.tokenizer.token_bytes])
-    starts = range(0, corpus.heldout.total, AT_ONCE)
-    return sum(int(sizes[corpus.heldout.slice(start, start + AT_ONCE)].sum()) for start in starts)
 
 
 def compressor_references(corpus: Corpus) -> dict[str, float | None]:

@@ -10,6 +10,12 @@ from trainer.batch import IGNORED_LABEL, Batch
 from trainer.data.packing import Sample, collate, padding_sample
 from trainer.data.packings import CONTIGUOUS, Packing
 from trainer.data.stream import TokenStream
+from trainer.data.tokenizer import Tokenizer
+
+AT_ONCE = 1 << 16
+"""Tokens that are counted together."""
+COUNTED = 4 << 20
+"""Tokens that are counted at the most: a start does not depend on the size of the corpus."""
 
 
 class HeldoutWindows:
@@ -23,12 +29,14 @@ class HeldoutWindows:
         document_mask: bool,
         windows: int,
         packing: Packing = CONTIGUOUS,
+        written: float = 1.0,
     ) -> None:
         """token_bytes: of each id. windows: number of windows; all samples, if there are fewer.
 
+        written: bytes of the text for each that its tokens stand for; more than 1 where some of it has no token.
         packing: that of training, so that a document is scored as one is trained on: whole, or cut at the same places.
         """
-        self._token_bytes = token_bytes
+        self._token_bytes, self._written = token_bytes, written
         self._seq_len = seq_len
         packed = packing.samples(tokens, seq_len, document_mask)
         count = min(windows, len(packed))
@@ -51,6 +59,11 @@ class HeldoutWindows:
     @cached_property
     def target_bytes(self) -> int:
         """Bytes of text of all targets: the divisor that turns a loss sum into bits per byte."""
+        return round(self._written * self._spoken)
+
+    @cached_property
+    def _spoken(self) -> int:
+        """Bytes that the targets stand for by themselves."""
         return sum(len(text) for text in self.texts())
 
     def texts(self) -> list[bytes]:
@@ -61,4 +74,23 @@ class HeldoutWindows:
     def zlib_bits_per_byte(self) -> float | None:
         """zlib -9 on the targets of these windows, each compressed separately; None without any text."""
         compressed = sum(len(zlib.compress(text, 9)) for text in self.texts() if text)
-        return 8 * compressed / self.target_bytes if self.target_bytes else None
+        return 8 * compressed / self._spoken if self._spoken else None
+
+
+def spoken_bytes(tokens: TokenStream, tokenizer: Tokenizer) -> int:
+    """Bytes that all tokens of a text stand for; of more than COUNTED tokens by the first of them."""
+    sizes, counted = tokenizer.token_sizes, min(tokens.total, COUNTED)
+    starts = range(0, counted, AT_ONCE)
+    found = sum(int(sizes[tokens.slice(start, min(start + AT_ONCE, counted))].sum()) for start in starts)
+    return found * tokens.total // counted if counted else 0
+
+
+def written_for_spoken(tokens: TokenStream, tokenizer: Tokenizer, written: int | None) -> float:
+    """Bytes of a text for each that its tokens stand for. written: bytes of the text; None where they are not known.
+
+    1 but where the tokenizer may lack tokens for some of it: then a score in bits per byte counts what it left out.
+    """
+    if written is None or tokenizer.unknown is None:
+        return 1.0
+    spoken = spoken_bytes(tokens, tokenizer)
+    return written / spoken if spoken else 1.0

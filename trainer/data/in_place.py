@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config.groups.data import SourceConfig
+from trainer.data.heldout import COUNTED, spoken_bytes
 from trainer.data.permutation import drawn_places
 from trainer.data.progress import Report
 from trainer.data.ranges import heldout_ranges
@@ -27,9 +28,6 @@ SOURCE_PLACES = 256
 LEAST_PLACES = 2
 ENDS = 64
 """Documents whose last token is looked at."""
-COUNTED = 4 << 20
-"""Held-out tokens whose bytes are counted; those of more are estimated."""
-COUNTED_AT_ONCE = 1 << 16
 REFERENCE_DOCUMENTS, REFERENCE_BYTES = 250, 1 << 18
 """Compressors are tried on so much of the held-out text: a start waits for them, and xz takes 1 ms a document."""
 SPARE_FILES = 256
@@ -65,17 +63,12 @@ def open_in_place(
     shards = [IndexedShard(Path(path).expanduser(), key, places) for path in source.paths]
     looked = [looked_at(shard, tokenizer, places) for shard in shards]
     tokens_seen, bytes_seen = sum(one[1] for one in looked), sum(one[2] for one in looked)
-    sizes = tokenizer.token_sizes
     stream = TokenStream.over(shards, tokenizer.size)
     held = heldout_ranges(stream, fraction, most_heldout)
     train, heldout = stream.without(held), stream.only(held)
-    counted = sum(
-        int(sizes[heldout.slice(start, min(start + COUNTED_AT_ONCE, COUNTED))].sum())
-        for start in range(0, min(heldout.total, COUNTED), COUNTED_AT_ONCE)
-    )
     figures = SourceFigures(
         Part(train.documents, train.total, _share(bytes_seen, train.total, tokens_seen)),
-        Part(heldout.documents, heldout.total, _share(counted, heldout.total, min(heldout.total, COUNTED))),
+        Part(heldout.documents, heldout.total, spoken_bytes(heldout, tokenizer)),
         *(_references(heldout, tokenizer) if report is not None else (0, 0, 0)),
     )
     for line in [*_said_of_ends(source, stream, tokenizer), *_said_of_heldout(source, heldout, held)]:

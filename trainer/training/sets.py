@@ -27,11 +27,12 @@ GROUP = "evaluation.sets"
 
 @dataclass(frozen=True)
 class TextSet:
-    """Documents end to end. fingerprint: of their tokens."""
+    """Documents end to end. fingerprint: of their tokens. bytes: of their text; None where they are not known."""
 
     name: str
     tokens: TokenStream
     fingerprint: str
+    bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def _read(config: Config, tokenizer: Tokenizer, one: EvaluationSetConfig, report
             text_field=one.text_field,
             document_unit=one.document_unit,
         )
-        tokens, fingerprint = prepare_text(source, tokenizer, config.data, report)
-        return TextSet(one.name, tokens, fingerprint)
+        tokens, fingerprint, size = prepare_text(source, tokenizer, config.data, report)
+        return TextSet(one.name, tokens, fingerprint, size)
     path = str(Path(one.paths[0]).expanduser())
     (task,) = read_tasks([path])
     assert tokenizer.file is not None, "a corpus reads its tokenizer from a file"
