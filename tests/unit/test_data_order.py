@@ -73,6 +73,16 @@ def test_any_cut_gives_the_same_stream(weights: list[float], cuts: list[int], st
         pieces += draws
     assert pieces == whole
     assert cursor == end
+    cursor = start(*made)
+    for cut in cuts:
+        cursor = one.skip(cursor, cut)
+    assert cursor == end
+
+
+def test_a_billion_samples_are_skipped_at_once() -> None:
+    made = order({"a": 2, "b": 1, "c": 0}, stages=[(10**9, {"c": 3})])
+    cursor = made.skip(start("a", "b", "c"), 10**9 + 600)
+    assert cursor.per_source == {"a": 2 * 333_333_333 + 1 + 200, "b": 333_333_333 + 100, "c": 300}
 
 
 @settings(max_examples=100, deadline=None)

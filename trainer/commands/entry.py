@@ -174,15 +174,21 @@ def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> No
         _ending.codes[-1] = _ending.report(error, world)
 
 
-def take_option(name: str) -> int | None:
-    """The whole number of ``--name N`` or ``--name=N``, taken off the command line that Hydra reads; None without.
+def take_text(name: str) -> str | None:
+    """The value of ``--name VALUE`` or ``--name=VALUE``, taken off the command line that Hydra reads; None without.
 
-    A mistake ends the process with exit code 3.
+    It is empty where none is given.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(name, nargs="?", const="", dest="text")
     found, sys.argv[1:] = parser.parse_known_args()
     text: str | None = found.text
+    return text
+
+
+def take_option(name: str) -> int | None:
+    """The whole number of ``--name N``, like ``take_text``. A mistake ends the process with exit code 3."""
+    text = take_text(name)
     if text is None or re.fullmatch(r"-?\d+", text):
         return None if text is None else int(text)
     problem = Problem(name, text, "a whole number", f"give {name} N, or leave it out")

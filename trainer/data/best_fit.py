@@ -90,6 +90,11 @@ class FittedSamples:
         padding = len(counts) * seq_len - int(self._lengths.sum(dtype=np.int64))
         self.fit = Fit(samples=len(counts), padding=padding, **self._counted)
 
+    @property
+    def padding(self) -> int:
+        """Positions without a token, in all samples."""
+        return self.fit.padding
+
     def __len__(self) -> int:
         return len(self._bounds) - 1
 

@@ -10,7 +10,7 @@ from trainer.data.corpus import Corpus
 from trainer.data.cursor import Cursor
 from trainer.data.draws import draw_keys
 from trainer.data.mixture import Mixture, mixtures
-from trainer.data.order import GlobalOrder, SourceOrder
+from trainer.data.order import Draw, GlobalOrder, SourceOrder
 from trainer.data.packing import Sample, collate
 from trainer.data.packings import CONTIGUOUS, Packing
 from trainer.data.paths import typed_keys
@@ -80,18 +80,22 @@ class TrainLoader:
         fits = [(name, source.fit) for name, source in self._sources.items()]
         return [f"  source {name}  {fit.describe(self._seq_len)}" for name, fit in fits if fit is not None]
 
+    def padding(self) -> dict[str, float]:
+        """The share of each source's positions that is padding."""
+        return {name: source.padding for name, source in self._sources.items()}
+
     def _generate(self, cursor: Cursor) -> Iterator[StepBatch]:
         while True:
             first = cursor.drawn + self._slice.start
             draws, cursor = self.order.take(cursor, self._samples_per_step)
             with typed_keys(self._names):
-                rows = [self._sources[draw.source][self.order.sample(draw)] for draw in draws[self._slice]]
-            rows = [self._keyed(row, first + index) for index, row in enumerate(rows)]
+                rows = [self.sample(draw, first + index) for index, draw in enumerate(draws[self._slice])]
             groups = [rows[i : i + self._microbatch] for i in range(0, len(rows), self._microbatch)]
             targets = sum(int((row.labels != IGNORED_LABEL).sum()) for row in rows)
             epochs = self.order.epochs(cursor.per_source)
             yield StepBatch([collate(group) for group in groups], targets, cursor.to_json(), epochs)
 
-    def _keyed(self, row: Sample, number: int) -> Sample:
-        """The sample as the ``number``-th of the run."""
+    def sample(self, draw: Draw, number: int) -> Sample:
+        """The sample that a draw stands for, as the ``number``-th of the run."""
+        row = self._sources[draw.source][self.order.sample(draw)]
         return row._replace(keys=draw_keys(self._seed, number, len(row.tokens)))

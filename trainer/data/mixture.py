@@ -20,8 +20,10 @@ class Mixture:
         self.shares = {name: str(share) for name, share in self.exact.items()}
         """As a file keeps them: what tells one mixture from another."""
         unit = math.lcm(*(share.denominator for share in self.exact.values()))
+        self.round = {name: int(share * unit) for name, share in self.exact.items()}
+        """Samples of each source after which the order of the sources begins anew."""
         self._names = sorted(name for name, share in self.exact.items() if share)  # whatever the order of writing
-        self._weights = [int(self.exact[name] * unit) for name in self._names]
+        self._weights = [self.round[name] for name in self._names]
         self._total = sum(self._weights)
 
     def next(self, drawn: Mapping[str, int], number: int) -> str:

@@ -13,6 +13,9 @@ from trainer.data.mixture import Mixture
 from trainer.data.permutation import Permutation, seed_from
 from trainer.errors import DataError, Problem
 
+AT_ONCE = 1 << 16
+"""Samples that are passed over together where they have to be counted."""
+
 
 class Draw(NamedTuple):
     """The ``number``-th sample drawn from a source, from 0."""
@@ -118,6 +121,21 @@ class GlobalOrder:
             draws.append(Draw(source, drawn[source]))
             drawn[source] += 1
         return draws, replace(cursor, drawn=cursor.drawn + count, per_source=drawn, since=since, shares=shares)
+
+    def skip(self, cursor: Cursor, count: int) -> Cursor:
+        """The cursor after the next ``count`` samples, as ``take`` has it: whole rounds of a mixture cost nothing."""
+        end = cursor.drawn + count
+        while cursor.drawn < end:
+            mixture = self._mixture(cursor.drawn)
+            until = min([end, *(start for start in self._starts if start > cursor.drawn)])
+            _, cursor = self.take(cursor, 1)  # the mixture comes into force
+            size = sum(mixture.round.values())
+            rounds, rest = divmod(until - cursor.drawn, size)
+            drawn = {name: number + rounds * mixture.round[name] for name, number in cursor.per_source.items()}
+            cursor = replace(cursor, drawn=cursor.drawn + rounds * size, per_source=drawn)
+            for at in range(0, rest, AT_ONCE):
+                _, cursor = self.take(cursor, min(AT_ONCE, rest - at))
+        return cursor
 
     def sample(self, draw: Draw) -> int:
         """The index, within its source, of the sample that a draw stands for."""

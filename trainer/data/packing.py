@@ -48,6 +48,11 @@ class PackedSamples:
         self._document_mask = document_mask
         self._first, self._end = part or (0, tokens.total)
 
+    @property
+    def padding(self) -> int:
+        """Positions without a token, in all samples: the end of the last one."""
+        return -max(0, self._end - self._first - 1) % self._seq_len
+
     def __len__(self) -> int:
         targets = max(0, self._end - self._first - 1)
         return -(-targets // self._seq_len)

@@ -42,6 +42,7 @@ class SegmentedSamples:
             )
         parts = zip([0, *ends[:-1]], ends, strict=True)
         self._packed = [packing.samples(tokens, seq_len, document_mask, part) for part in parts]
+        self._seq_len = seq_len
         sizes = [len(packed) for packed in self._packed]
         if not sizes[0]:
             rule = f"leaves something of source {name}, all of whose documents have more than {seq_len:,} tokens"
@@ -51,6 +52,11 @@ class SegmentedSamples:
 
         fits = [packed.fit for packed in self._packed if isinstance(packed, FittedSamples)]
         self.fit = Fit.of(fits) if fits else None
+
+    @property
+    def padding(self) -> float:
+        """The share of all positions that holds no token."""
+        return sum(packed.padding for packed in self._packed) / (len(self) * self._seq_len)
 
     def __len__(self) -> int:
         return sum(size for _, size in self.growth)
