@@ -53,7 +53,7 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
-        """The bytes that each id stands for, [size]; b"" for special tokens and unused ids.
+        """The bytes that each id stands for, [size]; b"" for special tokens, the unknown one and unused ids.
 
         Knows byte-level BPE (GPT-2's byte alphabet) and sentencepiece's conventions (U+2581 for a space, <0x0A> for
         a byte).
@@ -66,6 +66,8 @@ class Tokenizer:
                 table[index] = b"" if added[index].special else added[index].content.encode()
             else:
                 table[index] = _byte_level_bytes(token) if byte_level else _sentencepiece_bytes(token)
+        if self.unknown is not None:
+            table[self.unknown] = b""
         return table
 
     @cached_property
