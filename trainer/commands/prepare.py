@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config.schema import Config
 from trainer.data.preparing.preparation import DEDUP, NONE, SHARD_TOKENS, Options, Prepared, prepare
+from trainer.data.preparing.tokenizer import TOKENIZER
 from trainer.data.tokenizing import SourceFigures
 from trainer.errors import ConfigError, ExitCode, Problem
 from trainer.rules.places import REMOTE
 from trainer.run.ending import tell
 from trainer.run.world import World
 
+PLAIN = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_/][\w./-]*", re.ASCII)
+"""What Hydra's grammar takes for a string as it is."""
 COLUMNS = ("source", "documents", "tokens", "held out", "bytes/token", "skipped", "removed")
 NO_RECIPE = "recipe=tiny"
 """Only its data group counts, and --source is said to be all of that."""
@@ -64,13 +69,16 @@ def _sources(paths: list[str]) -> Iterator[str]:
     """Each as Hydra's grammar has it, under a name made of its path."""
     names: set[str] = set()
     for path in paths:
-        stem = Path(path).name.partition(".")[0].strip("*") or "corpus"
+        stem = Path(path).name.partition(".")[0].strip("*") or Path(path).parent.name or "corpus"
         name = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(paths) + 2))) if name not in names)
         names.add(name)
         yield f"{{name: {_quoted(name)}, paths: [{_quoted(path)}]}}"
 
 
 def _quoted(text: str) -> str:
+    """For Hydra."""
+    if PLAIN.fullmatch(text):
+        return text
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
@@ -113,5 +121,7 @@ def _row(one: Prepared) -> tuple[str, ...]:
 
 def _to_train(done: list[Prepared], output: Path) -> Iterator[str]:
     """The overrides, as a shell takes them."""
-    sources = (f"{{name: {one.name}, kind: prepared, paths: [{_quoted(str(one.directory))}]}}" for one in done)
-    yield f'"data.sources=[{", ".join(sources)}]" data.tokenizer.kind=file "data.tokenizer.path={output}/tokenizer"'
+    names = [(_quoted(one.name), _quoted(str(one.directory))) for one in done]
+    sources = ", ".join(f"{{name: {name}, kind: prepared, paths: [{path}]}}" for name, path in names)
+    tokenizer = f"data.tokenizer.path={_quoted(str(output / TOKENIZER))}"
+    yield shlex.join([f"data.sources=[{sources}]", "data.tokenizer.kind=file", tokenizer])
