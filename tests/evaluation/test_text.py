@@ -135,8 +135,9 @@ def test_bad_files_are_named(name: str, data: bytes, key: str, tmp_path: Path) -
 
 def test_every_missing_path_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
-        read_texts([str(tmp_path / "a"), str(tmp_path / "b")])
-    assert [problem.key for problem in raised.value.problems] == ["--data", "--data"]
+        read_texts([str(tmp_path / "a"), str(tmp_path / "b"), "s3://bucket/c.txt"])
+    assert [problem.key for problem in raised.value.problems] == ["--data", "--data", "--data"]
+    assert "aws s3 cp s3://bucket/c.txt" in raised.value.problems[2].remedy
 
 
 @pytest.mark.slow

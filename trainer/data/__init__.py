@@ -3,6 +3,7 @@
 Reading order:
 
 - paths: which files a source names, and how a source's problems are reported
+- remote: which objects in S3 a source names, and their copies on this machine
 - documents: the texts of a source, in a fixed order, and the digest of its content
 - tokenizer: texts to ids and back; the bytes behind each id
 - indexed: Megatron's .bin/.idx files, and their writer

@@ -47,10 +47,15 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None], report:
                 shutil.rmtree(final)
             _build(cache_dir, key, build)
     except OSError as error:
-        rule = f"cannot be written: {error.strerror or error}"
-        remedy = "free space there, or set data.cache_dir to a directory that you may write to"
-        raise DataError(Problem("data.cache_dir", str(cache_dir), rule, remedy)) from error
+        raise unwritable(cache_dir, error) from error
     return final
+
+
+def unwritable(cache_dir: Path, error: OSError) -> DataError:
+    """The error for a disk that takes no more: full, read-only, somebody else's."""
+    rule = f"cannot be written: {error.strerror or error}"
+    remedy = "free space there, or set data.cache_dir to a directory that you may write to"
+    return DataError(Problem("data.cache_dir", str(cache_dir), rule, remedy))
 
 
 def _build(cache_dir: Path, key: str, build: Callable[[Path], None]) -> None:

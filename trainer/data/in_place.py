@@ -6,12 +6,12 @@ import hashlib
 import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config.groups.data import SourceConfig
+from trainer.config.homes import expanded
 from trainer.data.permutation import drawn_places
 from trainer.data.progress import Report
 from trainer.data.ranges import heldout_ranges
@@ -56,7 +56,7 @@ def open_in_place(
     key = f"data.sources[{source.name}].paths"
     _allow_files(2 * len(source.paths))
     places = max(LEAST_PLACES, min(PLACES, SOURCE_PLACES // len(source.paths)))
-    shards = [IndexedShard(Path(path).expanduser(), key, places) for path in source.paths]
+    shards = [IndexedShard(expanded(path), key, places) for path in source.paths]
     sizes = np.array([len(piece) for piece in tokenizer.token_bytes])
     fingerprints, bytes_seen, tokens_seen = [], 0, 0
     for shard in shards:

@@ -12,6 +12,7 @@ from typing import Any
 from trainer.config.groups.data import SourceConfig
 from trainer.data.paths import source_files
 from trainer.errors import DataError, Problem
+from trainer.storage.base import is_remote
 
 DATA = "--data"
 FIELD = "text"
@@ -52,6 +53,8 @@ def read_texts(given: Sequence[str]) -> list[Texts]:
 
 
 def _texts(name: str) -> Texts:
+    if is_remote(name):
+        raise DataError(Problem(DATA, name, "is a file of this machine", f"copy it here: aws s3 cp {name} ."))
     files = source_files(SourceConfig(name=DATA, paths=[name]))
     documents: list[str] = []
     digest = hashlib.sha256()
