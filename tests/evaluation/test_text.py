@@ -151,8 +151,9 @@ def test_tables_are_read_by_their_column(tmp_path: Path) -> None:
 
 def test_every_missing_path_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
-        read_texts([str(tmp_path / "a"), str(tmp_path / "b")])
-    assert [problem.key for problem in raised.value.problems] == ["--data", "--data"]
+        read_texts([str(tmp_path / "a"), str(tmp_path / "b"), "s3://bucket/c.txt"])
+    assert [problem.key for problem in raised.value.problems] == ["--data", "--data", "--data"]
+    assert "aws s3 cp s3://bucket/c.txt" in raised.value.problems[2].remedy
 
 
 @pytest.mark.slow

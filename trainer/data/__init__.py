@@ -4,6 +4,7 @@ Reading order:
 
 - heavy: packages in native code, imported before all else
 - paths: which files a source names, and how a source's problems are reported
+- remote: which objects in S3 a source names, and their copies on this machine
 - documents: the texts of a source, in a fixed order, and the digest of its content
 - tokenizer, tokenizer_files, vocabularies: texts to ids and back; the files that people have for it
 - indexed: Megatron's .bin/.idx files, and their writer

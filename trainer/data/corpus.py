@@ -20,6 +20,7 @@ from trainer.data.known import known_fingerprint
 from trainer.data.paths import source_files, typed_keys
 from trainer.data.prepared import open_prepared
 from trainer.data.progress import Report, track
+from trainer.data.remote import reading
 from trainer.data.skipped import STOP, refuse_skipped
 from trainer.data.stream import TokenStream
 from trainer.data.tokenizer import Tokenizer
@@ -90,7 +91,7 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
     vocab: rows of the model's embedding. report: where lines about the progress go; None is silent (other ranks).
     Raises DataError for anything that the sources, the tokenizer or the cache get wrong.
     """
-    with typed_keys([source.name for source in config.sources]):
+    with typed_keys([source.name for source in config.sources]), reading(config):
         return _prepare(config, vocab, report)
 
 

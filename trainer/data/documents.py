@@ -10,13 +10,14 @@ from pathlib import Path
 
 from trainer.config.groups.data import SourceConfig
 from trainer.config.plugins import call
-from trainer.data.paths import root_of, source_error, source_files
+from trainer.data.paths import in_s3, root_of, source_error, source_files
 from trainer.data.readers.files import FileOf, files_of, found_in_files
 from trainer.data.readers.formats import ORDER, Format, read_otherwise
 from trainer.data.readers.found import Document, Found, Place, checked
 from trainer.data.readers.hub import found_in_data_sets, revision
 from trainer.data.skipped import Policy
 from trainer.errors import DataError, RunError
+from trainer.storage.base import S3, Stored
 
 CHUNK = 1 << 20
 PLAIN = Format("text", "")
@@ -43,7 +44,8 @@ def documents(source: SourceConfig, policy: Policy | None = None) -> Iterator[st
 def fingerprint(source: SourceConfig) -> str:
     """Digest of what `documents` would yield: names, sizes and contents of the files, and how they are cut.
 
-    Neither the source's name, its weight nor where the files lie is part of it. Reads every byte (about 1 GB/s).
+    Neither the source's name, its weight nor where the files lie is part of it. Reads every byte (about 1 GB/s), but of
+    a source in S3: its ETags stand for the contents.
     """
     digest = hashlib.blake2b(digest_size=16)
     fields = [source.kind, source.text_field, source.document_unit, source.subset, source.split]
@@ -51,6 +53,9 @@ def fingerprint(source: SourceConfig) -> str:
     if source.kind == "plugin":  # only its documents tell whether it is what it was
         for text in documents(source):
             digest.update(f"{len(text)}\0{text}".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+    if in_s3(source):
+        digest.update(json.dumps(_marks_in_s3(source)).encode())
         return digest.hexdigest()
     marks = []
     try:
@@ -82,12 +87,9 @@ def fingerprint(source: SourceConfig) -> str:
 def size_in_bytes(source: SourceConfig) -> int | None:
     """Bytes that reading the source will go through, for a progress bar; None where text is only a part of them."""
     if source.kind == "python_stdlib":
-        files = source_files(source)
-    elif source.kind == "files" and {file.format for file in files_of(source)} == {PLAIN}:
-        files = [file.path for file in files_of(source)]
-    else:
-        return None
-    return sum(file.stat().st_size for file in files)
+        return sum(file.stat().st_size for file in source_files(source))
+    files = files_of(source) if source.kind == "files" else []
+    return sum(file.size for file in files) if {file.format for file in files} == {PLAIN} else None
 
 
 def inputs_of(source: SourceConfig) -> list[FileOf]:
@@ -112,12 +114,13 @@ def found_in(source: SourceConfig) -> tuple[Iterator[Found], str]:
         return found_in_data_sets(source), ""
     inputs = inputs_of(source)
     root = str(root_of([file.path for file in inputs])) if source.kind == "files" else ""
-    return found_in_inputs(source, inputs), root
+    return found_in_inputs(source, inputs), f"{S3}{root}" if in_s3(source) else root
 
 
 def _standard_library(source: SourceConfig, inputs: list[FileOf]) -> Iterator[Found]:
     """Some of its files are tests of other encodings, and some are empty: none of its readers' doing."""
     for file, *_ in inputs:
+        assert isinstance(file, Path), "it lies on this machine"
         try:
             if text := file.read_text(encoding="utf-8", errors="replace"):
                 yield Document(text, Place(str(file)))
@@ -144,7 +147,18 @@ def _read_otherwise(source: SourceConfig) -> dict[Path, str]:
     """Files whose format is another one than when every unknown suffix was text: what is cached of them is too."""
     if source.kind != "files":
         return {}
-    return {file.path: file.format.name for file in files_of(source) if read_otherwise(file.path, file.format)}
+    files = [(file.path, file.format) for file in files_of(source)]
+    return {path: form.name for path, form in files if isinstance(path, Path) and read_otherwise(path, form)}
+
+
+def _marks_in_s3(source: SourceConfig) -> list[object]:
+    files = [(file.path, file.format) for file in files_of(source)]
+    root = root_of([path for path, _ in files])
+    return [
+        [str(path.name.relative_to(root)), path.size, path.etag, *form]
+        for path, form in files
+        if isinstance(path, Stored)
+    ]
 
 
 def _unreadable(source: SourceConfig, error: Exception) -> DataError:

@@ -6,12 +6,12 @@ import hashlib
 import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.config.groups.data import SourceConfig
+from trainer.config.homes import expanded
 from trainer.data.heldout import COUNTED, spoken_bytes
 from trainer.data.permutation import drawn_places
 from trainer.data.progress import Report
@@ -60,7 +60,7 @@ def open_in_place(
     key = f"data.sources[{source.name}].paths"
     allow_files(2 * len(source.paths))
     places = places_in(len(source.paths))
-    shards = [IndexedShard(Path(path).expanduser(), key, places) for path in source.paths]
+    shards = [IndexedShard(expanded(path), key, places) for path in source.paths]
     looked = [looked_at(shard, tokenizer, places) for shard in shards]
     tokens_seen, bytes_seen = sum(one[1] for one in looked), sum(one[2] for one in looked)
     stream = TokenStream.over(shards, tokenizer.size)

@@ -8,10 +8,14 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from trainer.config.groups.data import SourceConfig
+from trainer.data.remote import objects
 from trainer.errors import DataError, Problem
+from trainer.rules.places import IN_S3
+from trainer.storage.base import Stored, is_remote
+from trainer.storage.patterns import hidden
 
 KINDS = ("files", "python_stdlib", "huggingface", "indexed", "prepared")
 NOT_STANDARD_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
@@ -47,8 +51,8 @@ def source_error(source: SourceConfig, field: str, value: object, rule: str, rem
 def source_files(source: SourceConfig) -> list[Path]:
     """All local files that a source reads, in the order in which it reads them.
 
-    A huggingface source that is no local directory has none. Raises DataError for an unknown kind, for paths that are
-    missing, and for a path or pattern that matches nothing.
+    A huggingface source that is no local directory has none, nor has one that lies in S3 (``source_objects``). Raises
+    DataError for an unknown kind, for paths that are missing, and for a path or pattern that matches nothing.
     """
     if source.kind == "python_stdlib":
         return _standard_library()
@@ -59,6 +63,8 @@ def source_files(source: SourceConfig) -> list[Path]:
     if not source.paths:
         remedy = f"give at least one: data.sources.0.paths=[PATH], or another kind than {source.kind}"
         raise source_error(source, "paths", source.paths, "a source needs paths", remedy)
+    if in_s3(source):
+        return []
     if source.kind == "prepared":
         return _manifests(source)
     if source.kind == "indexed":
@@ -76,9 +82,34 @@ def source_files(source: SourceConfig) -> list[Path]:
     return list(found)
 
 
-def root_of(files: list[Path]) -> Path:
+def in_s3(source: SourceConfig) -> bool:
+    """Whether a source lies in S3. Raises DataError where only some of it does, or the kind cannot."""
+    remote = [path for path in source.paths if is_remote(path)]
+    if not remote:
+        return False
+    if source.kind not in IN_S3:
+        remedy = f"copy it here, or use one of the kinds {', '.join(IN_S3)}"
+        raise source_error(source, "paths", remote[0], f"kind {source.kind} is not read from S3", remedy)
+    if len(remote) < len(source.paths):
+        raise source_error(source, "paths", source.paths, "all in S3, or none", "make two sources of them")
+    return True
+
+
+def source_objects(source: SourceConfig) -> list[Stored]:
+    """All objects in S3 that a source of kind files reads, in order. Raises DataError, also where a path has none."""
+    found: dict[str, Stored] = {}
+    for path in source.paths:
+        if not (some := objects(path, f"data.sources[{source.name}].paths")):
+            remedy = "check the spelling: s3://BUCKET/KEY, a prefix of keys up to a /, or a pattern"
+            raise source_error(source, "paths", path, "matches no object", remedy)
+        found.update({stored.path: stored for stored in some if stored.path not in found})
+    return list(found.values())
+
+
+def root_of(files: Sequence[Path | Stored]) -> PurePath:
     """The deepest directory that holds all files: names below it survive a move of the corpus."""
-    return Path(os.path.commonpath([file.parent for file in files]))
+    names = [file.name if isinstance(file, Stored) else file for file in files]
+    return PurePath(os.path.commonpath([name.parent for name in names]))
 
 
 def _matches(source: SourceConfig, path: str) -> list[Path]:
@@ -106,7 +137,7 @@ def _below(directory: Path) -> list[Path]:
     files = []
     for file in directory.rglob("*"):
         parts = file.relative_to(directory).parts
-        if not any(part.startswith(".") or part == "__pycache__" for part in parts) and file.is_file():
+        if not any(map(hidden, parts)) and file.is_file():
             files.append(file)
     return sorted(files, key=lambda file: file.relative_to(directory).as_posix())
 

@@ -2,7 +2,8 @@
 
 By pread and not through a map: a map's pages count as this process's memory for as long as it lives, up to the whole
 corpus; a truncated file or a failing disk is a SIGBUS there and an error here; and the kernel would read around each
-place. The pages that are read stay in the machine's cache either way, for all ranks of a node.
+place. The pages that are read stay in the machine's cache either way, for all ranks of a node. What lies in S3 is read
+by blocks, which stay on the local disk for all ranks of a node (trainer.storage.copies).
 """
 
 from __future__ import annotations
@@ -10,21 +11,40 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.remote import copies, on_disk_of
 from trainer.errors import RunError
+from trainer.storage.base import is_remote
+from trainer.storage.open import storage_of
 
-Refuse = Callable[[Path, str], RunError]
+Refuse = Callable[[str, str], RunError]
+
+
+class Pieces(Protocol):
+    """size: bytes when it was opened."""
+
+    size: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly so many bytes. Raises RunError where they are not to be had."""
+        ...
+
+
+def opened(path: str, refuse: Refuse, key: str) -> Pieces:
+    """A file, or an object in S3. refuse: makes the error for what cannot be read, from the path and the rule; key: of
+    the configuration, that a storage's errors are reported under.
+    """
+    return LargeObject(path, refuse, key) if is_remote(path) else LargeFile(path, refuse)
 
 
 class LargeFile:
     """A file that stays open. size: bytes when it was opened."""
 
-    def __init__(self, path: Path, refuse: Refuse) -> None:
+    def __init__(self, path: str, refuse: Refuse) -> None:
         """refuse: makes the error for what cannot be read, from the path and the rule."""
         self.path, self._refuse = path, refuse
         try:
@@ -46,10 +66,28 @@ class LargeFile:
         return found
 
 
+class LargeObject:
+    """An object in S3, as it was when it was opened: one that is replaced later is an error. size: its bytes."""
+
+    def __init__(self, path: str, refuse: Refuse, key: str) -> None:
+        """Inside of trainer.data.remote.reading; it may be read after that. Raises StorageError."""
+        self.path, self._refuse = path, refuse
+        self._storage, self._copies = storage_of(path, key), copies()
+        self._stored = self._storage.stat(path)
+        self.size = self._stored.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly so many bytes. Raises DataError; what ``refuse`` makes for what lies beyond the end."""
+        if offset + size > self.size:
+            raise self._refuse(self.path, f"ends at byte {self.size}, and is asked for {size} from {offset} on")
+        with on_disk_of(self._copies):
+            return self._copies.read(self._storage, self._stored, offset, size)
+
+
 class Table:
     """Numbers of one type that lie in a file, one after the other."""
 
-    def __init__(self, file: LargeFile, offset: int, dtype: str, count: int) -> None:
+    def __init__(self, file: Pieces, offset: int, dtype: str, count: int) -> None:
         self._file, self._offset, self._dtype, self._count = file, offset, np.dtype(dtype), count
 
     def __len__(self) -> int:

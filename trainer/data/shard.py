@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainer.data.indexed import DTYPES, HEADER, MAGIC
 from trainer.data.permutation import drawn_places
-from trainer.data.pieces import LargeFile, Table
+from trainer.data.pieces import Table, opened
 from trainer.data.rising import between, first_above
 from trainer.errors import DataError, Problem
 
@@ -33,9 +33,9 @@ class IndexedShard:
         """key: the configuration key that a problem with these files is reported under. places: looked at in the index,
         besides both ends. Raises DataError.
         """
-        self.index, self.data = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+        self.index, self.data = f"{prefix}.idx", f"{prefix}.bin"
         self.error = partial(_refusal, key)
-        self._index, self._data = LargeFile(self.index, self.error), LargeFile(self.data, self.error)
+        self._index, self._data = opened(self.index, self.error, key), opened(self.data, self.error, key)
         code, self.sequences, entries = self._header()
         self.dtype: np.dtype[np.integer] = np.dtype(DTYPES[code])
         self.documents = entries - 1
@@ -152,8 +152,8 @@ class IndexedShard:
         digest.update(f"{start}".encode() + groups.tobytes())
 
 
-def _refusal(key: str, file: Path, rule: str, remedy: str = "") -> DataError:
+def _refusal(key: str, file: str, rule: str, remedy: str = "") -> DataError:
     """A problem of one of the two files. remedy: where the files are none of ours."""
     if key == CACHE:
-        remedy = f"delete {file.parent}; it will be built again"
-    return DataError(Problem(key, str(file), rule, remedy or SAME_RUN))
+        remedy = f"delete {Path(file).parent}; it will be built again"
+    return DataError(Problem(key, file, rule, remedy or SAME_RUN))

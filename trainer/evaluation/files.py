@@ -14,6 +14,7 @@ from trainer.data.readers.files import files_of, found_in_files
 from trainer.data.readers.formats import Format
 from trainer.data.readers.found import EMPTY, Bad, Document
 from trainer.errors import DataError, Problem
+from trainer.storage.base import is_remote
 
 DATA = "--data"
 PLAIN = Format("text", "")
@@ -69,10 +70,13 @@ def _option(key: str) -> str:
 
 
 def _texts(name: str, how: Reading) -> Texts:
+    if is_remote(name):
+        raise DataError(Problem(DATA, name, "is a file of this machine", f"copy it here: aws s3 cp {name} ."))
     source = SourceConfig(name=DATA, paths=[name], **asdict(how))
     files = files_of(source)
     documents: list[str] = []
     for file in files:
+        assert isinstance(file.path, Path), "none of them lies in S3"
         if file.format == PLAIN and how.document_unit == "file":  # a score has use for documents of any length
             documents.append(_decoded(read(file.path, DATA), str(file.path)))
             continue

@@ -10,6 +10,8 @@ from trainer.run.world import World
 
 REMOTE = "://"
 S3 = "s3://"
+IN_S3 = ("files", "indexed")
+"""Kinds of sources that are read from S3."""
 
 
 def run_root(config: Config, world: World) -> Iterator[Problem]:
@@ -25,7 +27,8 @@ def data_places(config: Config, world: World) -> Iterator[Problem]:
         yield from _readable("data.tokenizer.path", path)
     for index, source in enumerate(config.data.sources):
         for path in source.paths:
-            yield from _readable(f"data.sources.{index}.paths", path)
+            key = f"data.sources.{index}.paths"
+            yield from _object(key, path) if path.startswith(S3) and source.kind in IN_S3 else _readable(key, path)
     for index, one in enumerate(config.evaluation.sets):
         for path in one.paths:
             yield from _readable(f"evaluation.sets.{index}.paths", path)
@@ -43,11 +46,19 @@ def _directory(key: str, value: str, use: str) -> Iterator[Problem]:
 
 def _readable(key: str, value: str) -> Iterator[Problem]:
     if REMOTE in value:
-        yield Problem(
-            key, value, "remote paths are not read", "copy the files here, or mount the storage and name that"
+        remedy = (
+            "copy the files here, or mount the storage and name that; s3:// is for sources, of kind files or indexed"
         )
+        yield Problem(key, value, "remote paths are not read", remedy)
     else:
         yield from _home(key, value)
+
+
+def _object(key: str, value: str) -> Iterator[Problem]:
+    bucket, _, name = value.removeprefix(S3).partition("/")
+    if not bucket or not name or any(character in bucket for character in "*?[@:"):
+        rule = "names a bucket, and a key or a prefix of keys"
+        yield Problem(key, value, rule, "write s3://BUCKET/KEY; the bucket's name is spelt out")
 
 
 def _home(key: str, value: str) -> Iterator[Problem]:

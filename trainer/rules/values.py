@@ -54,6 +54,7 @@ POSITIVE = (
     "model.init_std",
     "model.loss_chunk_tokens",
     "data.seq_len",
+    "data.cache_gb",
     "parallel.tp",
     "parallel.pp",
     "parallel.cp",

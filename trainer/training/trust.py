@@ -17,7 +17,15 @@ from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
 from trainer.pretrained.source import fingerprint
 
-MAY_DIFFER = ("data.cache_dir", "data.tokenizer.path", "data.prefetch", "logging", "model.init_from", "run.root")
+MAY_DIFFER = (
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.tokenizer.path",
+    "data.prefetch",
+    "logging",
+    "model.init_from",
+    "run.root",
+)
 """Keys that nodes may have different values of: places on their disks, and what only rank 0 prints. That run.root is
 one directory, whatever it is called, trainer.run.shared finds out."""
 SHOWN = 6

@@ -15,7 +15,7 @@ class SourceConfig:
     """For messages, the cache and the cursor; unique among the sources."""
     paths: list[str] = field(default_factory=list)
     """Files, directories or globs; a data set's name or directory for huggingface; prefixes for indexed;
-    directories for prepared."""
+    directories for prepared. Also s3://, but for huggingface."""
     weight: float = 1.0
     """Share of the training samples, relative to the other sources; 0 where only a stage draws from it."""
     text_field: str = "text"
@@ -85,5 +85,7 @@ class DataConfig:
     """Not UTF-8, without text, too long: skip (counted and told, with places) | stop (exit 4 at the first)."""
     cache_dir: str = ".cache/data"
     """Tokenised corpora and tokenizers, keyed by content; safe to share between runs and to delete."""
+    cache_gb: float = 50.0
+    """Bound of data.cache_dir/objects, which holds what is read of s3://: the least recently used goes first."""
     prefetch: int = 2
     """Steps that a background thread prepares ahead."""

@@ -14,6 +14,7 @@ from trainer.data.documents import inputs_of
 from trainer.data.paths import root_of, source_error
 from trainer.data.readers.files import FileOf
 from trainer.data.readers.parts import is_cut
+from trainer.storage.base import Stored
 
 SMALLEST, LARGEST = 8 << 20, 256 << 20
 UNITS = 64
@@ -83,6 +84,9 @@ def inputs(source: SourceConfig) -> Inputs:
 
 def _input(source: SourceConfig, file: FileOf, begin: int) -> Input:
     """begin: of the name below the root. Strings, because there may be a million files."""
+    if isinstance(file.path, Stored):
+        remedy = "copy it to a disk that all processes see: aws s3 sync"
+        raise source_error(source, "paths", str(file.path), "a corpus is prepared from local files", remedy)
     try:
         stat = os.stat(file.path)  # noqa: PTH116
     except OSError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePath
 
 from trainer.data.readers.formats import TABLES
 from trainer.data.readers.found import Unreadable
@@ -15,7 +15,7 @@ HINT = "kind: huggingface reads one split of it; for all of these files name the
 SAVED = ("state.json", "dataset_dict.json")
 
 
-def refuse_data_set(directory: Path, files: Iterable[Path]) -> None:
+def refuse_data_set(directory: PurePath, files: Collection[PurePath]) -> None:
     """Raises Unreadable for a data set of which everything would be learnt: its card, or its test split.
 
     files: all that are below the directory.
@@ -23,7 +23,7 @@ def refuse_data_set(directory: Path, files: Iterable[Path]) -> None:
     tables = [file for file in files if any(suffix.lower() in TABLES for suffix in file.suffixes)]
     if not tables:
         return
-    if (directory / CARD).is_file():
+    if directory / CARD in files:
         raise Unreadable(f"{CARD} beside {tables[0].name} is a data set's card, and would be learnt as text", HINT)
     splits = {match[1]: file.name for file in tables if (match := SPLIT.fullmatch(file.name))}
     if "train" in splits and len(splits) > 1:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from trainer.config.groups.data import SourceConfig
-from trainer.data.paths import source_error, source_files
+from trainer.data.paths import in_s3, source_error, source_files, source_objects
 from trainer.data.readers.arrow import read_arrow
 from trainer.data.readers.datasetdirs import refuse_data_set
 from trainer.data.readers.delimited import read_delimited
@@ -18,38 +18,51 @@ from trainer.data.readers.parquet import read_parquet
 from trainer.data.readers.parts import Part, read_part
 from trainer.data.readers.text import read_text
 from trainer.data.readers.webdataset import read_tar
+from trainer.data.remote import as_file
 from trainer.errors import RunError
 from trainer.rules.text import DOCUMENT_UNITS
+from trainer.storage.base import S3, Stored
 
 REPAIR = "repair or leave out the file"
 
 
 class FileOf(NamedTuple):
-    """A file of a source, or a part of one, and its format."""
+    """A file of a source, here or in S3, or a part of one, and its format."""
 
-    path: Path
+    path: Path | Stored
     format: Format
     part: Part | None = None
     """None: all of it."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.path.size if isinstance(self.path, Stored) else self.path.stat().st_size
 
 
 def files_of(source: SourceConfig) -> list[FileOf]:
     """The files of a source (kind files), in the order of their paths. Raises DataError for an unknown suffix."""
     found = []
-    paths = source_files(source)
-    for name in source.paths:
-        directory = Path(name).expanduser().absolute()
-        if source.format is None and directory.is_dir():
+    remote = in_s3(source)
+    paths: Sequence[Path | Stored] = source_objects(source) if remote else source_files(source)
+    names = [_name(path) for path in paths]
+    for given in source.paths:
+        directory = PurePath(given.removeprefix(S3)) if remote else Path(given).expanduser().absolute()
+        if source.format is None and (inside := [name for name in names if directory in name.parents]):
             try:
-                refuse_data_set(directory, [path for path in paths if directory in path.parents])
+                refuse_data_set(directory, inside)
             except Unreadable as error:
-                raise source_error(source, error.field, name, error.rule, error.remedy) from None
-    for path in paths:
+                raise source_error(source, error.field, given, error.rule, error.remedy) from None
+    for path, name in zip(paths, names, strict=True):
         try:
-            found.append(FileOf(path, format_of(path, source.format)))
+            found.append(FileOf(path, format_of(name, source.format)))
         except Unreadable as error:
             raise source_error(source, error.field, str(path), error.rule, error.remedy) from None
     return found
+
+
+def _name(path: Path | Stored) -> PurePath:
+    return path.name if isinstance(path, Stored) else path
 
 
 def found_in_files(source: SourceConfig, files: list[FileOf]) -> Iterator[Found]:
@@ -72,7 +85,17 @@ def found_in_files(source: SourceConfig, files: list[FileOf]) -> Iterator[Found]
 
 
 def _read(file: FileOf, source: SourceConfig) -> Iterator[Found]:
-    path, (name, compression), part = file
+    if isinstance(file.path, Path):
+        yield from _read_local(file.path, file, source)
+        return
+    with as_file(file.path, f"data.sources[{source.name}].paths") as copy:
+        for found in _read_local(copy, file, source):
+            yield found._replace(place=found.place._replace(file=str(file.path)))
+
+
+def _read_local(path: Path, file: FileOf, source: SourceConfig) -> Iterator[Found]:
+    """path: of the file, or of a copy of it."""
+    (name, compression), part = file.format, file.part
     if part is not None:
         hint = source.format is None
         return read_part(path, name, source.text_field, source.document_unit, hint, part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 from typing import NamedTuple
 
 from trainer.data.readers.found import Unreadable
@@ -38,7 +38,7 @@ class Format(NamedTuple):
     compression: str
 
 
-def format_of(file: Path, given: str | None = None) -> Format:
+def format_of(file: PurePath, given: str | None = None) -> Format:
     """The format of a file. given: the source's, which decides. Raises Unreadable for a suffix nobody knows."""
     suffixes = [part for suffix in file.suffixes for part in SHORT.get(suffix.lower(), (suffix.lower(),))]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSED else ""
@@ -53,7 +53,7 @@ def format_of(file: Path, given: str | None = None) -> Format:
     return Format(name, compression)
 
 
-def read_otherwise(file: Path, found: Format) -> bool:
+def read_otherwise(file: PurePath, found: Format) -> bool:
     """Whether the file was taken for something else when every suffix but JSON's and Parquet's was text."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
