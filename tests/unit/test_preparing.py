@@ -77,12 +77,12 @@ def documents_of(directory: Path, prefix: str) -> list[list[int]]:
     return [tokens[start : start + length].tolist() for start, length in zip(starts, lengths, strict=True)]
 
 
-def expected(texts: list[str], tokenizer: Path) -> dict[str, list[list[int]]]:
+def expected(texts: list[str], tokenizer: Path, fraction: float = FRACTION) -> dict[str, list[list[int]]]:
     inner = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     parts: dict[str, list[list[int]]] = {"train": [], "heldout": []}
     for text in texts:
         place = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-        part = "heldout" if place < FRACTION * 2**64 else "train"
+        part = "heldout" if place < fraction * 2**64 else "train"
         parts[part].append([*inner.encode(text, add_special_tokens=False).ids, inner.token_to_id("<|endoftext|>")])
     return parts
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config.schema import Config
-from trainer.data.preparing.preparation import DEDUP, NONE, SHARD_TOKENS, Options, Prepared, prepare
+from trainer.data.preparing.preparation import DEDUP, NEAR, NONE, SHARD_TOKENS, Options, Prepared, prepare
 from trainer.data.preparing.tokenizer import TOKENIZER
 from trainer.data.tokenizing import SourceFigures
 from trainer.errors import ConfigError, ExitCode, Problem
@@ -22,6 +22,7 @@ from trainer.run.world import World
 PLAIN = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_/][\w./-]*", re.ASCII)
 """What Hydra's grammar takes for a string as it is."""
 COLUMNS = ("source", "documents", "tokens", "held out", "bytes/token", "skipped", "removed")
+NEAR_THRESHOLD = 0.8
 NO_RECIPE = "recipe=tiny"
 """Only its data group counts, and --source is said to be all of that."""
 
@@ -34,7 +35,8 @@ def options_of(description: str | None) -> argparse.Namespace:
     parser.add_argument("--output", metavar="DIR", help="what is prepared goes there; the same again goes on")
     parser.add_argument("--source", metavar="PATH", action="append", default=[], help="short for data.sources")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="without: one a core")
-    parser.add_argument("--dedup", choices=DEDUP, default=NONE, help="exact: of equal documents the first stays")
+    parser.add_argument("--dedup", choices=DEDUP, default=NONE, help="of exact or near duplicates the first stays")
+    parser.add_argument("--near-threshold", type=float, help=f"of --dedup near, {NEAR_THRESHOLD} without it")
     parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS, help="of a shard, at the most")
     try:
         found, rest = parser.parse_known_args()
@@ -61,6 +63,11 @@ def _check(options: argparse.Namespace) -> None:
     for key, value in (("--processes", options.processes), ("--shard-tokens", options.shard_tokens)):
         if value < 1:
             problems.append(Problem(key, value, "at least 1", "leave it out, or give a larger number"))
+    if options.near_threshold is not None and options.dedup != NEAR:
+        problems.append(Problem("--near-threshold", options.near_threshold, "of --dedup near", "add that"))
+    elif options.near_threshold is not None and not 0.5 <= options.near_threshold <= 1:
+        rule = "a share from 0.5 to 1: documents that share less are not alike"
+        problems.append(Problem("--near-threshold", options.near_threshold, rule, f"use {NEAR_THRESHOLD}"))
     if problems:
         raise ConfigError(problems)
 
@@ -85,7 +92,8 @@ def _quoted(text: str) -> str:
 def run(config: Config, options: argparse.Namespace) -> Iterator[str]:
     """Prepare, and say what came of it. Raises DataError."""
     output = Path(options.output).expanduser().absolute()
-    asked = Options(output, options.processes, options.shard_tokens, options.dedup)
+    threshold = (options.near_threshold or NEAR_THRESHOLD) if options.dedup == NEAR else None
+    asked = Options(output, options.processes, options.shard_tokens, options.dedup, threshold)
     done = prepare(config.data, asked, _report)
     if not any(one.fresh for one in done):
         yield f"{output} is complete: nothing to do"

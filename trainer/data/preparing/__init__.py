@@ -6,7 +6,9 @@ Reading order:
 - passed_over: documents that a unit could not use
 - reading: the documents of one unit
 - groups: rows in a file, read by groups
-- duplicates: documents of equal text, found in a pass before the others
+- exact: documents of equal text
+- near: documents of nearly equal text
+- duplicates: either of these, found in a pass before the others
 - unit: one unit, read, tokenised and left in a directory of its own
 - shards: units put together in order, cut between documents
 - worker: a process that does units and shards

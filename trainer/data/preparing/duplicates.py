@@ -1,21 +1,22 @@
-"""Documents of equal text: found over all sources, in memory that does not grow with them.
+"""Documents that others like them come before: found over all sources, in memory that does not grow with them.
 
-A first pass leaves 128 bits of each text, in as many buckets as there is text for; equal texts are in one bucket. Each
-bucket is looked through by itself: of equal ones the first stays, in the order of sources, units and documents, and the
-places of the others are left by units. What is dropped follows from the text alone.
+A first pass leaves some bytes of each text, in as many buckets as there is text for; what is alike is in one bucket.
+Each bucket is looked through by itself: the first stays, in the order of sources, units and documents, and the places
+of the others are left by units. What is dropped follows from the text alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainer.data.preparing import exact, near
 from trainer.data.preparing.groups import read_group, write_groups
 from trainer.data.preparing.reading import UnitText
 from trainer.data.preparing.units import Piece, key_of
@@ -24,8 +25,12 @@ from trainer.files import write_json
 
 BUCKET_BYTES, BUCKETS = 128 << 20, 4096
 """Text of a bucket; buckets at the most."""
-HASH, PLACE = 16, 4
-"""Bytes of a text's hash, and of its place in its unit."""
+NEAR_ROWS = 8
+"""Near duplicates take about so many times the rows of exact ones, in as many more buckets."""
+
+
+FOUND = ".duplicates"
+"""Directory below the output, until all is done."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +45,23 @@ class Drops:
     def read(self) -> list[int]:
         """Places of documents in the unit, in order."""
         paths = (bucket_path(Path(self.directory), number) for number in range(self.buckets))
-        found = [read_group(path, self.unit, self.units, PLACE) for path in paths]
-        return sorted(np.concatenate(found).view("<u4")[:, 0].tolist())
+        found = [read_group(path, self.unit, self.units, exact.PLACE) for path in paths]
+        return sorted(set(np.concatenate(found).view("<u4")[:, 0].tolist()))
 
 
 @dataclass
 class Hashing:
-    """One unit in the first pass."""
+    """One unit in the first pass. threshold: None for equal texts."""
 
     text: UnitText
     path: str
-    buckets: int
     bytes: int
+    threshold: float | None
+    buckets: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """For a pipe."""
-        return {"text": self.text.to_json(), "path": self.path, "buckets": self.buckets, "bytes": self.bytes}
+        return self.__dict__ | {"text": self.text.to_json()}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Hashing:
@@ -66,8 +72,10 @@ class Hashing:
 class Duplicates:
     """Those of all sources of a preparation. digest: of all text that they are looked for in."""
 
-    def __init__(self, output: Path) -> None:
-        self.root = output / ".duplicates"
+    def __init__(self, output: Path, threshold: float | None = None) -> None:
+        """threshold: share of what two texts have in common from which on they are alike; None for equal ones."""
+        self.root = output / FOUND
+        self._threshold = threshold
         self.digest = ""
         self._every: list[Hashing] = []
         self._first: dict[str, int] = {}
@@ -76,15 +84,17 @@ class Duplicates:
     def add(self, name: str, text: UnitText, pieces: list[list[Piece]]) -> None:
         """One more source. text: without its pieces, which are given by units."""
         self._first[name] = len(self._every)
-        fields = {"source": text.source.__dict__, "root": text.root}
+        fields = {"source": text.source.__dict__, "root": text.root, "threshold": self._threshold}
         for number, some in enumerate(pieces):
             key = key_of(some, fields | {"unit": number})
             one = UnitText(text.source, text.root, some, text.bad_documents)
-            self._every.append(Hashing(one, str(self.root / f"{key}.hashes"), 0, sum(piece.bytes for piece in some)))
+            size = sum(piece.bytes for piece in some)
+            self._every.append(Hashing(one, str(self.root / f"{key}.hashes"), size, self._threshold))
 
     def settle(self) -> None:
         """All sources are known."""
-        count = max(1, sum(one.bytes for one in self._every) // BUCKET_BYTES)
+        rows = 1 if self._threshold is None else NEAR_ROWS
+        count = max(1, rows * sum(one.bytes for one in self._every) // BUCKET_BYTES)
         for one in self._every:
             one.buckets = min(1 << (count - 1).bit_length(), BUCKETS)
         paths = [Path(one.path).name for one in self._every]
@@ -108,7 +118,8 @@ class Duplicates:
         """Buckets that are not looked through yet, for `resolve`."""
         count = self._every[0].buckets
         missing = (number for number in range(count) if not bucket_path(self._directory, number).is_file())
-        return [{"list": str(self._list), "bucket": number, "buckets": count} for number in missing]
+        common = {"list": str(self._list), "buckets": count, "threshold": self._threshold}
+        return [common | {"bucket": number} for number in missing]
 
     def drops(self, name: str, number: int) -> Drops:
         """What a unit of a source drops."""
@@ -122,31 +133,37 @@ def bucket_path(directory: Path, number: int) -> Path:
 
 
 def hash_unit(task: Hashing, advance: Advance) -> None:
-    """Leave the hashes of a unit's texts with their places, by buckets. Raises DataError, OSError."""
-    hashes = bytearray()
-    for content in _contents(task.text):
-        hashes += hashlib.blake2b(content, digest_size=HASH).digest()
-        advance(len(content))
-    found = np.frombuffer(hashes, np.uint8).reshape(-1, HASH)
-    places = np.arange(len(found), dtype="<u4").view(np.uint8).reshape(-1, PLACE)
-    groups = found[:, :2].copy().view(">u2")[:, 0].astype(np.int64) % task.buckets
-    write_groups(Path(task.path), groups, np.concatenate([found, places], axis=1), task.buckets)
+    """Leave what is compared of a unit's texts with their places, by buckets. Raises DataError, OSError."""
+    path = Path(task.path)
+    if task.threshold is None:
+        contents = (text.encode() for text in _told(task.text.texts(), advance))
+        groups, rows = exact.hashed(contents, task.buckets)
+    else:
+        texts = _told(task.text.texts(), advance)
+        groups, rows = near.hashed(texts, task.buckets, task.threshold, _minima_of(path))
+    write_groups(path, groups, rows, task.buckets)
 
 
-def _contents(text: UnitText) -> Iterator[bytes]:
-    return (one.encode() for one in text.texts())
+def _told(texts: Iterable[str], advance: Advance) -> Iterator[str]:
+    for text in texts:
+        yield text
+        advance(len(text))
+
+
+def _minima_of(path: Path) -> Path:
+    return path.with_suffix(".minima")
 
 
 def resolve(task: dict[str, Any]) -> None:
     """Leave the places of the texts of a bucket that are dropped, by units. Raises OSError."""
-    paths = json.loads(Path(task["list"]).read_text(encoding="utf-8"))
-    read = [read_group(Path(path), task["bucket"], task["buckets"], HASH + PLACE) for path in paths]
+    paths = [Path(path) for path in json.loads(Path(task["list"]).read_text(encoding="utf-8"))]
+    width = exact.WIDTH if task["threshold"] is None else near.WIDTH
+    read = [read_group(path, task["bucket"], task["buckets"], width) for path in paths]
     rows = np.concatenate(read)
     units = np.repeat(np.arange(len(read)), [len(some) for some in read])
-    high, low = np.ascontiguousarray(rows[:, :HASH]).view("<u8").T
-    order = np.lexsort((low, high))  # stable: equal ones stay in the order of units and documents
-    same = np.zeros(len(rows), bool)
-    same[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    dropped = np.sort(order[same])
+    if task["threshold"] is None:
+        dropped = exact.repeated(rows)
+    else:
+        dropped = near.near(rows, units, [_minima_of(path) for path in paths], task["threshold"])
     path = bucket_path(Path(task["list"]).parent, task["bucket"])
-    write_groups(path, units[dropped], rows[dropped, HASH:], len(read))
+    write_groups(path, units[dropped], rows[dropped, -exact.PLACE :], len(read))

@@ -28,8 +28,8 @@ from trainer.files import is_directory_name
 SHARD_TOKENS = 1 << 30
 RESERVED = (TOKENIZER,)
 READY = ("indexed", "prepared")
-NONE, EXACT = "none", "exact"
-DEDUP = (NONE, EXACT)
+NONE, EXACT, NEAR = "none", "exact", "near"
+DEDUP = (NONE, EXACT, NEAR)
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,15 @@ class Options:
     """How sources are prepared.
 
     shard_tokens: of a shard at the most, unless one document alone is longer. dedup: one of DEDUP; exact leaves out
-    documents of a text that an earlier one has, in whichever source.
+    documents of a text that an earlier one has, in whichever source, and near those of nearly such a text. threshold:
+    share of what the two have in common, for near.
     """
 
     output: Path
     processes: int
     shard_tokens: int = SHARD_TOKENS
     dedup: str = NONE
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _prepare(config: DataConfig, options: Options, report: Report) -> list[Prepa
     tokenizer = prepared_tokenizer(config, found, options.output, report)
     every = []
     for source, files in zip(config.sources, found, strict=True):
-        dedup = {"method": options.dedup, "threshold": None}
+        dedup = {"method": options.dedup, "threshold": options.threshold}
         settings = settings_of(source, tokenizer, config.heldout_fraction, dedup, config.bad_documents)
         every.append(SourceWork(source, options.output / source.name, settings, files))
     done = {}
@@ -88,7 +90,7 @@ def _prepare(config: DataConfig, options: Options, report: Report) -> list[Prepa
 
 def _run(every: list[SourceWork], works: list[SourceWork], options: Options, report: Report) -> Iterator[Prepared]:
     """works: those of ``every`` that are not complete."""
-    duplicates = _duplicates(every, works, options) if options.dedup == EXACT else None
+    duplicates = _duplicates(every, works, options) if options.dedup != NONE else None
     for work in works:
         work.duplicates = duplicates
         work.begin()
@@ -118,7 +120,7 @@ def _duplicates(every: list[SourceWork], works: list[SourceWork], options: Optio
         rule = f"{late} is complete, and was prepared without {names[at]} before it, whose duplicates it may hold"
         remedy = "name sources that are complete first, or choose another --output"
         raise DataError(Problem("--dedup", options.dedup, rule, remedy))
-    found = Duplicates(options.output)
+    found = Duplicates(options.output, options.threshold)
     for work in every:
         text = UnitText(work.source, work.inputs.root, [], work.settings["bad_documents"])
         found.add(work.source.name, text, units(work.inputs))
