@@ -12,11 +12,13 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from tests.unit.test_data_tokenizer import byte_tokenizer
+from tests.s3 import Server
+from tests.unit.test_data_support import byte_tokenizer
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.growth import appended
 from trainer.data.preparing.preparation import Options, prepare
+from trainer.data.remote import reading
 from trainer.data.tokenizing import is_heldout
 from trainer.errors import DataError
 
@@ -148,9 +150,9 @@ def shorten(directory: Path) -> None:
         (changed(lambda _, value: value.update(shards=[{"prefix": 1}])), ["prefix is 1"]),
         (changed(escape), ["'../first/train-00000'"]),
         (changed(lambda _, value: value["shards"][0].update(tokens=-1)), ["tokens of train-00000 is -1"]),
-        (changed(lambda _, value: value["shards"][0].update(documents=1)), ["1 documents"]),
+        (changed(lambda _, value: value["shards"][0].update(documents=1)), ["documents, not 1"]),
         (lambda directory: (directory / "train-00001.idx").unlink(), ["train-00001.idx", "No such file"]),
-        (shorten, ["train-00000.bin", "it has"]),
+        (shorten, ["train-00000.bin", "where the index says"]),
         (lambda directory: shutil.rmtree(directory), ["is a directory", "correct the path"]),
     ],
 )
@@ -182,3 +184,40 @@ def test_the_same_tokenizer_spelt_by_another_version_is_taken(made: Path, tmp_pa
     value["tokenizer"]["fingerprint"] = "0" * 32
     manifest.write_text(json.dumps(value))
     assert opened(tmp_path / "moved", "first")[0].train[0].total
+
+
+def test_a_directory_in_s3_is_the_same_source(made: Path, s3: Server) -> None:
+    bucket = s3.bucket()
+    for file in (made / "first").iterdir():
+        if file.is_file():
+            s3.client().upload_file(str(file), bucket, f"corpus/first/{file.name}")
+    here, _ = opened(made, "first")
+    source = SourceConfig(name="s", kind="prepared", paths=[f"s3://{bucket}/corpus/first/"])
+    config = replace(config_of(made, "first"), sources=[source])
+    there = prepare_corpus(config, 300)
+    assert (there.fingerprints, there.shards, there.figures) == (here.fingerprints, here.shards, here.figures)
+    with reading(config):
+        assert np.array_equal(there.train[0].slice(0, 10**6), here.train[0].slice(0, 10**6))
+    s3.client().delete_object(Bucket=bucket, Key="corpus/first/manifest.json")
+    with pytest.raises(DataError, match=r"there is no manifest.json"):
+        prepare_corpus(config, 300)
+
+
+def test_a_corpus_is_prepared_from_s3(made: Path, s3: Server, tmp_path: Path) -> None:
+    """To the byte, by workers in other processes, while requests fail now and then."""
+    bucket = s3.bucket()
+    s3.client().upload_file(str(made.parent / "first.jsonl"), bucket, "in/first.jsonl")
+    config = replace(config_of(made), sources=[SourceConfig(name="first", paths=[f"s3://{bucket}/in"])])
+    with s3.failing(lambda method, path, number: "503" if number % 5 == 3 else None):
+        prepare(config, Options(tmp_path / "out", 2, 20_000), lambda line: None)
+    shards = sorted(file.name for file in (made / "first").glob("*-*"))
+    assert shards == sorted(file.name for file in (tmp_path / "out" / "first").glob("*-*"))
+    for name in shards:
+        assert (made / "first" / name).read_bytes() == (tmp_path / "out" / "first" / name).read_bytes()
+    listed = json.loads((tmp_path / "out" / "first" / "inputs.jsonl").read_text())
+    assert (listed["path"], len(listed["etag"]) > 30) == ("first.jsonl", True)
+    done = prepare(config, Options(tmp_path / "out", 2, 20_000), lambda line: None)
+    assert not any(one.fresh for one in done)
+    s3.client().upload_file(str(made.parent / "second.jsonl"), bucket, "in/first.jsonl")
+    with pytest.raises(DataError, match="input files"):
+        prepare(config, Options(tmp_path / "out", 2, 20_000), lambda line: None)

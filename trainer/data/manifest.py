@@ -46,12 +46,21 @@ class Manifest:
     shards: tuple[PreparedShard, ...]
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Raises Unsound for what scripts/prepare.py does not write, OSError."""
+def local_manifest(directory: Path) -> bytes:
+    """The file of a directory. Raises Unsound for one that is no such file, OSError."""
     file = directory / MANIFEST
-    if (size := regular(file)) > LONGEST:
+    refuse_longer(regular(file))
+    return file.read_bytes()
+
+
+def refuse_longer(size: int) -> None:
+    """Raises Unsound for more bytes than any manifest has."""
+    if size > LONGEST:
         raise Unsound(f"{size:,} bytes, more than {LONGEST:,}")
-    data = file.read_bytes()
+
+
+def parsed(data: bytes) -> Manifest:
+    """What a manifest says. Raises Unsound for what scripts/prepare.py does not write."""
     value = mapping(parse(data), "it")
     if value.get("kind") != KIND:
         raise Unsound(f"its kind is {shown(value.get('kind'))}, not {KIND!r}")

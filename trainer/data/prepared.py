@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.checkpoint.strict_json import Unsound
 from trainer.config.groups.data import SourceConfig, TokenizerConfig
 from trainer.data.in_place import Opened, allow_files, looked_at, places_in
-from trainer.data.manifest import MANIFEST, Manifest, PreparedShard, read_manifest
+from trainer.data.manifest import MANIFEST, Manifest, PreparedShard, local_manifest, parsed, refuse_longer
 from trainer.data.paths import source_error
 from trainer.data.progress import Report
 from trainer.data.shard import IndexedShard
@@ -18,9 +18,13 @@ from trainer.data.tokenizer import Tokenizer
 from trainer.data.tokenizer_files import load
 from trainer.data.tokenizing import HELDOUT, TRAIN, SourceFigures
 from trainer.errors import DataError
+from trainer.storage.base import Missing, is_remote
+from trainer.storage.open import storage_of
 
 MARK = "prepared"
 PREPARE = "scripts/prepare.py makes such directories; give one that holds a manifest.json"
+WORK = ".work"
+"""Below a directory that is not complete."""
 TOKENIZER = "tokenizer"
 """Directory beside the sources' that holds what they were tokenised with."""
 
@@ -31,7 +35,7 @@ def open_prepared(source: SourceConfig, tokenizer: Tokenizer, fraction: float, r
     fraction: data.heldout_fraction; 0 leaves the held-out shards alone. What it costs depends on the number of shards,
     not on their sizes. Raises DataError.
     """
-    directories = [Path(path).expanduser().absolute() for path in source.paths]
+    directories = [_directory(path) for path in source.paths]
     manifests = [_manifest(source, directory) for directory in directories]
     for directory, manifest in zip(directories, manifests, strict=True):
         _refuse_other_tokenizer(source, directory, manifest, tokenizer)
@@ -70,25 +74,38 @@ def _said(manifest: Manifest, fraction: float) -> str:
     return f"prepared, {shards:,} shard{'s' if shards != 1 else ''}; {heldout}"
 
 
-def _manifest(source: SourceConfig, directory: Path) -> Manifest:
+def _directory(path: str) -> str:
+    return path.rstrip("/") if is_remote(path) else str(Path(path).expanduser().absolute())
+
+
+def _manifest(source: SourceConfig, directory: str) -> Manifest:
+    file = f"{directory}/{MANIFEST}"
     try:
-        return read_manifest(directory)
-    except FileNotFoundError:
+        return parsed(_read(directory, file, f"data.sources[{source.name}].paths"))
+    except (FileNotFoundError, Missing):
         rule = f"holds a source that is prepared whole; there is no {MANIFEST} in it"
-        work = directory / ".work"
-        remedy = "give the same scripts/prepare.py command again: it was stopped" if work.is_dir() else PREPARE
-        raise source_error(source, "paths", str(directory), rule, remedy) from None
+        stopped = not is_remote(directory) and Path(directory, WORK).is_dir()
+        remedy = "give the same scripts/prepare.py command again: it was stopped" if stopped else PREPARE
+        raise source_error(source, "paths", directory, rule, remedy) from None
     except Unsound as error:
-        raise source_error(source, "paths", str(directory / MANIFEST), str(error), PREPARE) from None
+        raise source_error(source, "paths", file, str(error), PREPARE) from None
     except OSError as error:
-        rule = f"can be read ({error.strerror})"
-        raise source_error(source, "paths", str(directory / MANIFEST), rule, "restore access to it") from None
+        raise source_error(source, "paths", file, f"can be read ({error.strerror})", "restore access to it") from None
 
 
-def _refuse_other_tokenizer(source: SourceConfig, directory: Path, found: Manifest, tokenizer: Tokenizer) -> None:
+def _read(directory: str, file: str, key: str) -> bytes:
+    if not is_remote(directory):
+        return local_manifest(Path(directory))
+    storage = storage_of(file, key)
+    stored = storage.stat(file)
+    refuse_longer(stored.size)
+    return storage.read(stored, 0, stored.size)
+
+
+def _refuse_other_tokenizer(source: SourceConfig, directory: str, found: Manifest, tokenizer: Tokenizer) -> None:
     if found.tokenizer == tokenizer.fingerprint:
         return
-    beside = directory.parent / TOKENIZER
+    beside = Path(directory).parent / TOKENIZER  # of a directory in S3 none
     try:
         # Another version of the tokenizers library spells the same tokenizer otherwise than when this was prepared.
         config = TokenizerConfig(kind="file", path=str(beside), eod=found.eod_token)
@@ -98,25 +115,19 @@ def _refuse_other_tokenizer(source: SourceConfig, directory: Path, found: Manife
     if not same:
         rule = "was prepared with the tokenizer of this run; it was prepared with another one"
         remedy = f"set data.tokenizer.path={beside}" if beside.is_dir() else "give the tokenizer that it was made with"
-        raise source_error(source, "paths", str(directory), rule, remedy)
+        raise source_error(source, "paths", directory, rule, remedy)
 
 
-def _shard(source: SourceConfig, directory: Path, one: PreparedShard, places: int) -> IndexedShard:
-    remedy = "copy the directory again, or prepare it anew"
-    for suffix, expected in ((".bin", one.bin_bytes), (".idx", one.idx_bytes)):
-        file = directory / f"{one.prefix}{suffix}"
-        try:
-            size = file.stat().st_size
-        except OSError as error:
-            rule = f"is there, as {MANIFEST} says ({error.strerror})"
-            raise source_error(source, "paths", str(file), rule, remedy) from None
-        if size != expected:
-            rule = f"has the {expected:,} bytes that {MANIFEST} says; it has {size:,}"
-            raise source_error(source, "paths", str(file), rule, remedy)
-    shard = IndexedShard(directory / one.prefix, f"data.sources[{source.name}].paths", places)
-    if (shard.documents, shard.total) != (one.documents, one.tokens):
-        rule = f"has the {one.documents:,} documents and {one.tokens:,} tokens that {MANIFEST} says"
-        raise source_error(source, "paths", str(directory / one.prefix), rule, remedy)
+def _shard(source: SourceConfig, directory: str, one: PreparedShard, places: int) -> IndexedShard:
+    prefix = f"{directory}/{one.prefix}"
+    shard = IndexedShard(prefix, f"data.sources[{source.name}].paths", places)
+    found = (*shard.sizes, shard.documents, shard.total)
+    if found != (expected := (one.bin_bytes, one.idx_bytes, one.documents, one.tokens)):
+        counts = ("bytes of .bin", "bytes of .idx", "documents", "tokens")
+        rows = zip(counts, expected, found, strict=True)
+        differing = "; ".join(f"{there:,} {what}, not {said:,}" for what, said, there in rows if said != there)
+        rule = f"is what {MANIFEST} says; it has {differing}"
+        raise source_error(source, "paths", prefix, rule, "copy the directory again, or prepare it anew")
     return shard
 
 

@@ -54,6 +54,11 @@ class IndexedShard:
             self._check_groups(max(0, start), digest)
         self.digest = digest.hexdigest()
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of PREFIX.bin and of PREFIX.idx."""
+        return self._data.size, self._index.size
+
     def start_of(self, document: int) -> int:
         """Offset of a document's first token; `total` for the one behind the last."""
         sequence = self._groups[document]

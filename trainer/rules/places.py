@@ -10,7 +10,7 @@ from trainer.run.world import World
 
 REMOTE = "://"
 S3 = "s3://"
-IN_S3 = ("files", "indexed")
+IN_S3 = ("files", "indexed", "prepared")
 """Kinds of sources that are read from S3."""
 
 
@@ -46,9 +46,8 @@ def _directory(key: str, value: str, use: str) -> Iterator[Problem]:
 
 def _readable(key: str, value: str) -> Iterator[Problem]:
     if REMOTE in value:
-        remedy = (
-            "copy the files here, or mount the storage and name that; s3:// is for sources, of kind files or indexed"
-        )
+        kinds = f"{', '.join(IN_S3[:-1])} or {IN_S3[-1]}"
+        remedy = f"copy the files here, or mount the storage and name that; s3:// is for sources of kind {kinds}"
         yield Problem(key, value, "remote paths are not read", remedy)
     else:
         yield from _home(key, value)

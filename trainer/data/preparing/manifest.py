@@ -77,6 +77,7 @@ def inputs_listing(inputs: Inputs, digests: dict[str, str]) -> str:
     """inputs.jsonl."""
     rows = (
         {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "digest": digests[file.path]}
+        | ({"etag": file.etag} if file.etag else {})
         for file in inputs.files
     )
     return "".join(json.dumps(row) + "\n" for row in rows)
@@ -114,8 +115,9 @@ def complete(directory: Path, name: str, settings: dict[str, Any], inputs: Input
         for key in settings
         if given[key] != settings[key]
     ]
-    before = [tuple(json.loads(line)[key] for key in ("path", "size", "mtime_ns")) for line in listing.splitlines()]
-    now = [(file.path, file.size, file.mtime_ns) for file in inputs.files]
+    rows = (json.loads(line) for line in listing.splitlines())
+    before = [(row["path"], row["size"], row["mtime_ns"], row.get("etag", "")) for row in rows]
+    now = [(file.path, file.size, file.mtime_ns, file.etag) for file in inputs.files]
     if before != now:
         differing.append(f"input files: {_changed(before, now)}")
     if differing:

@@ -13,24 +13,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.config.groups.data import DataConfig
 from trainer.errors import DataError, Problem
 from trainer.run.orphans import LAUNCHER
 
 ALONE = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Processes and not threads share the cores."""
+WORKER = "trainer.data.preparing.worker"
 ROOT = Path(__file__).parents[3]
 
 
 class Worker:
     """One process, and what it is at."""
 
-    def __init__(self, number: int, tokenizer: Path) -> None:
+    def __init__(self, number: int, tokenizer: Path, config: DataConfig) -> None:
         self.number = number
         self.task: Any = None
         self._held = b""
         path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.data.preparing.worker", str(tokenizer)],
+            [sys.executable, "-m", WORKER, str(tokenizer), config.cache_dir, str(config.cache_gb)],
             env=os.environ | ALONE | {"PYTHONPATH": path, LAUNCHER: str(os.getpid())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,12 +82,15 @@ class Worker:
 
 
 @contextmanager
-def workers(count: int, tokenizer: Path) -> Iterator[list[Worker]]:
-    """Started processes, that do not outlive the block. tokenizer: its directory."""
+def workers(count: int, tokenizer: Path, config: DataConfig) -> Iterator[list[Worker]]:
+    """Started processes, that do not outlive the block.
+
+    tokenizer: its directory. config: says where copies of objects in S3 are kept.
+    """
     started: list[Worker] = []
     try:
         for number in range(count):
-            started.append(Worker(number, tokenizer))
+            started.append(Worker(number, tokenizer, config))
         yield started
     finally:
         for worker in started:

@@ -22,6 +22,7 @@ from trainer.data.preparing.source import WORK, SourceWork
 from trainer.data.preparing.tokenizer import TOKENIZER, prepared_tokenizer
 from trainer.data.preparing.units import inputs, units
 from trainer.data.progress import Report
+from trainer.data.remote import reading
 from trainer.errors import DataError, Problem
 from trainer.files import is_directory_name
 
@@ -60,7 +61,7 @@ class Prepared:
 
 def prepare(config: DataConfig, options: Options, report: Report) -> list[Prepared]:
     """Prepare all sources, or go on where an earlier call has stopped. Raises DataError."""
-    with typed_keys([source.name for source in config.sources]), _writing(options.output):
+    with typed_keys([source.name for source in config.sources]), _writing(options.output), reading(config):
         for source in config.sources:
             _check(source)
         options.output.mkdir(parents=True, exist_ok=True)
@@ -83,12 +84,14 @@ def _prepare(config: DataConfig, options: Options, report: Report) -> list[Prepa
             done[work.source.name] = Prepared(work.source.name, work.directory, manifest, fresh=False)
     works = [work for work in every if work.source.name not in done]
     if works:
-        done |= {one.name: one for one in _run(every, works, options, report)}
+        done |= {one.name: one for one in _run(every, works, config, options, report)}
     shutil.rmtree(Duplicates(options.output).root, ignore_errors=True)
     return [done[source.name] for source in config.sources]
 
 
-def _run(every: list[SourceWork], works: list[SourceWork], options: Options, report: Report) -> Iterator[Prepared]:
+def _run(
+    every: list[SourceWork], works: list[SourceWork], config: DataConfig, options: Options, report: Report
+) -> Iterator[Prepared]:
     """works: those of ``every`` that are not complete."""
     duplicates = _duplicates(every, works, options) if options.dedup != NONE else None
     for work in works:
@@ -96,7 +99,7 @@ def _run(every: list[SourceWork], works: list[SourceWork], options: Options, rep
         work.begin()
     count = min(options.processes, sum(len(work.pieces) for work in works))
     try:
-        with workers(count, options.output / TOKENIZER) as team:
+        with workers(count, options.output / TOKENIZER, config) as team:
             passes = Passes(team, options.output, report)
             if duplicates is not None:
                 passes.duplicates(duplicates)

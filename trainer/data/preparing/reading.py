@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from trainer.config.groups.data import SourceConfig
@@ -18,8 +19,10 @@ from trainer.data.readers.files import FileOf
 from trainer.data.readers.formats import format_of
 from trainer.data.readers.found import Aside, Bad, Document, Found
 from trainer.data.readers.parts import Part, lines_before
+from trainer.data.remote import as_file
 from trainer.data.skipped import STOP, Policy
 from trainer.errors import DataError
+from trainer.storage.base import Stored, is_remote
 
 BLOCK = 1 << 20
 
@@ -75,9 +78,9 @@ class UnitText:
         if not self.pieces:
             yield from ((0, found) for found in found_in(self.source)[0])
         for number, (piece, part) in enumerate(zip(self.pieces, self.parts, strict=True)):
-            path = Path(self.root, piece.path)
+            path = self._path(piece)
             given = "text" if self.source.kind == "python_stdlib" else self.source.format
-            file = FileOf(path, format_of(path, given), part)
+            file = FileOf(path, format_of(PurePath(piece.path), given), part)
             yield from ((number, found) for found in found_in_inputs(self.source, [file]))
 
     def _placed(self, found: Bad | Aside, number: int) -> Bad | Aside:
@@ -85,14 +88,15 @@ class UnitText:
         place, part = found.place, self.parts[number] if self.parts else None
         if part is None or place.unit != "line":
             return found
-        path = Path(place.file)
-        before = lines_before(path, format_of(path, self.source.format).name, self.source.document_unit, part)
+        name = format_of(PurePath(place.file), self.source.format).name
+        with self._here(self.pieces[number]) as path:
+            before = lines_before(path, name, self.source.document_unit, part)
         return found._replace(place=place._replace(number=place.number + before))
 
     def _digest(self, piece: Piece) -> str:
         digest = hashlib.blake2b(digest_size=16)
         try:
-            with open(f"{self.root}/{piece.path}", "rb") as stream:
+            with self._here(piece) as path, path.open("rb") as stream:
                 while block := stream.read(BLOCK):
                     digest.update(block)
         except OSError as error:
@@ -100,7 +104,24 @@ class UnitText:
         self._check_unchanged(piece)
         return digest.hexdigest()
 
+    def _path(self, piece: Piece) -> Path | Stored:
+        """Of its file; an object in S3 is the one that was looked at, or an error."""
+        if not is_remote(self.root):
+            return Path(self.root, piece.path)
+        return Stored(f"{self.root}/{piece.path}", piece.size, piece.mtime_ns / 1e9, piece.etag)
+
+    @contextmanager
+    def _here(self, piece: Piece) -> Iterator[Path]:
+        """The file, or a copy of the object."""
+        if isinstance(path := self._path(piece), Path):
+            yield path
+            return
+        with as_file(path, f"data.sources[{self.source.name}].paths") as copy:
+            yield copy
+
     def _check_unchanged(self, piece: Piece) -> None:
+        if is_remote(self.root):
+            return  # each reading was of the object with that ETag
         try:
             stat = os.stat(f"{self.root}/{piece.path}")  # noqa: PTH116
         except OSError as error:

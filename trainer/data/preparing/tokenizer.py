@@ -68,7 +68,7 @@ def _refuse_complete(output: Path, key: str, value: object) -> None:
 
 def _key(config: DataConfig, inputs: list[Inputs]) -> str:
     files = [
-        [[file[:3] for file in one.files], deciding_fields(source)]
+        [[[*file[:3], file.etag] for file in one.files], deciding_fields(source)]
         for one, source in zip(inputs, config.sources, strict=True)
     ]
     content = json.dumps([files, config.tokenizer.vocab, config.tokenizer.eod, config.heldout_fraction])

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import inputs_of
-from trainer.data.paths import root_of, source_error
+from trainer.data.paths import in_s3, root_of, source_error
 from trainer.data.readers.files import FileOf
 from trainer.data.readers.parts import is_cut
-from trainer.storage.base import Stored
+from trainer.storage.base import S3, Stored
 
 SMALLEST, LARGEST = 8 << 20, 256 << 20
 UNITS = 64
@@ -26,12 +26,13 @@ FORMAT = 1
 
 
 class Input(NamedTuple):
-    """A file that a source reads. path: below the root of the source's files."""
+    """A file that a source reads. path: below the root of the source's files. etag: of an object in S3."""
 
     path: str
     size: int
     mtime_ns: int
     cut: bool
+    etag: str = ""
 
 
 class Piece(NamedTuple):
@@ -42,6 +43,7 @@ class Piece(NamedTuple):
     mtime_ns: int
     begin: int = -1
     end: int = -1
+    etag: str = ""
 
     @property
     def whole(self) -> bool:
@@ -77,22 +79,21 @@ def inputs(source: SourceConfig) -> Inputs:
     files = inputs_of(source)
     if not files:
         return Inputs("", [])
-    root = str(root_of([file.path for file in files]))
+    root = f"{S3 if in_s3(source) else ''}{root_of([file.path for file in files])}"
     begin = len(root.rstrip("/")) + 1
     return Inputs(root, [_input(source, file, begin) for file in files])
 
 
 def _input(source: SourceConfig, file: FileOf, begin: int) -> Input:
     """begin: of the name below the root. Strings, because there may be a million files."""
+    cut = source.kind == "files" and is_cut(file.format.name, file.format.compression, source.document_unit)
     if isinstance(file.path, Stored):
-        remedy = "copy it to a disk that all processes see: aws s3 sync"
-        raise source_error(source, "paths", str(file.path), "a corpus is prepared from local files", remedy)
+        return Input(str(file.path)[begin:], file.path.size, int(file.path.mtime * 1e9), cut, file.path.etag)
     try:
         stat = os.stat(file.path)  # noqa: PTH116
     except OSError as error:
         rule = f"cannot be read: {error.strerror or error}"
         raise source_error(source, "paths", str(file.path), rule, "repair or leave out the file") from error
-    cut = source.kind == "files" and is_cut(file.format.name, file.format.compression, source.document_unit)
     return Input(str(file.path)[begin:], stat.st_size, stat.st_mtime_ns, cut)
 
 
@@ -111,14 +112,14 @@ def units(inputs: Inputs) -> list[list[Piece]]:
 
 
 def _pieces(files: list[Input], step: int) -> Iterator[Piece]:
-    for path, size, mtime_ns, cut in files:
+    for path, size, mtime_ns, cut, etag in files:
         count = round(size / step) if cut else 1
         if count <= 1:
-            yield Piece(path, size, mtime_ns)
+            yield Piece(path, size, mtime_ns, etag=etag)
             continue
         for index in range(count):
             end = size * (index + 1) // count if index + 1 < count else size + 1
-            yield Piece(path, size, mtime_ns, size * index // count, end)
+            yield Piece(path, size, mtime_ns, size * index // count, end, etag)
 
 
 def key_of(pieces: list[Piece], settings: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A worker of a preparation: python -m trainer.data.preparing.worker TOKENIZER_DIRECTORY.
+"""A worker of a preparation: python -m trainer.data.preparing.worker TOKENIZER_DIRECTORY CACHE_DIR CACHE_GB.
 
 Tasks come in and answers go out as lines of JSON: {"bytes": n} while it goes on, then {"done": true} or what is wrong.
 It ends when its parent has: the kernel sees to that, and the end of the tasks is the end.
@@ -27,10 +27,16 @@ def main() -> int:
         return 1
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a plug-in prints is no answer
-    from trainer.config.groups.data import TokenizerConfig
+    from trainer.config.groups.data import DataConfig, TokenizerConfig
+    from trainer.data.remote import reading
     from trainer.data.tokenizer_files import load
 
     tokenizer, _ = load(TokenizerConfig(kind="file", path=sys.argv[1]), Path(sys.argv[1]))
+    with reading(DataConfig(cache_dir=sys.argv[2], cache_gb=float(sys.argv[3]))):
+        return _answer(tokenizer, answers)
+
+
+def _answer(tokenizer: Any, answers: TextIO) -> int:
     for line in sys.stdin:
         try:
             _do(json.loads(line), tokenizer, answers)
