@@ -33,13 +33,13 @@ def told(*given: Any, **named: Any) -> Any:
     return original(*given, **named)
 
 
-def measure(cwd: Path, prefixes: list[str], processes: int = 1) -> list[dict[str, float]]:
+def measure(cwd: Path, paths: list[str], processes: int = 1, kind: str = "indexed") -> list[dict[str, float]]:
     """One start on these token files: seconds since the command, peak MB and bytes read, of every rank."""
     byte_tokenizer().save(cwd / "tokenizer.json")
     told_in = cwd / "told"
     told_in.mkdir(exist_ok=True)
     name = f"run-{time.time_ns()}"
-    sources = f"data.sources=[{{kind: indexed, name: m, paths: [{', '.join(prefixes)}]}}]"
+    sources = f"data.sources=[{{kind: {kind}, name: m, paths: [{', '.join(paths)}]}}]"
     tokenizer = ["data.tokenizer.kind=file", f"data.tokenizer.path={cwd / 'tokenizer.json'}"]
     rest = ["train.steps=1", "schedule.warmup_steps=0", "evaluation.every_steps=10", "data.heldout_fraction=0.02"]
     more = {"FIRST_STEP": str(told_in), "BEGUN": str(time.time()), "PYTHONPATH": str(harness.ROOT)}

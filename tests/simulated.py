@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from pathlib import Path
 
 import numpy as np
 
+from trainer.data.tokenizer import Tokenizer
+
 AT_ONCE = 1 << 20
 UINT16 = 8
+HEADER = 34
+"""Bytes before the tables of an index."""
 
 
 def write_simulated(prefix: Path, documents: int, longest: int = 1000) -> int:
@@ -41,6 +46,37 @@ def link_shards(prefix: Path, count: int) -> list[str]:
             os.link(f"{prefix}{suffix}", f"{prefix}-{number:03d}{suffix}")
         made.append(f"{prefix}-{number:03d}")
     return made
+
+
+def link_prepared(directory: Path, prefix: Path, count: int, heldout: Path, tokenizer: Tokenizer) -> str:
+    """A prepared source whose shards are all the files of one pair; heldout: the pair that is held out."""
+    directory.mkdir()
+    shards, sizes = [], {"train": np.zeros(2, np.int64), "heldout": np.zeros(2, np.int64)}
+    for part, of, number in [*(("train", prefix, number) for number in range(count)), ("heldout", heldout, 0)]:
+        name = f"{part}-{number:05d}"
+        lengths = {suffix: (Path(f"{of}.{suffix}")).stat().st_size for suffix in ("bin", "idx")}
+        for suffix in lengths:
+            os.link(f"{of}.{suffix}", directory / f"{name}.{suffix}")
+        documents = (lengths["idx"] - HEADER - 8) // 20
+        counts = {"documents": documents, "tokens": lengths["bin"] // 2}
+        sizes[part] += tuple(counts.values())
+        bytes_of = {f"{suffix}_bytes": size for suffix, size in lengths.items()}
+        shards.append({"part": part, "prefix": name, **counts, **bytes_of, "digest": "not looked at"})
+    parts = {
+        part: {"documents": int(documents), "tokens": int(tokens), "bytes": int(tokens)}
+        for part, (documents, tokens) in sizes.items()
+    }
+    reference = dict.fromkeys(("reference_bytes", "zlib_bytes", "xz_bytes"), 1000)
+    manifest = {
+        "format": 1,
+        "kind": "prepared source",
+        "tokenizer": {"fingerprint": tokenizer.fingerprint, "eod_token": tokenizer.eod_token},
+        "heldout_fraction": 0.02,
+        "figures": parts | reference,
+        "shards": shards,
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return str(directory)
 
 
 def bytes_read() -> int:

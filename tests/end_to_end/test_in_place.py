@@ -9,7 +9,7 @@ import pytest
 
 from tests import harness
 from tests.first_step import measure
-from tests.simulated import link_shards, write_simulated
+from tests.simulated import link_prepared, link_shards, write_simulated
 from tests.unit.test_data_support import byte_tokenizer, random_documents, write_documents
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.corpus import Corpus, prepare_corpus
@@ -32,11 +32,12 @@ def overrides(cwd: Path, name: str, *more: str) -> list[str]:
     ]
 
 
-def assert_cheap(cwd: Path, prefixes: list[str], processes: int) -> None:
+def assert_cheap(cwd: Path, paths: list[str], processes: int, kind: str = "indexed") -> None:
     """At most 10 MB are read and 100 MB taken that a corpus of 1 MB does not, on every rank."""
-    write_simulated(cwd / "small", 1_000)
+    if not (cwd / "small.bin").exists():
+        write_simulated(cwd / "small", 1_000)
     small = measure(cwd, [str(cwd / "small")], processes)
-    for found in measure(cwd, prefixes, processes):
+    for found in measure(cwd, paths, processes, kind):
         assert found["read"] - min(rank["read"] for rank in small) <= 10e6
         assert found["megabytes"] - min(rank["megabytes"] for rank in small) <= 100
 
@@ -51,6 +52,15 @@ def test_the_cost_of_a_start_on_two_ranks(tmp_path: Path) -> None:
 def test_the_cost_of_a_start_whatever_the_size(tmp_path: Path, documents: int, shards: int) -> None:
     write_simulated(tmp_path / "m", documents)
     assert_cheap(tmp_path, link_shards(tmp_path / "m", shards), 2)
+
+
+@pytest.mark.long
+def test_the_cost_of_a_start_on_prepared_shards(tmp_path: Path) -> None:
+    """Of 1e9 documents in 100 shards."""
+    write_simulated(tmp_path / "m", 10**7)
+    write_simulated(tmp_path / "small", 1_000)
+    shards = link_prepared(tmp_path / "p", tmp_path / "m", 100, tmp_path / "small", byte_tokenizer())
+    assert_cheap(tmp_path, [shards], 2, "prepared")
 
 
 def token_of(corpus: Corpus, step: int, sample: int) -> int:
