@@ -82,9 +82,10 @@ def test_a_source_whose_name_has_quotes_and_commas(tmp_path: Path) -> None:
 def test_the_table() -> None:
     part = {"documents": 1200, "tokens": 3000, "bytes": 9000}
     figures = {"train": part, "heldout": {"documents": 2, "tokens": 10, "bytes": 30}, "reference_bytes": 0}
-    figures |= {"zlib_bytes": 0, "xz_bytes": 0, "unknown": 0}
+    figures |= {"zlib_bytes": 0, "xz_bytes": 0, "unknown": 301}
     skipped = {"bad": {"empty": {"number": 2, "places": ["x, line 1", "x, line 2"]}}, "asides": {}}
     manifest = {"figures": figures | {"skipped": skipped}, "dedup": {"removed": 7}}
     rows = list(table([Prepared("web", Path("x"), manifest, True)]))
     assert rows[1].split() == ["web", "1,202", "3,010", "2", "3.00", "2", "7"]
     assert rows[2] == "  web: skipped 2 documents, empty: x, line 1; x, line 2"
+    assert rows[3] == "  web: 10.000% of the tokens are unknown: their text is lost to the model"

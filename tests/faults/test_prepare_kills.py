@@ -36,7 +36,8 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = random.Random(0)
     words = ["alpha", "beta", "gamma", "delta", "caf\u00e9", "\u4f60\u597d", "\n", "12345"]
     for name in ("rows", "more"):
-        texts = (" ".join(draw.choices(words, k=draw.randint(5, 400))) for _ in range(600))
+        texts = [" ".join(draw.choices(words, k=draw.randint(5, 400))) for _ in range(600)]
+        texts[300:320] = texts[:20]
         (cwd / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (cwd / "tokenizer").mkdir()
     train_bpe(iter([" ".join(words)] * 5), 300).save(cwd / "tokenizer" / "tokenizer.json")
@@ -89,15 +90,20 @@ def units(cwd: Path, output: str) -> int:
     return sum(1 for _ in (cwd / output).glob("*/.work/unit-*"))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
-def test_random_kills_change_no_byte(cwd: Path, kills: int) -> None:
+LONG = [pytest.param(20, dedup, marks=pytest.mark.long) for dedup in ("none", "exact", "near")]
+
+
+@pytest.mark.parametrize(("kills", "dedup"), [(3, "exact"), *LONG])
+def test_random_kills_change_no_byte(cwd: Path, kills: int, dedup: str) -> None:
     """Each strikes at a random moment of the work that is left; who survives begins anew elsewhere."""
     draw = random.Random(kills)
     attempt, struck = 0, 0
-    whole = left(cwd, "undisturbed")
+    name = f"{dedup}-{kills}"
+    assert finished(start(cwd, name, "--dedup", dedup))[0] == 0
+    whole = left(cwd, name)
     while struck < kills:
-        output = f"killed-{kills}-{attempt}"
-        process = start(cwd, output)
+        output = f"killed-{name}-{attempt}"
+        process = start(cwd, output, "--dedup", dedup)
         wait_for(process, (cwd / output / "tokenizer").exists)
         time.sleep(draw.uniform(0.0, 1.5))
         if kill_all(process):
@@ -105,7 +111,7 @@ def test_random_kills_change_no_byte(cwd: Path, kills: int) -> None:
         else:
             assert left(cwd, output) == whole
             attempt += 1
-    assert finished(start(cwd, output))[0] == 0
+    assert finished(start(cwd, output, "--dedup", dedup))[0] == 0
     assert left(cwd, output) == whole
 
 

@@ -226,3 +226,27 @@ def test_a_field_that_no_part_has_is_refused(config: DataConfig, tmp_path: Path)
     source = replace(config.sources[0], text_field="body")
     with pytest.raises(DataError, match=r"text_field[\s\S]*there are: text"):
         run(replace(config, sources=[source]), tmp_path / "out")
+
+
+def test_sources_that_are_not_files_to_read_one_by_one(
+    config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that save_to_disk has made, and a callable of the user's."""
+    import datasets
+
+    texts = texts_of(5, 300)
+    datasets.Dataset.from_dict({"text": texts}).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "mine.py").write_text("def texts(count):\n    return (f'text {n}' for n in range(count))\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sources = [
+        SourceConfig(name="saved", kind="huggingface", paths=[str(tmp_path / "saved")]),
+        SourceConfig(name="mine", kind="plugin", _target_="mine.texts", options={"count": 50}),
+    ]
+    saved, mine = run(replace(config, sources=sources), tmp_path / "out", shard_tokens=10**6)
+    for one, every in ((saved, texts), (mine, [f"text {n}" for n in range(50)])):
+        wanted = expected(every, tmp_path / "tokenizer")
+        assert documents_of(tmp_path / "out" / one.name, "train-00000") == wanted["train"]
+        assert documents_of(tmp_path / "out" / one.name, "heldout-00000") == wanted["heldout"]
+    listed = (tmp_path / "out" / "saved" / "inputs.jsonl").read_text().splitlines()
+    assert {json.loads(line)["path"] for line in listed} >= {"dataset_info.json", "state.json"}
+    assert mine.manifest["inputs"]["files"] == 0

@@ -114,7 +114,11 @@ def table(done: list[Prepared]) -> Iterator[str]:
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         yield "  ".join([row[0].ljust(widths[0]), *cells])
     for one in done:
-        yield from SourceFigures.of(one.manifest["figures"]).skipped.lines(one.name)
+        figures = SourceFigures.of(one.manifest["figures"])
+        yield from figures.skipped.lines(one.name)
+        if figures.unknown:
+            share = figures.unknown / (figures.train.tokens + figures.heldout.tokens)
+            yield f"  {one.name}: {share:.3%} of the tokens are unknown: their text is lost to the model"
 
 
 def _row(one: Prepared) -> tuple[str, ...]:

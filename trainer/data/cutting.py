@@ -29,7 +29,7 @@ from typing import Any
 
 import tokenizers
 
-PIECE = 1 << 18
+PIECE = 1 << 17
 """Characters of a piece, about. The encoder holds 100 bytes and more for each token of it."""
 WINDOW = 128
 """Characters on both sides of a cut on which it is tried."""

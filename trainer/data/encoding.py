@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainer.data.cutting import PIECE, Cutter
 from trainer.data.tokenizer import Tokenizer
 
-BATCH_DOCUMENTS, BATCH_CHARACTERS = 512, 1 << 20
+BATCH_DOCUMENTS, BATCH_CHARACTERS = 512, 1 << 19
 """A batch ends at the first of these."""
 Encoded = tuple[str, NDArray[np.int32]]
 
@@ -43,10 +43,12 @@ def _encoded(batch: list[str], tokenizer: Tokenizer) -> Iterator[Encoded]:
 
 def _long(text: str, tokenizer: Tokenizer, cutter: Cutter) -> NDArray[np.int32]:
     """The ids of one text, in pieces that are together as large as a batch."""
-    parts: list[NDArray[np.int32]] = []
+    found = bytearray()  # grows in place: all parts and their concatenation would be there at once
     for batch in _batches(cutter.pieces(text)):
-        parts += [np.array(ids, np.int32) for ids in tokenizer.encode_batch(batch)]
-    return np.concatenate([*parts, np.array([tokenizer.eod], np.int32)])
+        for ids in tokenizer.encode_batch(batch):
+            found += np.array(ids, np.int32).tobytes()
+    found += np.array([tokenizer.eod], np.int32).tobytes()
+    return np.frombuffer(found, np.int32)
 
 
 def _batches(pieces: Iterator[str]) -> Iterator[list[str]]:

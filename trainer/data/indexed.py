@@ -23,7 +23,7 @@ DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f8", 7: "<f4", 
 """Megatron's dtype codes. The reader refuses the float types."""
 UINT16, INT32 = 8, 4
 AT_ONCE = 1 << 20
-"""Documents of which the index is written at once."""
+"""Tokens that are written at once, and documents of which the index is."""
 
 
 def code_for(vocab: int) -> int:
@@ -45,12 +45,13 @@ class IndexedWriter:
 
     def append(self, tokens: Sequence[int] | NDArray[np.integer]) -> None:
         """Add one document. Raises ValueError when it is empty or an id is out of range."""
-        ids = np.asarray(tokens, dtype=np.int64)
+        ids = np.asarray(tokens)
         if not ids.size:
             raise ValueError("a document holds at least one token")
         if int(ids.min()) < 0 or int(ids.max()) >= self._vocab:
             raise ValueError(f"token ids must lie in 0 .. {self._vocab - 1}, got {ids.min()} .. {ids.max()}")
-        self._bin.write(ids.astype(self._dtype).tobytes())
+        for start in range(0, ids.size, AT_ONCE):
+            self._bin.write(ids[start : start + AT_ONCE].astype(self._dtype).tobytes())
         self._lengths.append(ids.size)
 
     def close(self) -> None:

@@ -73,12 +73,12 @@ def digest_of(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def inputs_listing(inputs: Inputs, digests: dict[str, str]) -> str:
-    """inputs.jsonl."""
+def inputs_listing(inputs: Inputs, digests: Iterable[str]) -> str:
+    """inputs.jsonl. digests: of the files, in their order."""
     rows = (
-        {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "digest": digests[file.path]}
+        {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "digest": digest}
         | ({"etag": file.etag} if file.etag else {})
-        for file in inputs.files
+        for file, digest in zip(inputs.files, digests, strict=True)
     )
     return "".join(json.dumps(row) + "\n" for row in rows)
 

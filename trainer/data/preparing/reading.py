@@ -14,7 +14,7 @@ from trainer.config.groups.data import SourceConfig
 from trainer.data.documents import found_in, found_in_inputs
 from trainer.data.paths import source_error
 from trainer.data.preparing.passed_over import PassedOver
-from trainer.data.preparing.units import Piece
+from trainer.data.preparing.units import APART, Piece
 from trainer.data.readers.files import FileOf
 from trainer.data.readers.formats import format_of
 from trainer.data.readers.found import Aside, Bad, Document, Found
@@ -75,8 +75,9 @@ class UnitText:
 
     def _found(self) -> Iterator[tuple[int, Found]]:
         """What is found, with the number of its piece."""
-        if not self.pieces:
+        if self.source.kind not in APART:
             yield from ((0, found) for found in found_in(self.source)[0])
+            return
         for number, (piece, part) in enumerate(zip(self.pieces, self.parts, strict=True)):
             path = self._path(piece)
             given = "text" if self.source.kind == "python_stdlib" else self.source.format
@@ -85,7 +86,7 @@ class UnitText:
 
     def _placed(self, found: Bad | Aside, number: int) -> Bad | Aside:
         """With its line in the whole file."""
-        place, part = found.place, self.parts[number] if self.parts else None
+        place, part = found.place, self.parts[number] if self.source.kind in APART else None
         if part is None or place.unit != "line":
             return found
         name = format_of(PurePath(place.file), self.source.format).name

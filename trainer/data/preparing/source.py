@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from trainer.data.paths import source_error
 from trainer.data.preparing import shards
 from trainer.data.preparing.duplicates import Duplicates
 from trainer.data.preparing.manifest import INPUTS, MANIFEST, SKIPPED, inputs_listing, manifest_of, write_skipped
+from trainer.data.preparing.passed_over import PassedOver
 from trainer.data.preparing.reading import UnitText
 from trainer.data.preparing.shards import Shard
 from trainer.data.preparing.unit import Result, Task
@@ -92,14 +93,11 @@ class SourceWork:
 
     def finish(self, number: int) -> None:
         """A worker has prepared a unit."""
-        result = Result.read(self.unit(number), self.keys[number])
-        if result is None:
-            raise RuntimeError(f"{self.unit(number)} does not hold what its worker has said")
-        self.done(number, result)
+        self.done(number, self._stored(number))
 
     def done(self, number: int, result: Result) -> None:
-        """Count a unit."""
-        self.results[number] = result
+        """Count a unit. What may be long of it stays on the disk."""
+        self.results[number] = replace(result, digests={}, passed_over=PassedOver())
         while self._next in self.results:
             for row in self.results[self._next].tokenized.reference:
                 self.reference.add(row)
@@ -125,7 +123,7 @@ class SourceWork:
         for path in self.directory.iterdir():
             if path.suffix in (".bin", ".idx", ".tmp") and path.name not in names:
                 path.unlink()  # of an earlier run with other shards, or of one that was killed
-        digests = {path: digest for result in self._ordered() for path, digest in result.digests.items()}
+        digests = (digest for number in range(len(self.pieces)) for digest in self._stored(number).digests.values())
         listing = inputs_listing(self.inputs, digests)
         write_atomically(self.directory / INPUTS, listing)
         figures = figures_of((result.tokenized for result in self._ordered()), self._policy().skipped)
@@ -137,6 +135,12 @@ class SourceWork:
     def _ordered(self) -> list[Result]:
         return [self.results[number] for number in range(len(self.pieces))]
 
+    def _stored(self, number: int) -> Result:
+        result = Result.read(self.unit(number), self.keys[number])
+        if result is None:
+            raise RuntimeError(f"{self.unit(number)} does not hold what its worker has said")
+        return result
+
     def _policy(self) -> Any:
         path = self.directory / SKIPPED
         return write_skipped(path, self._passed_over(), self.source, self.inputs.root)
@@ -144,7 +148,8 @@ class SourceWork:
     def _passed_over(self) -> Iterator[tuple[Bad | Aside, int]]:
         """All, in order, with lines counted in whole files."""
         lines: dict[str, int] = {}
-        for number, result in enumerate(self._ordered()):
+        for number in range(len(self.pieces)):
+            result = self._stored(number)
             before = dict(lines)
             for path, part in result.parts:
                 lines[path] = lines.get(path, 0) + part.lines

@@ -19,6 +19,8 @@ from trainer.storage.base import S3, Stored
 SMALLEST, LARGEST = 8 << 20, 256 << 20
 UNITS = 64
 """Bytes of a unit: the source's divided by UNITS, between SMALLEST and LARGEST."""
+APART = ("files", "python_stdlib")
+"""Kinds of sources whose files are read one by one; those of a data set are its library's matter."""
 FILES = 10_000
 """Files of a unit, at the most."""
 FORMAT = 1
@@ -63,10 +65,14 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a source in the order in which they are read. root: what all lie below; empty without files."""
+    """The files of a source in the order in which they are read.
+
+    root: what all lie below; empty without files. apart: whether each can be read by itself.
+    """
 
     root: str
     files: list[Input]
+    apart: bool
 
     @property
     def bytes(self) -> int:
@@ -78,10 +84,10 @@ def inputs(source: SourceConfig) -> Inputs:
     """Look at the files of a source. Raises DataError for paths that are missing or files that are gone."""
     files = inputs_of(source)
     if not files:
-        return Inputs("", [])
+        return Inputs("", [], apart=False)
     root = f"{S3 if in_s3(source) else ''}{root_of([file.path for file in files])}"
     begin = len(root.rstrip("/")) + 1
-    return Inputs(root, [_input(source, file, begin) for file in files])
+    return Inputs(root, [_input(source, file, begin) for file in files], source.kind in APART)
 
 
 def _input(source: SourceConfig, file: FileOf, begin: int) -> Input:
@@ -98,7 +104,9 @@ def _input(source: SourceConfig, file: FileOf, begin: int) -> Input:
 
 
 def units(inputs: Inputs) -> list[list[Piece]]:
-    """The pieces of each unit; one unit without pieces where text comes from elsewhere than files."""
+    """The pieces of each unit; one unit, maybe without pieces, where files cannot be read by themselves."""
+    if not inputs.apart:
+        return [[Piece(*file[:3]) for file in inputs.files]]
     step = min(max(inputs.bytes // UNITS, SMALLEST), LARGEST)
     found: list[list[Piece]] = [[]]
     size = 0
