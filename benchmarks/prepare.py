@@ -5,7 +5,8 @@
 The text is the standard library of the running Python as JSON lines, repeated; the tokenizer a byte-level BPE of 16,384
 ids learnt from it. Each contestant is a command of its own, timed from its start to its end, and as one that is at work
 already: `inside` leaves out imports and, of datasets, the conversion of JSON. Rounds are paired: all contestants run
-in each, and ratios are medians over rounds. megatron-core: where that package lies, whose IndexedDatasetBuilder
+in each, and ratios are medians over rounds. CPU: seconds of all processes of a command, which other work on the
+machine hardly changes. megatron-core: where that package lies, whose IndexedDatasetBuilder
 then writes; else a writer of the same bytes stands in. Megatron's script is not part of that package: `megatron` here
 runs as it does, a pool that maps lines in chunks of 32, a process that writes.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -25,7 +27,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing import Pool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (100, 1000, 4000)
@@ -151,20 +153,32 @@ def contestants(processes: int, package: str | None) -> dict[str, list[str]]:
     return found | {"megatron": [*itself, "megatron", *more]}
 
 
-def timed(command: list[str], cwd: Path) -> tuple[float, float]:
-    """Seconds of a command, and those it says it was at work itself (without: all of them)."""
+class Timed(NamedTuple):
+    """Seconds of a command; those it says it was at work (without: all); those of CPU, in all its processes."""
+
+    whole: float
+    inside: float
+    cpu: float
+
+
+def timed(command: list[str], cwd: Path) -> Timed:
+    """Run a contestant, with nothing left of those before."""
     for left in ("out", "out.bin", "out.idx"):
         path = cwd / left
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     quiet = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     home = {"HF_HOME": str(cwd / "home"), "HF_HUB_OFFLINE": "1"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     done = subprocess.run(command, cwd=cwd, env=os.environ | quiet | home, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"{command}: {done.stdout}{done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     last = done.stdout.strip().splitlines()[-1]
-    return seconds, float(last.removeprefix("inside ")) if last.startswith("inside ") else seconds
+    inside = float(last.removeprefix("inside ")) if last.startswith("inside ") else seconds
+    return Timed(seconds, inside, cpu)
 
 
 def compete(name: str, options: argparse.Namespace) -> None:
@@ -195,16 +209,17 @@ def main() -> None:
     report(size, rounds, f"ours, {options.processes} processes")
 
 
-def report(size: float, rounds: list[dict[str, tuple[float, float]]], mine: str) -> None:
-    """A row for each contestant: seconds, and how much faster we are. size: megabytes of text."""
+def report(size: float, rounds: list[dict[str, Timed]], mine: str) -> None:
+    """A row for each contestant: seconds, and how many times ours. size: megabytes of text."""
     print(f"{size:.0f} MB of text, {len(rounds)} rounds; medians")
-    print(f"{'':<22}{'seconds':>9}{'inside':>9}{'MB/s':>8}{'ratio':>8}{'inside':>8}")
+    print(
+        f"{'':<22}" + "".join(f"{word:>9}" for word in ("seconds", "inside", "CPU", "MB/s", "ratio", "inside", "CPU"))
+    )
     for name in rounds[0]:
-        whole, inside = (statistics.median(one[name][which] for one in rounds) for which in (0, 1))
-        ratios = [statistics.median(one[name][which] / one[mine][0] for one in rounds) for which in (0, 1)]
-        print(
-            f"{name:<22}{whole:>9.2f}{inside:>9.2f}{size / whole:>8.2f}{ratios[0]:>8.2f}{ratios[1]:>8.2f}", flush=True
-        )
+        seconds = [statistics.median(one[name][which] for one in rounds) for which in range(3)]
+        ours = ((0, 0), (1, 0), (2, 2))  # a measure of theirs, and what of ours it is set beside
+        ratios = [statistics.median(one[name][theirs] / one[mine][us] for one in rounds) for theirs, us in ours]
+        print(f"{name:<22}" + "".join(f"{value:>9.2f}" for value in (*seconds, size / seconds[0], *ratios)), flush=True)
 
 
 if __name__ == "__main__":

@@ -222,6 +222,15 @@ def test_refusals(config: DataConfig, tmp_path: Path, change: dict[str, Any], me
         run(replace(config, **change), tmp_path / "out")
 
 
+def test_a_directory_of_other_files_is_left_alone(config: DataConfig, tmp_path: Path) -> None:
+    other = tmp_path / "out" / "rows" / "train-00000.bin"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"mine")
+    with pytest.raises(DataError, match="it holds other files"):
+        run(config, tmp_path / "out")
+    assert other.read_bytes() == b"mine"
+
+
 def test_a_field_that_no_part_has_is_refused(config: DataConfig, tmp_path: Path) -> None:
     source = replace(config.sources[0], text_field="body")
     with pytest.raises(DataError, match=r"text_field[\s\S]*there are: text"):

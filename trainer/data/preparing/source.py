@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -20,9 +21,12 @@ from trainer.data.preparing.unit import Result, Task
 from trainer.data.preparing.units import Inputs, Piece, key_of, units
 from trainer.data.readers.found import Aside, Bad, NoColumn, Place, Reason
 from trainer.data.tokenizing import HELDOUT, TRAIN, Reference, figures_of
+from trainer.errors import DataError, Problem
 from trainer.files import write_atomically, write_json
 
 WORK, SHARDS = ".work", "shards"
+OURS = re.compile(rf"\.?({TRAIN}|{HELDOUT})-\d+\.(bin|idx)(\.\d+\.tmp)?")
+"""Files of shards, and those that shards are before they are whole."""
 
 
 @dataclass
@@ -42,7 +46,10 @@ class SourceWork:
     """The first unit whose reference documents are not counted yet."""
 
     def begin(self) -> None:
-        """Cut it into units, and find those that an earlier run has left."""
+        """Cut it into units, and find those of an earlier run. Raises DataError for a directory of other files."""
+        if self.directory.exists() and not self.work.exists() and any(self.directory.iterdir()):
+            rule = "is new, or a preparation has begun in it; it holds other files"
+            raise DataError(Problem("--output", str(self.directory), rule, "choose another --output"))
         self.pieces = units(self.inputs)
         fields = self.settings | {"options": self.source.options, "_target_": self.source._target_}
         fields |= {} if self.inputs.files else {"paths": self.source.paths}
@@ -121,7 +128,7 @@ class SourceWork:
         """Write the manifest and what goes with it; remove the units. written: the shards' records, in order."""
         names = {f"{shard['prefix']}{suffix}" for shard in written for suffix in (".bin", ".idx")}
         for path in self.directory.iterdir():
-            if path.suffix in (".bin", ".idx", ".tmp") and path.name not in names:
+            if OURS.fullmatch(path.name) and path.name not in names:
                 path.unlink()  # of an earlier run with other shards, or of one that was killed
         digests = (digest for number in range(len(self.pieces)) for digest in self._stored(number).digests.values())
         listing = inputs_listing(self.inputs, digests)
