@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +15,13 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 ERRORS = {"500": "500 InternalError", "503": "503 SlowDown", "403": "403 AccessDenied"}
-CLOSED, CUT = "closed", "cut"
+CLOSED, CUT, SLOW = "closed", "cut", "slow"
+SECONDS = 1.5
 Fault = Callable[[str, str, int], "str | None"]
 """Method, path and number (from 0, of those that are faults' business) of a request -> what happens to it instead.
 
-A key of ERRORS is answered; CLOSED: no answer comes; CUT: a third of the body comes.
+A key of ERRORS is answered; CLOSED: no answer comes; CUT: a third of the body comes; SLOW: it all comes,
+SECONDS later.
 """
 
 
@@ -56,6 +59,8 @@ class Server:
             self.requests.append((method, path, environ.get("HTTP_RANGE", "")))
             kind = self.fault and self.fault(method, path, self.faults)
             self.faults += 1
+        if kind == SLOW:
+            time.sleep(SECONDS)
         if kind == CLOSED:
             raise ConnectionAbortedError
         if kind in ERRORS:

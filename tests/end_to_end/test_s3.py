@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,20 @@ def test_a_shard_that_is_replaced_while_a_run_reads_it_ends_the_run(tmp_path: Pa
     assert "Traceback" not in done.output
 
 
+def test_without_the_extra_its_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/boto3.py").write_text("raise ImportError\n")
+    given = [*harness.SMALL, "data.sources=[{paths: ['s3://bucket/x.txt']}]", "run.name=x"]
+    path = f"{tmp_path}/none:{os.environ.get('PYTHONPATH', '')}"
+    done = harness.train(tmp_path, given, more={"PYTHONPATH": path})
+    assert done.code == 4, done.output
+    assert "pip install -e .[s3]" in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("path", "words"),
-    [("s3://bucket-of-nobody/x/", "no such bucket"), pytest.param("gone", "matches no object", marks=pytest.mark.long)],
+    ("path", "words"), [("s3://bucket-of-nobody/x/", "no such bucket"), ("gone", "matches no object")]
 )
 def test_what_is_not_there_is_exit_4(tmp_path: Path, s3: Server, path: str, words: str) -> None:
     where = path if "//" in path else f"s3://{s3.bucket()}/{path}"

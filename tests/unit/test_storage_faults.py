@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SECRET
-from tests.s3 import CLOSED, CUT, Fault, Server
+from tests.s3 import CLOSED, CUT, SECONDS, SLOW, Fault, Server
 from trainer.errors import Problem
 from trainer.storage import client, uploads
 from trainer.storage import s3 as room
@@ -166,6 +166,18 @@ def test_nobody_answers(s3: Server, place: str, monkeypatch: pytest.MonkeyPatch)
     assert time.monotonic() - begin < 10
     assert "S3 cannot be reached" in problem.rule
     assert "AWS_ENDPOINT_URL" in problem.remedy
+
+
+def test_an_answer_that_is_late_is_asked_for_again(s3: Server, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "READ_SECONDS", SECONDS / 3)
+    monkeypatch.setattr(client, "ATTEMPTS", 2)
+    client._client.cache_clear()
+    storage = storage_of(place, KEY)
+    stored = storage.stat(f"{place}/x")
+    with s3.failing(first(1, SLOW)):
+        assert storage.read(stored, 10, 100) == DATA[10:110]
+    with s3.failing(first(99, SLOW)):
+        assert "ReadTimeoutError" in problem_of(lambda: storage.read(stored, 10, 100)).rule
 
 
 def test_without_credentials_or_boto3(s3: Server, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

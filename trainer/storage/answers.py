@@ -48,7 +48,9 @@ def problem_of(error: Exception, key: str, path: str, stored: Stored | None = No
     if status == MISSING:
         return Missing(key, path, "is an object that exists (404)", "check the spelling of bucket and key")
     if status in DENIED:
-        return Denied(key, path, f"is open to this user: S3 answers {status} {code}", ALLOW)
+        return Denied(
+            key, path, f"is open to this user: S3 answers {status} {'' if code.isdecimal() else code}".rstrip(), ALLOW
+        )
     if code in SLOW:
         rule = f"S3 asks to slow down ({code}, {tries} attempts)"
         return StorageError(key, path, rule, f"let fewer processes read at once; {AGAIN}")

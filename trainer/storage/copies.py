@@ -65,16 +65,17 @@ class Copies:
             with suppress(FileNotFoundError):
                 descriptor = os.open(path, os.O_RDONLY)
                 if _locked(descriptor, path, fcntl.LOCK_SH) and os.fstat(descriptor).st_size == size:
-                    os.utime(descriptor)
+                    with suppress(PermissionError):  # another user's: read it all the same
+                        os.utime(descriptor)
                     return descriptor, path
                 os.close(descriptor)
             self.directory.mkdir(parents=True, exist_ok=True)
             part = path.with_name(path.name + UNFINISHED)
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+            if not _locked(descriptor, part, fcntl.LOCK_EX):  # finished by another while this one waited
+                os.close(descriptor)
+                continue
             try:
-                if not _locked(descriptor, part, fcntl.LOCK_EX):  # finished by another while this one waited
-                    os.close(descriptor)
-                    continue
                 self._reserve(storage, stored, descriptor, part, size)
                 _download(storage, stored, offset, size, descriptor)
                 os.fsync(descriptor)  # the room was reserved: after a power cut there would be zeros
@@ -165,9 +166,11 @@ def _locked(descriptor: int, path: Path, kind: int) -> bool:
 def _removed(path: Path) -> bool:
     """Remove a file, unless somebody holds it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDWR)  # NFS locks for one alone only what may be written
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False
     try:
         if not _locked(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return True

@@ -31,7 +31,12 @@ class S3Storage:
     def __init__(self, key: str) -> None:
         """key: of the configuration, that problems are reported under. Raises StorageError where boto3 is missing."""
         self.key = key
-        self.client = client(key)
+        client(key)
+
+    @property
+    def client(self) -> Any:
+        """That of this process, which may be a fork of the one that opened the storage."""
+        return client(self.key)
 
     def list(self, prefix: str) -> Iterator[Stored]:
         """A request for 1,000 objects. What stands for a directory (empty, with a / at the end) is left out."""
