@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.binning import best_fit_decreasing
-from trainer.data.packing import Ints, Sample, padding_sample
+from trainer.data.packing import Ints, Sample, Samples, padding_rows
 from trainer.data.stream import TokenStream
 from trainer.errors import DataError, Problem
 
@@ -64,7 +64,7 @@ class _Pieces(NamedTuple):
     counts: Ints
 
 
-class FittedSamples:
+class FittedSamples(Samples):
     """Samples of whole documents, by best-fit-decreasing within blocks of 262,144 documents.
 
     A document of n tokens takes n - 1 positions, at each of which the next token is the target: its last token is only
@@ -98,18 +98,18 @@ class FittedSamples:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        sample, place = padding_sample(self._seq_len), 0
-        pieces = slice(self._bounds[index], self._bounds[index + 1])
-        both = zip(self._starts[pieces].tolist(), self._lengths[pieces].tolist(), strict=True)
-        for number, (start, length) in enumerate(both):
-            ids, places = self._tokens.slice(start, start + length + 1), slice(place, place + length)
-            sample.tokens[places], sample.labels[places] = ids[:-1], ids[1:]
-            sample.positions[places], sample.document_ids[places] = np.arange(length), number
-            place += length
-        return sample
+    def rows(self, indices: Ints) -> Sample:
+        found, every = padding_rows(len(indices), self._seq_len), np.arange(self._seq_len)
+        for row, index in enumerate(indices.tolist()):
+            tokens, labels, positions, documents, _ = (field[row] for field in found)
+            place, pieces = 0, slice(self._bounds[index], self._bounds[index + 1])
+            both = zip(self._starts[pieces].tolist(), self._lengths[pieces].tolist(), strict=True)
+            for number, (start, length) in enumerate(both):
+                ids, end = self._tokens.slice(start, start + length + 1), place + length
+                tokens[place:end], labels[place:end] = ids[:-1], ids[1:]
+                positions[place:end], documents[place:end] = every[:length], number
+                place = end
+        return found
 
     def _plan(self) -> Iterator[_Pieces]:
         yield _Pieces(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64))

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+from numpy.typing import NDArray
+
 ROUNDS = 6
 MASK = (1 << 64) - 1
+MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+"""The finalizer of splitmix64, but for its last shift of 31: every input bit reaches every output bit."""
 
 
 class Permutation:
@@ -33,10 +38,31 @@ class Permutation:
             value = self._network(value)
         return value
 
+    def block(self, first: int, last: int) -> NDArray[np.int64]:
+        """Where first .. last - 1 go, all at once: much faster where there are many."""
+        values = self._networks(np.arange(first, last, dtype=np.uint64))
+        while len(outside := np.flatnonzero(values >= self.size)):
+            values[outside] = self._networks(values[outside])
+        return values.astype(np.int64)
+
+    def _networks(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        half, low = np.uint64(self._half), np.uint64(self._low)
+        left, right = values >> half, values & low
+        for key in self._keys:
+            mixed = right ^ np.uint64(key)
+            for shift, factor in MIX:
+                mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
+            left, right = right, left ^ ((mixed ^ mixed >> np.uint64(31)) & low)
+        return left << half | right
+
     def _network(self, value: int) -> int:
         left, right = value >> self._half, value & self._low
+        low = self._low
         for key in self._keys:
-            left, right = right, left ^ (_mix(right ^ key) & self._low)
+            mixed = right ^ key
+            for shift, factor in MIX:
+                mixed = (mixed ^ mixed >> shift) * factor & MASK
+            left, right = right, left ^ ((mixed ^ mixed >> 31) & low)
         return left << self._half | right
 
 
@@ -50,10 +76,3 @@ def drawn_places(size: int, count: int, *parts: int) -> list[int]:
     if size <= count:
         return list(range(size))
     return sorted({seed_from(*parts, index) % size for index in range(count)})
-
-
-def _mix(value: int) -> int:
-    """The finalizer of splitmix64: every input bit reaches every output bit."""
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
-    value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
-    return value ^ value >> 31
