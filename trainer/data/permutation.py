@@ -1,4 +1,4 @@
-"""Pseudo-random permutations computed index by index, without a stored table."""
+"""Pseudo-random permutations computed where they are asked for, without a stored table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 6
-MASK = (1 << 64) - 1
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 """The finalizer of splitmix64, but for its last shift of 31: every input bit reaches every output bit."""
 
@@ -29,17 +28,10 @@ class Permutation:
         digest = hashlib.blake2b(str(seed).encode(), digest_size=8 * ROUNDS).digest()
         self._keys = [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(ROUNDS)]
 
-    def __call__(self, index: int) -> int:
-        """Where `index` goes. Raises IndexError outside range(size)."""
-        if not 0 <= index < self.size:
-            raise IndexError(f"{index} is outside range({self.size})")
-        value = self._network(index)
-        while value >= self.size:
-            value = self._network(value)
-        return value
-
     def block(self, first: int, last: int) -> NDArray[np.int64]:
-        """Where first .. last - 1 go, all at once: much faster where there are many."""
+        """Where first .. last - 1 go, [last - first]. Raises IndexError where they are not in range(size)."""
+        if not 0 <= first <= last <= self.size:
+            raise IndexError(f"{first} .. {last - 1} are not in range({self.size})")
         values = self._networks(np.arange(first, last, dtype=np.uint64))
         while len(outside := np.flatnonzero(values >= self.size)):
             values[outside] = self._networks(values[outside])
@@ -54,16 +46,6 @@ class Permutation:
                 mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
             left, right = right, left ^ ((mixed ^ mixed >> np.uint64(31)) & low)
         return left << half | right
-
-    def _network(self, value: int) -> int:
-        left, right = value >> self._half, value & self._low
-        low = self._low
-        for key in self._keys:
-            mixed = right ^ key
-            for shift, factor in MIX:
-                mixed = (mixed ^ mixed >> shift) * factor & MASK
-            left, right = right, left ^ ((mixed ^ mixed >> 31) & low)
-        return left << self._half | right
 
 
 def seed_from(*parts: int | str) -> int:

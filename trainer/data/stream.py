@@ -104,6 +104,8 @@ class TokenStream:
     def rows(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], width: int) -> NDArray[np.integer]:
         """Ids from each start on, so many of them, [starts, width] with zeros behind; in the files' type, if it is one.
 
+        starts: at least one.
+
         Raises DataError for an id that is none.
         """
         types = {span.shard.dtype for span in self.spans}
