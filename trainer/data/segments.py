@@ -63,6 +63,8 @@ class SegmentedSamples(Samples):
         return sum(size for _, size in self.growth)
 
     def rows(self, indices: Ints) -> Sample:
+        if len(self._packed) == 1:
+            return self._packed[0].rows(indices)
         segments = np.searchsorted(self._starts, indices, side="right") - 1
         parts = []
         for segment in np.unique(segments).tolist():
