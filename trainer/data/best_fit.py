@@ -100,15 +100,23 @@ class FittedSamples(Samples):
 
     def rows(self, indices: Ints) -> Sample:
         found, every = padding_rows(len(indices), self._seq_len), np.arange(self._seq_len)
-        for row, index in enumerate(indices.tolist()):
-            tokens, labels, positions, documents, _ = (field[row] for field in found)
-            place, pieces = 0, slice(self._bounds[index], self._bounds[index + 1])
-            both = zip(self._starts[pieces].tolist(), self._lengths[pieces].tolist(), strict=True)
-            for number, (start, length) in enumerate(both):
-                ids, end = self._tokens.slice(start, start + length + 1), place + length
-                tokens[place:end], labels[place:end] = ids[:-1], ids[1:]
-                positions[place:end], documents[place:end] = every[:length], number
+        firsts, counts = self._bounds[indices], self._bounds[indices + 1] - self._bounds[indices]
+        pieces = np.arange(counts.sum()) + np.repeat(firsts - np.cumsum(counts) + counts, counts)
+        lengths = self._lengths[pieces].astype(np.int64)
+        read = self._tokens.runs(self._starts[pieces], lengths + 1)
+        edges = np.cumsum(lengths + 1)
+        tokens, labels = np.delete(read, edges - 1), np.delete(read, edges - lengths - 1)
+        taken, piece = 0, iter(lengths.tolist())
+        for row, count in enumerate(counts.tolist()):
+            place = 0
+            for number in range(count):
+                length = next(piece)
+                end = place + length
+                found.positions[row, place:end], found.document_ids[row, place:end] = every[:length], number
                 place = end
+            used = slice(taken, taken + place)
+            found.tokens[row, :place], found.labels[row, :place] = tokens[used], labels[used]
+            taken += place
         return found
 
     def _plan(self) -> Iterator[_Pieces]:

@@ -79,7 +79,11 @@ class PackedSamples(Samples):
         length = self.seq_len
         starts = self._first + indices * length
         counts = np.minimum(length, self._end - 1 - starts)
-        read = self._tokens.rows(starts, counts + 1, length + 1)
+        read = self._tokens.runs(starts, counts + 1)
+        short = np.flatnonzero(counts < length).tolist()
+        if short:  # whatever stands there becomes padding
+            read = np.insert(read, np.repeat(np.cumsum(counts + 1), length - counts), 0)
+        read = read.reshape(-1, length + 1)
         tokens, labels = read[:, :-1].astype(np.int64), read[:, 1:].astype(np.int64)
         begins = np.arange(0, len(indices) * length, length)  # places in all rows, one behind the other
         if self._document_mask:
@@ -88,7 +92,7 @@ class PackedSamples(Samples):
             inside = place < counts[row]
             begins = np.sort(np.concatenate([begins, begins[row[inside]] + place[inside]]))
         positions, ids = _numbered(begins, len(indices), length)
-        for number in np.flatnonzero(counts < length).tolist():
+        for number in short:
             fields = (tokens[number], labels[number], positions[number], ids[number], ids[number])
             _pad(Sample(*fields), int(counts[number]))
         return Sample(tokens, labels, positions, ids, np.full_like(tokens, NO_DRAW))

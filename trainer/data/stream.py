@@ -101,23 +101,23 @@ class TokenStream:
         pieces = [self._ids(span, low, high) for span, _, low, high in self._parts(start, stop)]
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, np.int64), *pieces])
 
-    def rows(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], width: int) -> NDArray[np.integer]:
-        """Ids from each start on, so many of them, [starts, width] with zeros behind; in the files' type, if it is one.
+    def runs(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Ids from each start on, so many of them, one run behind the other; in the files' type, if it is one.
 
         starts: at least one.
 
         Raises DataError for an id that is none.
         """
         types = {span.shard.dtype for span in self.spans}
-        found = np.zeros((len(starts), width), types.pop() if len(types) == 1 else np.int64)
-        places = np.searchsorted(self._edges, starts, side="right") - 1
+        found = np.empty(lengths.sum(), types.pop() if len(types) == 1 else np.int64)
+        places, end = np.searchsorted(self._edges, starts, side="right") - 1, 0
         columns = (column.tolist() for column in (starts, lengths, places))
-        for row, (start, length, place) in enumerate(zip(*columns, strict=True)):
-            if start + length <= self._offsets[place + 1] and found.dtype == self.spans[place].shard.dtype:
-                span = self.spans[place]
-                span.shard.tokens_into(span.start + start - self._offsets[place], found[row, :length])
+        for start, length, place in zip(*columns, strict=True):
+            begin, end, span = end, end + length, self.spans[place]
+            if start + length <= self._offsets[place + 1] and found.dtype == span.shard.dtype:
+                span.shard.tokens_into(span.start + start - self._offsets[place], found[begin:end])
             else:
-                found[row, :length] = self.slice(start, start + length)
+                found[begin:end] = self.slice(start, start + length)
         if self.ids is not None and not (found.max() < self.ids and (found.dtype.kind == "u" or found.min() >= 0)):
             for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
                 self.slice(start, start + length)  # names the place
