@@ -92,7 +92,7 @@ def test_failures_in_the_thread_reach_the_consumer(corpus: Corpus, monkeypatch: 
     def broken(self: object, index: int) -> None:
         raise OSError("disk gone")
 
-    monkeypatch.setattr("trainer.data.packing.PackedSamples.__getitem__", broken)
+    monkeypatch.setattr("trainer.data.packing.PackedSamples.rows", broken)
     stream = loader(corpus, prefetch=2)
     for _ in range(2):
         with pytest.raises(OSError, match="disk gone"):

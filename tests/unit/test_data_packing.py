@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_data_support import write_documents
 from trainer.batch import NO_DRAW
+from trainer.data import stream
 from trainer.data.packing import PackedSamples, collate
+from trainer.data.stream import TokenStream
 
 Row = tuple[list[int], list[int], list[int], list[int]]
 
@@ -57,6 +61,29 @@ def test_like_the_reference(documents: list[list[int]], length: int, mask: bool)
         assert len(packed) == len(expected)
         assert [tuple(field.tolist() for field in packed[i][:4]) for i in range(len(packed))] == expected
         assert all((packed[i].keys == NO_DRAW).all() for i in range(len(packed)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=12), min_size=1, max_size=9), min_size=1),
+    st.integers(1, 17),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_rows_made_together(shards: list[list[list[int]]], length: int, known: bool, random: Random) -> None:
+    """In any order, over shards of two types, with the borders in memory and looked for in the index."""
+    with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "KNOWN", 1000 if known else 0)
+        opened = [
+            write_documents(Path(directory) / f"{n}", shard, 300 if n % 2 else 70_000) for n, shard in enumerate(shards)
+        ]
+        packed = PackedSamples(TokenStream.chained(opened, 300), length, document_mask=True)
+        expected = reference([document for shard in shards for document in shard], length, mask=True)
+        assume(len(packed))
+        indices = random.sample(range(len(packed)), len(packed)) * 2
+        rows = packed.rows(np.array(indices, np.int64))
+        found = zip(*(field.tolist() for field in rows[:4]), strict=True)
+        assert list(found) == [tuple(expected[index]) for index in indices]
 
 
 def test_every_target_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from tests.unit.test_fake_step import MESH, MODEL, piece
 from trainer.batch import NO_DRAW
 from trainer.config.groups.model import ModelConfig
-from trainer.data.draws import draw_keys
+from trainer.data.draws import draw_keys, draw_keys_into
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
 from trainer.models.dropout import Dropout, locate, mixed
@@ -63,6 +63,10 @@ def test_the_hash_is_the_published_one() -> None:
 def test_keys_are_the_published_stream() -> None:
     start = int.from_bytes(hashlib.blake2b(b"7|draws|41", digest_size=8).digest(), "little")
     assert draw_keys(7, 41, 50).tolist() == [value >> 33 for value in splitmix64(start, 50)]
+    several = np.empty((3, 50), np.int64)
+    draw_keys_into(7, 40, several)
+    assert several[1].tolist() == draw_keys(7, 41, 50).tolist()
+    assert several[2].tolist() == draw_keys(7, 42, 50).tolist()
     assert (
         len({*draw_keys(7, 41, 500).tolist(), *draw_keys(7, 42, 500).tolist(), *draw_keys(8, 41, 500).tolist()}) > 1498
     )

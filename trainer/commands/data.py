@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from trainer.data.cursor import Cursor
     from trainer.data.lengths import Lengths
     from trainer.data.loader import TrainLoader
+    from trainer.data.order import Draw
+    from trainer.data.packing import Sample
 
 LISTED = 16
 """Samples that are listed."""
@@ -122,7 +124,8 @@ def _seen(loader: TrainLoader, corpus: Corpus, derived: Derived, asked: Asked, d
     yield f"step {step:,} of {derived.steps:,}: {size:,} samples, digest {digest(loader, cursor, size)}"
     yield f"  {'step':>9} {'sample':>12}  {'source':<12} {'epoch':>6} {'its sample':>12}  first words"
     for index, draw in enumerate(draws[: max(LISTED, asked.samples)]):
-        sample, number = loader.sample(draw, cursor.drawn + index), cursor.drawn + index
+        number = cursor.drawn + index
+        sample = _sample(loader, draw, number)
         epoch = int(loader.order.epochs({**cursor.per_source, draw.source: draw.number})[draw.source])
         words = decoded.first_words(sample, corpus.tokenizer, WORDS)
         yield (
@@ -130,9 +133,14 @@ def _seen(loader: TrainLoader, corpus: Corpus, derived: Derived, asked: Asked, d
             f" {loader.order.sample(draw):>12,}  {words}"
         )
     for index, draw in enumerate(draws[: asked.samples]):
-        sample = loader.sample(draw, cursor.drawn + index)
+        sample = _sample(loader, draw, cursor.drawn + index)
         yield f"sample {cursor.drawn + index:,}, of {draw.source}: {decoded.summary(sample)}"
         yield from decoded.lines(sample, corpus.tokenizer)
+
+
+def _sample(loader: TrainLoader, draw: Draw, number: int) -> Sample:
+    rows = loader.samples([draw], number)
+    return type(rows)(*(field[0] for field in rows))
 
 
 def digest(loader: TrainLoader, cursor: Cursor, samples: int) -> str:
@@ -140,7 +148,7 @@ def digest(loader: TrainLoader, cursor: Cursor, samples: int) -> str:
     draws, _ = loader.order.take(cursor, samples)
     found = hashlib.blake2b(digest_size=8)
     for index, draw in enumerate(draws):
-        for field in loader.sample(draw, cursor.drawn + index):
+        for field in _sample(loader, draw, cursor.drawn + index):
             found.update(field.astype("<i8").tobytes())
     return found.hexdigest()
 

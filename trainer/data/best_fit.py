@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.binning import best_fit_decreasing
-from trainer.data.packing import Ints, Sample, padding_sample
+from trainer.data.packing import Ints, Sample, Samples, padding_rows
 from trainer.data.stream import TokenStream
 from trainer.errors import DataError, Problem
 
@@ -64,7 +64,7 @@ class _Pieces(NamedTuple):
     counts: Ints
 
 
-class FittedSamples:
+class FittedSamples(Samples):
     """Samples of whole documents, by best-fit-decreasing within blocks of 262,144 documents.
 
     A document of n tokens takes n - 1 positions, at each of which the next token is the target: its last token is only
@@ -98,18 +98,26 @@ class FittedSamples:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        sample, place = padding_sample(self._seq_len), 0
-        pieces = slice(self._bounds[index], self._bounds[index + 1])
-        both = zip(self._starts[pieces].tolist(), self._lengths[pieces].tolist(), strict=True)
-        for number, (start, length) in enumerate(both):
-            ids, places = self._tokens.slice(start, start + length + 1), slice(place, place + length)
-            sample.tokens[places], sample.labels[places] = ids[:-1], ids[1:]
-            sample.positions[places], sample.document_ids[places] = np.arange(length), number
-            place += length
-        return sample
+    def rows(self, indices: Ints) -> Sample:
+        found, every = padding_rows(len(indices), self._seq_len), np.arange(self._seq_len)
+        firsts, counts = self._bounds[indices], self._bounds[indices + 1] - self._bounds[indices]
+        pieces = np.arange(counts.sum()) + np.repeat(firsts - np.cumsum(counts) + counts, counts)
+        lengths = self._lengths[pieces].astype(np.int64)
+        read = self._tokens.runs(self._starts[pieces], lengths + 1)
+        edges = np.cumsum(lengths + 1)
+        tokens, labels = np.delete(read, edges - 1), np.delete(read, edges - lengths - 1)
+        taken, piece = 0, iter(lengths.tolist())
+        for row, count in enumerate(counts.tolist()):
+            place = 0
+            for number in range(count):
+                length = next(piece)
+                end = place + length
+                found.positions[row, place:end], found.document_ids[row, place:end] = every[:length], number
+                place = end
+            used = slice(taken, taken + place)
+            found.tokens[row, :place], found.labels[row, :place] = tokens[used], labels[used]
+            taken += place
+        return found
 
     def _plan(self) -> Iterator[_Pieces]:
         yield _Pieces(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,27 @@ def draw_keys(seed: int, number: int, seq_len: int) -> NDArray[np.int64]:
     The stream of SplitMix64 (Steele, Lea and Flood 2014, Fast splittable pseudorandom number generators) that begins at
     a hash of seed and number.
     """
-    start = hashlib.blake2b(f"{seed}|draws|{number}".encode(), digest_size=8).digest()
-    with np.errstate(over="ignore"):
-        z = np.uint64(int.from_bytes(start, "little")) + GOLDEN * np.arange(1, seq_len + 1, dtype=np.uint64)
-        z = (z ^ (z >> np.uint64(30))) * FIRST
-        z = (z ^ (z >> np.uint64(27))) * SECOND
-        z ^= z >> np.uint64(31)
-    return (z >> np.uint64(33)).astype(np.int64)
+    keys = np.empty((1, seq_len), np.int64)
+    draw_keys_into(seed, number, keys)
+    return keys[0]
+
+
+def draw_keys_into(seed: int, number: int, keys: NDArray[np.int64]) -> None:
+    """``draw_keys`` of the samples ``number``, ``number`` + 1, ... in the rows of ``keys``, in place."""
+    z = keys.view(np.uint64)
+    hashed = (hashlib.blake2b(f"{seed}|draws|{number + row}".encode(), digest_size=8) for row in range(len(z)))
+    starts = np.array([int.from_bytes(one.digest(), "little") for one in hashed], np.uint64)
+    np.add(starts[:, None], _steps(z.shape[1]), out=z)
+    high = np.empty_like(z)
+    for shift, factor in ((30, FIRST), (27, SECOND)):
+        np.right_shift(z, np.uint64(shift), out=high)
+        z ^= high
+        z *= factor
+    np.right_shift(z, np.uint64(31), out=high)
+    z ^= high
+    z >>= np.uint64(33)
+
+
+@lru_cache(maxsize=4)
+def _steps(length: int) -> NDArray[np.uint64]:
+    return GOLDEN * np.arange(1, length + 1, dtype=np.uint64)

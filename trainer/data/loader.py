@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import torch
+
 from trainer.ahead import Ahead
-from trainer.batch import IGNORED_LABEL, StepBatch
+from trainer.batch import IGNORED_LABEL, Batch, StepBatch
 from trainer.data.corpus import Corpus
 from trainer.data.cursor import Cursor
-from trainer.data.draws import draw_keys
+from trainer.data.draws import draw_keys_into
 from trainer.data.mixture import Mixture, mixtures
 from trainer.data.order import Draw, GlobalOrder, SourceOrder
-from trainer.data.packing import Sample, collate
+from trainer.data.packing import Sample, scattered
 from trainer.data.packings import CONTIGUOUS, Packing
 from trainer.data.paths import typed_keys
 from trainer.data.segments import SegmentedSamples
@@ -40,11 +43,13 @@ class TrainLoader:
         prefetch: int,
         stages: Sequence[tuple[int, Mixture]] = (),
         packing: Packing = CONTIGUOUS,
+        draws: bool = True,
     ) -> None:
         """samples_per_step: over all ranks; a multiple of dp_size * microbatch. prefetch: steps; 0: no thread.
 
         stages: mixtures with the samples before each; none: the sources' own weights throughout.
-        packing: how documents become samples.
+        packing: how documents become samples. draws: whether anything is drawn in a step; without,
+        keys are NO_DRAW.
         Raises DataError when the cursor belongs to other sources.
         """
         assert samples_per_step % (dp_size * microbatch) == 0, (samples_per_step, dp_size, microbatch)
@@ -58,7 +63,7 @@ class TrainLoader:
         self.order = GlobalOrder(stages or mixtures(corpus.names, corpus.weights), orders)
         self._names, self._seq_len = corpus.names, seq_len
         self._samples_per_step = samples_per_step
-        self._microbatch, self._seed = microbatch, seed
+        self._microbatch, self._seed, self._draws = microbatch, seed, draws
         share = samples_per_step // dp_size
         self._slice = slice(dp_rank * share, (dp_rank + 1) * share)
         self.start = start
@@ -88,14 +93,21 @@ class TrainLoader:
         while True:
             first = cursor.drawn + self._slice.start
             draws, cursor = self.order.take(cursor, self._samples_per_step)
+            own, size = draws[self._slice], self._microbatch
             with typed_keys(self._names):
-                rows = [self.sample(draw, first + index) for index, draw in enumerate(draws[self._slice])]
-            groups = [rows[i : i + self._microbatch] for i in range(0, len(rows), self._microbatch)]
-            targets = sum(int((row.labels != IGNORED_LABEL).sum()) for row in rows)
-            epochs = self.order.epochs(cursor.per_source)
-            yield StepBatch([collate(group) for group in groups], targets, cursor.to_json(), epochs)
+                groups = [self.samples(own[at : at + size], first + at) for at in range(0, len(own), size)]
+            targets = sum(int(np.count_nonzero(group.labels != IGNORED_LABEL)) for group in groups)
+            batches = [Batch(*map(torch.from_numpy, group)) for group in groups]
+            yield StepBatch(batches, targets, cursor.to_json(), self.order.epochs(cursor.per_source))
 
-    def sample(self, draw: Draw, number: int) -> Sample:
-        """The sample that a draw stands for, as the ``number``-th of the run."""
-        row = self._sources[draw.source][self.order.sample(draw)]
-        return row._replace(keys=draw_keys(self._seed, number, len(row.tokens)))
+    def samples(self, draws: Sequence[Draw], number: int) -> Sample:
+        """The samples that draws stand for, [draws, seq_len]; the first is the ``number``-th of the run."""
+        parts = []
+        for name in dict.fromkeys(draw.source for draw in draws):
+            places = [place for place, draw in enumerate(draws) if draw.source == name]
+            indices = np.array([self.order.sample(draws[place]) for place in places])
+            parts.append((np.array(places), self._sources[name].rows(indices)))
+        rows = scattered(parts)
+        if self._draws:
+            draw_keys_into(self._seed, number, rows.keys)
+        return rows

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trainer.data.cursor import Cursor
 from trainer.data.mixture import Mixture
 from trainer.data.permutation import Permutation, seed_from
@@ -15,6 +18,10 @@ from trainer.errors import DataError, Problem
 
 AT_ONCE = 1 << 16
 """Samples that are passed over together where they have to be counted."""
+
+
+BLOCK = 1 << 10
+"""Samples of an epoch whose places are worked out together."""
 
 
 class Draw(NamedTuple):
@@ -48,16 +55,17 @@ class SourceOrder:
         self._whole: Counter[int] = Counter()  # samples of an epoch, by the first epoch of its period
         for period in self._periods:
             self._whole[period.epoch] += period.size
-        self._known: dict[tuple[int, int], Permutation] = {}
+        self._known: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
     def __call__(self, number: int) -> int:
         """The index of the sample that is drawn as the ``number``-th, from 0."""
         period, epoch, place = self._at(number)
-        key = (epoch, period.offset)
+        key = (epoch, period.offset, place // BLOCK)
         if key not in self._known:
             seed = seed_from(self._seed, self._name, epoch, period.offset)
-            self._known = {key: Permutation(period.size, seed)}
-        return period.offset + self._known[key](place)
+            first = place // BLOCK * BLOCK
+            self._known = {key: Permutation(period.size, seed).block(first, min(first + BLOCK, period.size))}
+        return period.offset + int(self._known[key][place % BLOCK])
 
     def epochs(self, number: int) -> float:
         """How often all samples have been seen before the ``number``-th."""

@@ -1,11 +1,15 @@
-"""Pseudo-random permutations computed index by index, without a stored table."""
+"""Pseudo-random permutations computed where they are asked for, without a stored table."""
 
 from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+from numpy.typing import NDArray
+
 ROUNDS = 6
-MASK = (1 << 64) - 1
+MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+"""The finalizer of splitmix64, but for its last shift of 31: every input bit reaches every output bit."""
 
 
 class Permutation:
@@ -24,20 +28,24 @@ class Permutation:
         digest = hashlib.blake2b(str(seed).encode(), digest_size=8 * ROUNDS).digest()
         self._keys = [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(ROUNDS)]
 
-    def __call__(self, index: int) -> int:
-        """Where `index` goes. Raises IndexError outside range(size)."""
-        if not 0 <= index < self.size:
-            raise IndexError(f"{index} is outside range({self.size})")
-        value = self._network(index)
-        while value >= self.size:
-            value = self._network(value)
-        return value
+    def block(self, first: int, last: int) -> NDArray[np.int64]:
+        """Where first .. last - 1 go, [last - first]. Raises IndexError where they are not in range(size)."""
+        if not 0 <= first <= last <= self.size:
+            raise IndexError(f"{first} .. {last - 1} are not in range({self.size})")
+        values = self._networks(np.arange(first, last, dtype=np.uint64))
+        while len(outside := np.flatnonzero(values >= self.size)):
+            values[outside] = self._networks(values[outside])
+        return values.astype(np.int64)
 
-    def _network(self, value: int) -> int:
-        left, right = value >> self._half, value & self._low
+    def _networks(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        half, low = np.uint64(self._half), np.uint64(self._low)
+        left, right = values >> half, values & low
         for key in self._keys:
-            left, right = right, left ^ (_mix(right ^ key) & self._low)
-        return left << self._half | right
+            mixed = right ^ np.uint64(key)
+            for shift, factor in MIX:
+                mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
+            left, right = right, left ^ ((mixed ^ mixed >> np.uint64(31)) & low)
+        return left << half | right
 
 
 def seed_from(*parts: int | str) -> int:
@@ -50,10 +58,3 @@ def drawn_places(size: int, count: int, *parts: int) -> list[int]:
     if size <= count:
         return list(range(size))
     return sorted({seed_from(*parts, index) % size for index in range(count)})
-
-
-def _mix(value: int) -> int:
-    """The finalizer of splitmix64: every input bit reaches every output bit."""
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
-    value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
-    return value ^ value >> 31

@@ -65,6 +65,15 @@ class LargeFile:
             raise self._refuse(self.path, f"ends at byte {offset + len(found)}; it had {self.size} when it was opened")
         return found
 
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """``read`` without a copy."""
+        try:
+            whole = os.preadv(self._descriptor, [target], offset) == len(target)
+        except OSError:
+            whole = False
+        if not whole:
+            target[:] = self.read(offset, len(target))  # raises, with the cause
+
 
 class LargeObject:
     """An object in S3, as it was when it was opened: one that is replaced later is an error. size: its bytes."""
@@ -103,6 +112,10 @@ class Table:
             start, stop, _ = place.indices(self._count)
             return self._run(start, max(0, stop - start))
         return int(self._run(range(self._count)[place], 1)[0])
+
+    def read_into(self, place: int, numbers: NDArray[Any]) -> None:
+        """Fill an array of this type, in one piece, with the numbers from ``place`` on."""
+        self._file.read_into(self._offset + place * self._dtype.itemsize, numbers.data.cast("B"))
 
     def _run(self, start: int, count: int) -> NDArray[Any]:
         width = self._dtype.itemsize

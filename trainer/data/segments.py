@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
+
 from trainer.data.best_fit import Fit, FittedSamples
 from trainer.data.cursor import Segment
-from trainer.data.packing import Sample
+from trainer.data.packing import Ints, Sample, Samples, scattered
 from trainer.data.packings import CONTIGUOUS, Packing
 from trainer.data.stream import TokenStream
 from trainer.errors import DataError, Problem
 
 
-class SegmentedSamples:
+class SegmentedSamples(Samples):
     """Packed samples of each segment of a source, one segment after the other.
 
     growth: (samples drawn before it came, samples) of each. fit: what best-fit packing came to; None of another.
@@ -61,6 +62,12 @@ class SegmentedSamples:
     def __len__(self) -> int:
         return sum(size for _, size in self.growth)
 
-    def __getitem__(self, index: int) -> Sample:
-        segment = bisect_right(self._starts, index) - 1
-        return self._packed[segment][index - self._starts[segment]]
+    def rows(self, indices: Ints) -> Sample:
+        if len(self._packed) == 1:
+            return self._packed[0].rows(indices)
+        segments = np.searchsorted(self._starts, indices, side="right") - 1
+        parts = []
+        for segment in np.unique(segments).tolist():
+            places = np.flatnonzero(segments == segment)
+            parts.append((places, self._packed[segment].rows(indices[places] - self._starts[segment])))
+        return scattered(parts)

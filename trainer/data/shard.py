@@ -72,8 +72,10 @@ class IndexedShard:
         pointers = self._pointers[groups[0] : groups[-1] + 1]
         if len(pointers) == groups[-1] - groups[0]:  # the last document ends with the file
             pointers = np.append(pointers, self._data.size)
-        if bool((np.diff(pointers) < 0).any()):
-            raise self.error(self.index, f"its byte pointers must rise, also from sequence {groups[0]} to {groups[-1]}")
+        lengths = self._lengths[groups[0] : groups[-1]] * np.int64(self.dtype.itemsize)
+        if bool((wrong := (lengths < 0) | (np.diff(pointers) != lengths)).any()):
+            place = int(groups[0]) + 1 + int(np.argmax(wrong))
+            raise self.error(self.index, f"its byte pointers do not follow from its lengths, at sequence {place}")
         return pointers[groups - groups[0]] // self.dtype.itemsize
 
     def document_at(self, token: int) -> int:
@@ -106,6 +108,10 @@ class IndexedShard:
     def tokens(self, start: int, stop: int) -> NDArray[np.int64]:
         """Ids start .. stop - 1, for 0 <= start <= stop <= total."""
         return self._tokens[start:stop].astype(np.int64)
+
+    def tokens_into(self, start: int, ids: NDArray[np.integer]) -> None:
+        """Fill ``ids``, which is in one piece and of this shard's dtype, with those from ``start`` on."""
+        self._tokens.read_into(start, ids)
 
     def _header(self) -> tuple[int, int, int]:
         """Dtype code, sequences and entries of the document index, when the file's size goes with them."""

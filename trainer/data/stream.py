@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from trainer.data.shard import CACHE, IndexedShard
 
+KNOWN = 1 << 17
+"""Documents of a stream up to which it keeps in memory where they begin: 1 MiB, read at the first sample. Where there
+are more, each sample's are looked for in the index."""
 OTHER_TOKENIZER = "set data.tokenizer.path to the tokenizer that made these files"
 
 
@@ -96,6 +100,52 @@ class TokenStream:
         """Ids start .. stop - 1; shorter at the end of the stream. Raises DataError for an id that is none."""
         pieces = [self._ids(span, low, high) for span, _, low, high in self._parts(start, stop)]
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, np.int64), *pieces])
+
+    def runs(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Ids from each start on, so many of them, one run behind the other; in the files' type, if it is one.
+
+        starts: at least one.
+
+        Raises DataError for an id that is none.
+        """
+        types = {span.shard.dtype for span in self.spans}
+        found = np.empty(lengths.sum(), types.pop() if len(types) == 1 else np.int64)
+        places, end = np.searchsorted(self._edges, starts, side="right") - 1, 0
+        columns = (column.tolist() for column in (starts, lengths, places))
+        for start, length, place in zip(*columns, strict=True):
+            begin, end, span = end, end + length, self.spans[place]
+            if start + length <= self._offsets[place + 1] and found.dtype == span.shard.dtype:
+                span.shard.tokens_into(span.start + start - self._offsets[place], found[begin:end])
+            else:
+                found[begin:end] = self.slice(start, start + length)
+        if self.ids is not None and not (found.max() < self.ids and (found.dtype.kind == "u" or found.min() >= 0)):
+            for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+                self.slice(start, start + length)  # names the place
+        return found
+
+    def borders_of(
+        self, starts: NDArray[np.int64], stops: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``borders`` of many pairs at once: for each the pair's number, and its distance from the start."""
+        if self.documents > KNOWN:
+            each = [self.borders(*pair) for pair in zip(starts.tolist(), stops.tolist(), strict=True)]
+            numbers, found = np.repeat(np.arange(len(each)), [len(one) for one in each]), np.concatenate(each)
+        else:
+            first, last = (np.searchsorted(self._begins, edges, side="right") for edges in (starts, stops))
+            counts = last - first
+            numbers = np.repeat(np.arange(len(starts)), counts)
+            found = self._begins[np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts - first, counts)]
+        return numbers, found - starts[numbers]
+
+    @cached_property
+    def _begins(self) -> NDArray[np.int64]:
+        """Where documents begin, rising, each once; those below ``total``."""
+        begins = np.unique(self.starts(0, self.documents))
+        return begins[begins < self.total]
+
+    @cached_property
+    def _edges(self) -> NDArray[np.int64]:
+        return np.array(self._offsets)
 
     def borders(self, start: int, stop: int) -> NDArray[np.int64]:
         """Offsets above `start` up to `stop` at which a document begins, rising, each once; those below `total`."""
