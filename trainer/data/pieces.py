@@ -33,6 +33,10 @@ class Pieces(Protocol):
         """Exactly so many bytes. Raises RunError where they are not to be had."""
         ...
 
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """``read`` of as many bytes as the target has, into it."""
+        ...
+
 
 def opened(path: str, refuse: Refuse, key: str) -> Pieces:
     """A file, or an object in S3. refuse: makes the error for what cannot be read, from the path and the rule; key: of
@@ -91,6 +95,10 @@ class LargeObject:
             raise self._refuse(self.path, f"ends at byte {self.size}, and is asked for {size} from {offset} on")
         with on_disk_of(self._copies):
             return self._copies.read(self._storage, self._stored, offset, size)
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """``read``, into the target."""
+        target[:] = self.read(offset, len(target))
 
 
 class Table:
