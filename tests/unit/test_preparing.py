@@ -22,7 +22,7 @@ from trainer.data.preparing.preparation import Options, Prepared, prepare
 from trainer.data.tokenizer import train_bpe
 from trainer.data.tokenizer_files import load
 from trainer.data.tokenizing import SourceFigures, tokenize_source
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.slow
 FRACTION = 0.2
@@ -220,6 +220,12 @@ def test_a_learnt_tokenizer_is_learnt_once(config: DataConfig, tmp_path: Path) -
 def test_refusals(config: DataConfig, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         run(replace(config, **change), tmp_path / "out")
+
+
+def test_a_callable_that_is_none_is_a_mistake_of_the_configuration(config: DataConfig, tmp_path: Path) -> None:
+    source = SourceConfig(name="x", kind="plugin", _target_="json.nothing")
+    with pytest.raises(ConfigError, match=r"data.sources.0._target_|data.sources\[x\]._target_"):
+        run(replace(config, sources=[source]), tmp_path / "out")
 
 
 def test_a_directory_of_other_files_is_left_alone(config: DataConfig, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from trainer.data.preparing.pool import Worker, run
 from trainer.data.preparing.shards import Shard, to_json
 from trainer.data.preparing.source import SourceWork
 from trainer.data.progress import Report, track
-from trainer.errors import DataError, Problem
+from trainer.errors import ConfigError, DataError, ExitCode, Problem
 
 
 class Passes:
@@ -74,9 +74,10 @@ class Passes:
             run(self._team, numbers, lambda number: message(tasks[number]), answered)
 
     def _raise_wrong(self, answer: dict[str, Any]) -> None:
-        """Raises DataError for an answer that says what went wrong."""
+        """Raises DataError for an answer that says what went wrong, or ConfigError for a callable that is none."""
         if "problems" in answer:
-            raise DataError(Problem(*problem) for problem in answer["problems"])
+            kind = ConfigError if answer["code"] == ExitCode.CONFIG else DataError
+            raise kind(Problem(*problem) for problem in answer["problems"])
         if "cannot_write" in answer:
             raise cannot_write(self._output, answer["cannot_write"])
 

@@ -17,8 +17,8 @@ from trainer.config.groups.data import DataConfig
 from trainer.errors import DataError, Problem
 from trainer.run.orphans import LAUNCHER
 
-ALONE = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""Processes and not threads share the cores."""
+ALONE = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+"""Processes and not threads share the cores. Nothing is imported from the current directory but by PYTHONPATH."""
 WORKER = "trainer.data.preparing.worker"
 ROOT = Path(__file__).parents[3]
 

@@ -42,7 +42,8 @@ def _answer(tokenizer: Any, answers: TextIO) -> int:
             _do(json.loads(line), tokenizer, answers)
             answer: dict[str, Any] = {"done": True}
         except RunError as error:
-            answer = {"problems": [[p.key, p.value, p.rule, p.remedy] for p in error.problems]}
+            problems = [[p.key, p.value, p.rule, p.remedy] for p in error.problems]
+            answer = {"problems": problems, "code": int(error.code)}
         except BrokenPipeError:
             return 1
         except OSError as error:  # of what is written: readers say which file they mean
