@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from trainer.storage.base import BLOCK, Storage, StorageError, Stored
 
@@ -79,7 +80,8 @@ class Copies:
                 self._reserve(storage, stored, descriptor, part, size)
                 _download(storage, stored, offset, size, descriptor)
                 os.fsync(descriptor)  # the room was reserved: after a power cut there would be zeros
-                os.rename(part, path)
+                with self._counter():  # whoever counts meanwhile would miss it, under either name
+                    os.rename(part, path)
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
                 return descriptor, path
             except BaseException:
@@ -92,8 +94,7 @@ class Copies:
         """Room for a piece, on the disk and within the bound. A full disk is met here, before the download."""
         if size > self.bound:
             raise self._full(stored, size)
-        with open(self.directory / USED, "a+", encoding="utf-8") as counter:
-            fcntl.flock(counter, fcntl.LOCK_EX)
+        with self._counter() as counter:
             counter.seek(0)
             text = counter.read()
             used = int(text) if text.isdecimal() else None
@@ -105,6 +106,13 @@ class Copies:
                 os.posix_fallocate(descriptor, 0, size)
             counter.truncate(0)
             counter.write(str(used + size))
+
+    @contextmanager
+    def _counter(self) -> Iterator[TextIO]:
+        """The file with the bytes that are reserved, for one process at a time."""
+        with open(self.directory / USED, "a+", encoding="utf-8") as counter:
+            fcntl.flock(counter, fcntl.LOCK_EX)
+            yield counter
 
     def _make_room(self, size: int, mine: Path) -> int:
         """Remove what nobody uses, the oldest first, until there is room for a piece; the bytes that stay."""
