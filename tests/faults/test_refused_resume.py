@@ -70,6 +70,7 @@ REFUSALS: dict[str, tuple[list[str], int, str, Callable[[Path], None]]] = {
     "a source more": ([TWO, ALL], 3, "counted in samples of each source", nothing),
     "a source renamed": ([RENAMED, ALL], 3, "counted in samples of each source", nothing),
     "another length of samples": ([ONE, ALL, "data.seq_len=32"], 3, "samples of that length", nothing),
+    "another packing": ([ONE, ALL, "data.packing=best_fit"], 3, "samples that were packed so", nothing),
     "another optimizer": ([ONE, ALL, *MOMENTUM], 3, "momentum_buffer", nothing),
     "another width": ([ONE, ALL, "model.mlp=64"], 3, "this model wants (64, 64)", nothing),
     "fewer steps than trained": ([ONE, ALL, "train.steps=3", "schedule.warmup_steps=1"], 3, "trained already", nothing),
