@@ -231,6 +231,25 @@ def test_a_directory_of_other_files_is_left_alone(config: DataConfig, tmp_path: 
     assert other.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize(("pattern", "output"), [("", ""), ("", "deep/out"), ("*", "deep/out"), ("*", "out")])
+def test_an_output_inside_what_is_read_is_refused(
+    config: DataConfig, tmp_path: Path, pattern: str, output: str
+) -> None:
+    (tmp_path / "small" / "deep").mkdir()
+    source = replace(config.sources[1], paths=[str(tmp_path / "small" / pattern)])
+    with pytest.raises(DataError, match=r"data.sources.0.paths[\s\S]*does not hold --output"):
+        run(replace(config, sources=[source]), tmp_path / "small" / output)
+    assert not list((tmp_path / "small").rglob("tokenizer*"))
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_an_output_that_is_a_file_is_refused(config: DataConfig, tmp_path: Path, output: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match=r"is a directory[\s\S]*another --output"):
+        run(config, tmp_path / output)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_field_that_no_part_has_is_refused(config: DataConfig, tmp_path: Path) -> None:
     source = replace(config.sources[0], text_field="body")
     with pytest.raises(DataError, match=r"text_field[\s\S]*there are: text"):
