@@ -58,6 +58,7 @@ def test_the_page_shows_two_commands() -> None:
     [
         ([], "--output = None"),
         (["--output", "s3://bucket/x"], "remote ones are not written"),
+        (["--output", "~nobody-of-this-name/x"], "the home of a user"),
         (["--output", "x", "--processes", "0"], "--processes = 0"),
         (["--output", "x", "--dedup", "most"], "invalid choice: 'most'"),
         (["--output", "x", "--processes", "many"], "invalid int value"),

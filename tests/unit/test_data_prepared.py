@@ -167,6 +167,30 @@ def test_what_is_wrong_is_named(made: Path, tmp_path: Path, break_it: Callable[[
         assert word in f"{problem.value} {problem.rule} {problem.remedy}"
 
 
+@pytest.mark.parametrize("again", ["first", "second/../first", "link"])
+def test_a_directory_named_twice_is_refused(made: Path, tmp_path: Path, again: str) -> None:
+    shutil.copytree(made, tmp_path / "moved")
+    (tmp_path / "moved" / "link").symlink_to("first")
+    with pytest.raises(DataError, match=r"there twice[\s\S]*name it once"):
+        opened(tmp_path / "moved", "first", "second", again)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "key", "remedy"),
+    [(0.999, "data.sources.0.paths", "prepare it again"), (0.0, "data.heldout_fraction", "set it to 0")],
+)
+def test_a_remedy_for_what_was_decided_when_it_was_prepared(
+    made: Path, tmp_path: Path, fraction: float, key: str, remedy: str
+) -> None:
+    """No data.heldout_fraction of the run moves a document that is prepared."""
+    source = SourceConfig(name="one", paths=[str(made.parent / "second.jsonl")])
+    config = replace(config_of(made), sources=[source], heldout_fraction=fraction)
+    prepare(config, Options(tmp_path, 1), lambda line: None)
+    with pytest.raises(DataError, match=remedy) as caught:
+        opened(tmp_path, "one", tokenizer=config.tokenizer)
+    assert caught.value.problems[0].key == key
+
+
 def test_another_tokenizer_is_refused(made: Path, tmp_path: Path) -> None:
     other = byte_tokenizer().inner
     other.add_special_tokens(["<|other|>"])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.config.homes import expanded
 from trainer.config.schema import Config
 from trainer.data.preparing.preparation import DEDUP, NEAR, NONE, SHARD_TOKENS, Options, Prepared, prepare
 from trainer.data.preparing.tokenizer import TOKENIZER
@@ -60,6 +61,9 @@ def _check(options: argparse.Namespace) -> None:
     elif REMOTE in options.output:
         remedy = "write to a local or mounted directory, and copy it afterwards"
         problems.append(Problem("--output", options.output, "a local directory: remote ones are not written", remedy))
+    elif expanded(options.output).startswith("~"):
+        remedy = "write the directory in full; ./~name is one of that name"
+        problems.append(Problem("--output", options.output, "begins with the home of a user of this machine", remedy))
     for key, value in (("--processes", options.processes), ("--shard-tokens", options.shard_tokens)):
         if value < 1:
             problems.append(Problem(key, value, "at least 1", "leave it out, or give a larger number"))
@@ -91,7 +95,7 @@ def _quoted(text: str) -> str:
 
 def run(config: Config, options: argparse.Namespace) -> Iterator[str]:
     """Prepare, and say what came of it. Raises DataError."""
-    output = Path(options.output).expanduser().absolute()
+    output = Path(expanded(options.output)).absolute()
     threshold = (options.near_threshold or NEAR_THRESHOLD) if options.dedup == NEAR else None
     asked = Options(output, options.processes, options.shard_tokens, options.dedup, threshold)
     done = prepare(config.data, asked, _report)

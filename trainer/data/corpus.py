@@ -190,6 +190,8 @@ def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
         if not tokens.documents:
             rule = f"all {figures.heldout.documents} documents fell to the held-out part"
             remedy = "lower data.heldout_fraction, add documents or cut finer ones (document_unit=paragraph)"
+            if source.kind == "prepared":
+                remedy = f"add a directory with more text, or prepare it again: {remedy}"
             problems.append(Problem(key, source.paths, rule, remedy))
         elif tokens.total <= config.seq_len:
             rule = f"one sample takes {config.seq_len + 1} tokens and the training part has {tokens.total}"
@@ -197,6 +199,8 @@ def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
     if config.heldout_fraction > 0 and not corpus.heldout.total:
         rule = f"none of {corpus.train_part.documents} documents fell to the held-out part"
         remedy = "raise it, cut finer documents (document_unit=paragraph), or set it to 0 and go without evaluation"
+        if all(source.kind == "prepared" for source in config.sources):
+            remedy = "set it to 0 and go without evaluation, or prepare the text again with a larger one"
         problems.append(Problem("data.heldout_fraction", config.heldout_fraction, rule, remedy))
     if problems:
         raise DataError(problems)

@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from trainer.config.groups.data import SourceConfig
+from trainer.config.homes import expanded
 from trainer.data.remote import objects
 from trainer.errors import DataError, Problem
 from trainer.rules.places import IN_S3
 from trainer.storage.base import Stored, is_remote
 from trainer.storage.patterns import hidden
 
-KINDS = ("files", "python_stdlib", "huggingface", "indexed", "prepared")
+IN_PLACE = ("indexed", "prepared")
+KINDS = ("files", "python_stdlib", "huggingface", *IN_PLACE)
 NOT_STANDARD_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 
 
@@ -63,6 +65,8 @@ def source_files(source: SourceConfig) -> list[Path]:
     if not source.paths:
         remedy = f"give at least one: data.sources.0.paths=[PATH], or another kind than {source.kind}"
         raise source_error(source, "paths", source.paths, "a source needs paths", remedy)
+    if source.kind in IN_PLACE:
+        _refuse_twice(source)
     if in_s3(source):
         return []
     if source.kind == "prepared":
@@ -93,6 +97,17 @@ def in_s3(source: SourceConfig) -> bool:
     if len(remote) < len(source.paths):
         raise source_error(source, "paths", source.paths, "all in S3, or none", "make two sources of them")
     return True
+
+
+def _refuse_twice(source: SourceConfig) -> None:
+    """Raises DataError for tokens that are named twice: what is held out of the one would be learnt from the other."""
+    seen: set[str] = set()
+    for path in source.paths:
+        place = path.rstrip("/") if is_remote(path) else os.path.realpath(expanded(path))
+        if place in seen:
+            remedy = "name it once; data.sources.N.weight, or more training, reads it more often"
+            raise source_error(source, "paths", path, "each path is another one; this one is there twice", remedy)
+        seen.add(place)
 
 
 def source_objects(source: SourceConfig) -> list[Stored]:

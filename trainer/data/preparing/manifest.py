@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoint.strict_json import Unsound
 from trainer.config.groups.data import SourceConfig
 from trainer.data.indexed import DTYPES, code_for
-from trainer.data.manifest import FORMAT, KIND, MANIFEST
+from trainer.data.manifest import FORMAT, KIND, MANIFEST, PreparedShard, parsed
 from trainer.data.preparing.passed_over import KEPT
 from trainer.data.preparing.units import Inputs, deciding_fields
 from trainer.data.readers.found import Aside, Bad
@@ -104,10 +105,12 @@ def complete(directory: Path, name: str, settings: dict[str, Any], inputs: Input
         manifest = read_json(directory / MANIFEST)
         given = {key: manifest[key] for key in settings}
         given["dedup"] = {key: given["dedup"][key] for key in settings["dedup"]}
-        listing = (directory / INPUTS).read_text(encoding="utf-8")
+        shards = parsed((directory / MANIFEST).read_bytes()).shards
+        rows = [json.loads(line) for line in (directory / INPUTS).read_text(encoding="utf-8").splitlines()]
+        before = [(row["path"], row["size"], row["mtime_ns"], row.get("etag", "")) for row in rows]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Unsound) as error:
         rule = f"holds a source that scripts/prepare.py has left: {type(error).__name__}: {error}"
         raise DataError(Problem("--output", str(directory), rule, "remove it, or choose another --output")) from error
     differing = [
@@ -115,15 +118,25 @@ def complete(directory: Path, name: str, settings: dict[str, Any], inputs: Input
         for key in settings
         if given[key] != settings[key]
     ]
-    rows = (json.loads(line) for line in listing.splitlines())
-    before = [(row["path"], row["size"], row["mtime_ns"], row.get("etag", "")) for row in rows]
     now = [(file.path, file.size, file.mtime_ns, file.etag) for file in inputs.files]
     if before != now:
         differing.append(f"input files: {_changed(before, now)}")
     if differing:
         rule = f"source {name} is complete there, and was prepared otherwise: {'; '.join(differing)}"
         raise DataError(Problem("--output", str(directory), rule, "choose another --output, or remove that directory"))
+    _refuse_lost(directory, shards)
     return dict(manifest)
+
+
+def _refuse_lost(directory: Path, shards: Iterable[PreparedShard]) -> None:
+    """Raises DataError for a shard without its files: training would refuse it, and to do nothing mends nothing."""
+    for shard in shards:
+        for suffix, size in ((".bin", shard.bin_bytes), (".idx", shard.idx_bytes)):
+            file = directory / f"{shard.prefix}{suffix}"
+            if not file.is_file() or file.stat().st_size != size:
+                rule = f"is complete, as its {MANIFEST} says; {file.name} is not there with its {size:,} bytes"
+                remedy = "bring the file back, or remove that directory and give the same command again"
+                raise DataError(Problem("--output", str(directory), rule, remedy))
 
 
 def _short(value: Any) -> str:

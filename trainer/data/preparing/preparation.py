@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import DataConfig, SourceConfig
-from trainer.data.paths import source_error, typed_keys
+from trainer.data.paths import in_s3, source_error, typed_keys
 from trainer.data.preparing.duplicates import Duplicates
 from trainer.data.preparing.manifest import complete, settings_of
 from trainer.data.preparing.passes import Passes, cannot_write
@@ -70,6 +71,8 @@ def prepare(config: DataConfig, options: Options, report: Report) -> list[Prepar
 
 
 def _prepare(config: DataConfig, options: Options, report: Report) -> list[Prepared]:
+    for source in config.sources:
+        _refuse_below(source, options.output)
     found = [inputs(source) for source in config.sources]
     tokenizer = prepared_tokenizer(config, found, options.output, report)
     every = []
@@ -141,10 +144,26 @@ def _check(source: SourceConfig) -> None:
         raise source_error(source, "name", name, rule, "choose another name")
 
 
+def _refuse_below(source: SourceConfig, output: Path) -> None:
+    """Raises DataError for an output inside a directory that is read: the next run would read what this one wrote."""
+    if source.kind == "python_stdlib" or in_s3(source):
+        return
+    places = {output.resolve(), *output.resolve().parents}
+    for path in source.paths:
+        spelt = Path(path).expanduser().absolute()
+        hits = [spelt] if spelt.exists() else glob.iglob(str(spelt), recursive=True)  # noqa: PTH207 - absolute ones
+        if any(Path(hit).resolve() in places for hit in hits):
+            rule = f"does not hold --output ({output}): what is written there would be read the next time"
+            raise source_error(source, "paths", path, rule, "choose an --output beside the text")
+
+
 @contextlib.contextmanager
 def _writing(output: Path) -> Iterator[None]:
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        rule = f"is a directory, or a place for one ({error.strerror}: {error.filename})"
+        raise DataError(Problem("--output", str(output), rule, "choose another --output")) from error
     except OSError as error:
         raise cannot_write(output, error.strerror or str(error)) from error
 

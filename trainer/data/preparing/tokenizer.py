@@ -36,11 +36,11 @@ def prepared_tokenizer(config: DataConfig, inputs: list[Inputs], output: Path, r
         key = _key(config, inputs)
         if there is not None and there[1] == key:
             return there[0]
-        _refuse_complete(output, "data.tokenizer.vocab", config.tokenizer.vocab)
+        _refuse_complete(output, "data.tokenizer.kind", config.tokenizer.kind, there is not None)
         given = _learnt(config, inputs, report)
     if there is not None and there[0].fingerprint == given.fingerprint:
         return there[0]
-    _refuse_complete(output, "data.tokenizer.path", config.tokenizer.path)
+    _refuse_complete(output, "data.tokenizer.path", config.tokenizer.path, there is not None)
     directory.mkdir(exist_ok=True)
     write_atomically(directory / FILE, given.inner.to_str(pretty=True))
     write_json(directory / CONFIG, {"eos_token": given.eod_token} | ({} if key is None else {LEARNT: key}))
@@ -59,11 +59,23 @@ def _there(directory: Path) -> tuple[Tokenizer, str | None] | None:
         return None
 
 
-def _refuse_complete(output: Path, key: str, value: object) -> None:
-    """Raises DataError where a source is complete: its tokens are those of the tokenizer that is there."""
+def _refuse_complete(output: Path, key: str, value: object, readable: bool) -> None:
+    """Raises DataError where a source is complete: its tokens are those of the tokenizer that is there.
+
+    readable: whether that tokenizer can be.
+    """
+    directory = output / TOKENIZER
+    remedy = f"choose another --output, or set data.tokenizer.kind=file data.tokenizer.path={directory}"
     for manifest in sorted(output.glob(f"*/{MANIFEST}")):
-        rule = f"the tokenizer that {manifest.parent} was prepared with, {output / TOKENIZER}; this is another one"
-        raise DataError(Problem(key, value, rule, "choose another --output, or give that tokenizer"))
+        rule = f"the tokenizer that {manifest.parent} was prepared with, {directory}"
+        if not readable:
+            remedy = "choose another --output, or bring that directory back"
+            rule = f"{rule}, which is not there, or damaged"
+        elif key == "data.tokenizer.kind":
+            rule = f"{rule}; that was learnt from other files, or with another data.tokenizer or data.heldout_fraction"
+        else:
+            rule = f"{rule}; this is another one"
+        raise DataError(Problem(key, value, rule, remedy))
 
 
 def _key(config: DataConfig, inputs: list[Inputs]) -> str:
