@@ -66,7 +66,12 @@ def check(cwd: Path, command: str) -> None:
     if "backend=fake" in command:
         assert "trn1: fits (estimated)" in run(cwd, command, "model.layers=4")
     else:
-        looks = {"--cfg": "optim", "plan.py": "boxes of this rank", "data.py": "first words", "prepare.py": "train with:"}
+        looks = {
+            "--cfg": "optim",
+            "plan.py": "boxes of this rank",
+            "data.py": "first words",
+            "prepare.py": "train with:",
+        }
         told = next((told for part, told in looks.items() if part in command), "step      1/")
         assert told in run(cwd, command, *SHORT)
 

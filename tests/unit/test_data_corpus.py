@@ -191,6 +191,29 @@ def test_bad_configurations(tmp_path: Path) -> None:
     assert prepare_corpus(replace(config, heldout_fraction=0.0), 300).heldout.total == 0
 
 
+def test_documents_are_counted_before_anything_is_tokenised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning and tokenising one long document takes minutes; that none is held out is known before."""
+
+    def too_late(*arguments: object) -> None:
+        raise AssertionError("begun")
+
+    monkeypatch.setattr(corpus_module.tokenizers, "train_bpe", too_late)
+    monkeypatch.setattr(corpus_module, "tokenize_source", too_late)
+    held, kept = (next(t for t in make_texts(1, 60) if expected_heldout(t) is side) for side in (True, False))
+    for texts, key, rule in [
+        ([kept], "data.heldout_fraction", "none of 1 documents"),
+        ([held, held], "data.sources.0.paths", "all 2 documents"),
+    ]:
+        (problem,) = problems_of(config_for(tmp_path, texts), 300)
+        assert (problem.key, rule in problem.rule) == (key, True)
+    other = SourceConfig(name="b", paths=[str(tmp_path / "b.txt")])
+    (tmp_path / "b.txt").write_text(kept, encoding="utf-8")
+    config = config_for(tmp_path, [held, kept])
+    for whole in (replace(config, sources=[*config.sources, other]), replace(config, heldout_fraction=0.0)):
+        with pytest.raises(AssertionError, match="begun"):  # a source of one document, beside another
+            prepare_corpus(whole, 300)
+
+
 def test_processes_share_the_work(tmp_path: Path) -> None:
     config = config_for(tmp_path, make_texts(1, 60))
     script = (

@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache as once
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
+from trainer.data.amounts import READY, all_heldout, none_heldout, refuse_one_sided
 from trainer.data.cache import build_once
 from trainer.data.documents import size_in_bytes
 from trainer.data.in_place import Opened, open_in_place
@@ -28,8 +30,6 @@ from trainer.data.tokenizer_files import load
 from trainer.data.tokenizing import HELDOUT, TRAIN, Part, SourceFigures, tokenize_source, training_texts
 from trainer.errors import DataError, Problem
 
-READY = ("indexed", "prepared")
-"""Kinds of sources that hold tokens."""
 FORMAT = 1
 """Raise it when what the cache holds changes meaning."""
 
@@ -103,7 +103,8 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
             source_files(source)  # complains about paths before anything takes long
         else:
             prints[source.name] = known_fingerprint(source, cache, report)
-    tokenizer = _tokenizer(config, list(prints.values()), cache, report)
+    look = once(partial(refuse_one_sided, config))
+    tokenizer = _tokenizer(config, list(prints.values()), cache, report, look)
     if tokenizer.size > vocab:
         rule = f"the tokenizer has {tokenizer.size} ids and each needs a row of the embedding"
         remedy = f"set model.vocab={tokenizer.size} or more" + (
@@ -124,7 +125,7 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         else:
             build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
             key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction)
-            directory = _timed(f"tokenised {source.name}", cache, key, build, report)
+            directory = _timed(f"tokenised {source.name}", cache, key, build, report, look)
             marks[source_key(source.name)] = directory.name
             one = _tokenised(directory, tokenizer)
         if source.kind != "indexed":
@@ -188,25 +189,20 @@ def _check_amounts(config: DataConfig, corpus: Corpus) -> None:
     for source, tokens, figures in zip(config.sources, corpus.train, corpus.figures, strict=True):
         key = f"data.sources[{source.name}].paths"
         if not tokens.documents:
-            rule = f"all {figures.heldout.documents} documents fell to the held-out part"
-            remedy = "lower data.heldout_fraction, add documents or cut finer ones (document_unit=paragraph)"
-            if source.kind == "prepared":
-                remedy = f"add a directory with more text, or prepare it again: {remedy}"
-            problems.append(Problem(key, source.paths, rule, remedy))
+            problems.append(all_heldout(source, figures.heldout.documents))
         elif tokens.total <= config.seq_len:
             rule = f"one sample takes {config.seq_len + 1} tokens and the training part has {tokens.total}"
             problems.append(Problem(key, source.paths, rule, "add text, or lower data.seq_len"))
     if config.heldout_fraction > 0 and not corpus.heldout.total:
-        rule = f"none of {corpus.train_part.documents} documents fell to the held-out part"
-        remedy = "raise it, cut finer documents (document_unit=paragraph), or set it to 0 and go without evaluation"
-        if all(source.kind == "prepared" for source in config.sources):
-            remedy = "set it to 0 and go without evaluation, or prepare the text again with a larger one"
-        problems.append(Problem("data.heldout_fraction", config.heldout_fraction, rule, remedy))
+        ready = all(source.kind == "prepared" for source in config.sources)
+        problems.append(none_heldout(config.heldout_fraction, corpus.train_part.documents, ready))
     if problems:
         raise DataError(problems)
 
 
-def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Report | None) -> Tokenizer:
+def _tokenizer(
+    config: DataConfig, prints: list[str], cache: Path, report: Report | None, look: Callable[[], None]
+) -> Tokenizer:
     if config.tokenizer.kind == "file":
         found, why = load(config.tokenizer, cache)
         if report is not None:
@@ -229,7 +225,7 @@ def _tokenizer(config: DataConfig, prints: list[str], cache: Path, report: Repor
             tokenizers.train_bpe(texts(), vocab, eod).save(directory / "tokenizer.json")
 
     key = _key("tokenizer", *prints, vocab, eod, config.heldout_fraction)  # the fraction decides the training part
-    directory = _timed(f"learnt a tokenizer of {vocab:,} ids", cache, key, build, report)
+    directory = _timed(f"learnt a tokenizer of {vocab:,} ids", cache, key, build, report, look)
     return load(TokenizerConfig(kind="file", path=str(directory), eod=eod), cache)[0]
 
 
@@ -239,10 +235,21 @@ def _tokenised(directory: Path, tokenizer: Tokenizer) -> Opened:
     return Opened(train, heldout, SourceFigures.read(directory))
 
 
-def _timed(done: str, cache: Path, key: str, build: Callable[[Path], None], report: Report | None) -> Path:
-    """build_once, with a line about what was done and how long it took when it was not there yet."""
+def _timed(
+    done: str,
+    cache: Path,
+    key: str,
+    build: Callable[[Path], None],
+    report: Report | None,
+    look: Callable[[], None] = lambda: None,
+) -> Path:
+    """build_once, with a line about what was done and how long it took when it was not there yet.
+
+    look: called before a build, which takes long; whatever it raises passes through.
+    """
 
     def timed(directory: Path) -> None:
+        look()
         begin = time.monotonic()
         build(directory)
         if report is not None:

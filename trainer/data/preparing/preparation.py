@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import DataConfig, SourceConfig
+from trainer.data.amounts import READY
 from trainer.data.paths import in_s3, source_error, typed_keys
 from trainer.data.preparing.duplicates import Duplicates
 from trainer.data.preparing.manifest import complete, settings_of
@@ -29,7 +30,6 @@ from trainer.files import is_directory_name
 
 SHARD_TOKENS = 1 << 30
 RESERVED = (TOKENIZER,)
-READY = ("indexed", "prepared")
 NONE, EXACT, NEAR = "none", "exact", "near"
 DEDUP = (NONE, EXACT, NEAR)
 
