@@ -94,6 +94,7 @@ def test_skip_and_stop(tmp_path: Path, small: None, name: str) -> None:
     assert problem.value == str(tmp_path / case.place)
     assert case.reason in problem.rule
     assert "data.bad_documents=skip" in problem.remedy
+    assert ("cut it into shorter ones" in problem.remedy) == (case.reason == "longer than 32 MiB")
 
 
 def test_borders_do_not_matter(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:

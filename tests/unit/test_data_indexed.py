@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from pathlib import Path
 
@@ -139,6 +140,25 @@ def test_missing_file(tmp_path: Path) -> None:
     (tmp_path / "x.idx").write_bytes(INDEX)
     with pytest.raises(DataError, match=r"x\.bin"):
         TokenStream.open(tmp_path / "x")
+
+
+MEGATRONS = {
+    60_000: {".bin": "64a8d0d0f2dfcc044178ff82b18c017c", ".idx": "5208dad9dcc716ad60fb608556da4b54"},
+    70_000: {".bin": "579bc54afd308cc840fe33d3b667cd47", ".idx": "9d85418d146f36eefcdabd2b48383a48"},
+}
+"""By vocabulary, BLAKE2b-128 of the files that megatron-core 0.19.2's IndexedDatasetBuilder (uint16, then int32) wrote
+of the documents below, one add_document each."""
+
+
+@pytest.mark.parametrize("vocab", MEGATRONS)
+def test_the_bytes_that_megatron_core_wrote(tmp_path: Path, vocab: int) -> None:
+    documents = ((np.arange(1 + i % 50) * 7919 + i * 104729) % 60_000 for i in range(100_000))
+    with IndexedWriter(tmp_path / "ours", vocab) as writer:
+        for document in documents:
+            writer.append(document)
+    for suffix, digest in MEGATRONS[vocab].items():
+        content = (tmp_path / f"ours{suffix}").read_bytes()
+        assert hashlib.blake2b(content, digest_size=16).hexdigest() == digest
 
 
 def test_like_megatron_cores_own_files(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tokenizers
 
+from tests.unit.test_data_tokenizer import unknowing
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.preparing import units
 from trainer.data.preparing.passes import Passes
@@ -226,6 +227,18 @@ def test_a_callable_that_is_none_is_a_mistake_of_the_configuration(config: DataC
     source = SourceConfig(name="x", kind="plugin", _target_="json.nothing")
     with pytest.raises(ConfigError, match=r"data.sources.0._target_|data.sources\[x\]._target_"):
         run(replace(config, sources=[source]), tmp_path / "out")
+
+
+def test_a_tokenizer_that_does_not_know_the_text_is_refused_as_by_a_run(config: DataConfig, tmp_path: Path) -> None:
+    unknowing("WordLevel").save(str(tmp_path / "words.json"))
+    words = TokenizerConfig(kind="file", path=str(tmp_path / "words.json"), eod="</s>")
+    config = replace(config, tokenizer=words)
+    with pytest.raises(DataError, match=r"at most 1\.00% of the tokens are unknown; of source rows \d\d\.") as caught:
+        run(config, tmp_path / "out")
+    assert caught.value.problems[0].key == "data.tokenizer.path"
+    assert not list((tmp_path / "out").glob("*/manifest.json"))
+    allowed = replace(config, tokenizer=replace(words, max_unknown=1.0))
+    assert [one.fresh for one in run(allowed, tmp_path / "out")] == [True, True]
 
 
 def test_a_directory_of_other_files_is_left_alone(config: DataConfig, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Whether there are documents to train on and documents to hold out: told before anything is learnt or tokenised."""
+"""What a corpus has to have: documents to train on, documents to hold out, and tokens for its text."""
 
 from __future__ import annotations
 
-from trainer.config.groups.data import DataConfig, SourceConfig
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.documents import documents
 from trainer.data.skipped import Policy
 from trainer.data.tokenizing import is_heldout
@@ -56,3 +56,11 @@ def none_heldout(fraction: float, count: int, prepared: bool = False) -> Problem
     if prepared:
         remedy = "set it to 0 and go without evaluation, or prepare the text again with a larger one"
     return Problem("data.heldout_fraction", fraction, rule, remedy)
+
+
+def refuse_unknown(name: str, share: float, config: TokenizerConfig) -> None:
+    """name: of a source. share: of its tokens that are unknown. Raises DataError above data.tokenizer.max_unknown."""
+    if share > config.max_unknown:
+        rule = f"at most {config.max_unknown:.2%} of the tokens are unknown; of source {name} {share:.2%} are"
+        remedy = "use a tokenizer that falls back on bytes, or allow it: data.tokenizer.max_unknown=SHARE"
+        raise DataError(Problem("data.tokenizer.path", config.path, rule, remedy))

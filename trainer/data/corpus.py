@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
-from trainer.data.amounts import READY, all_heldout, none_heldout, refuse_one_sided
+from trainer.data.amounts import READY, all_heldout, none_heldout, refuse_one_sided, refuse_unknown
 from trainer.data.cache import build_once
 from trainer.data.documents import size_in_bytes
 from trainer.data.in_place import Opened, open_in_place
@@ -175,10 +175,7 @@ def _tell_unknown(
 ) -> None:
     """A line where the tokenizer has no tokens for some of the text. Raises DataError where that is too much of it."""
     share = figures.unknown / max(1, figures.train.tokens + figures.heldout.tokens)
-    if share > config.max_unknown:
-        rule = f"at most {config.max_unknown:.2%} of the tokens are unknown; of source {source.name} {share:.2%} are"
-        remedy = "use a tokenizer that falls back on bytes, or allow it: data.tokenizer.max_unknown=SHARE"
-        raise DataError(Problem("data.tokenizer.path", config.path, rule, remedy))
+    refuse_unknown(source.name, share, config)
     if figures.unknown and tokenizer.unknown is not None and report is not None:
         name = tokenizer.inner.id_to_token(tokenizer.unknown)
         report(f"  {source.name}: {share:.3%} of the tokens are unknown ({name}): their text is lost to the model")

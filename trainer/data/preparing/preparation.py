@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import DataConfig, SourceConfig
-from trainer.data.amounts import READY
+from trainer.data.amounts import READY, refuse_unknown
 from trainer.data.paths import in_s3, source_error, typed_keys
 from trainer.data.preparing.duplicates import Duplicates
 from trainer.data.preparing.manifest import complete, settings_of
@@ -107,6 +107,8 @@ def _run(
             if duplicates is not None:
                 passes.duplicates(duplicates)
             passes.units(works)
+            for work in works:
+                refuse_unknown(work.source.name, work.unknown, config.tokenizer)
             plans = [work.shards(options.shard_tokens) for work in works]
             passes.shards([shard for plan in plans for shard in plan])
     except KeyboardInterrupt:

@@ -79,6 +79,13 @@ class SourceWork:
         """Documents that others like them had come before."""
         return sum(one.removed for one in self.results.values())
 
+    @property
+    def unknown(self) -> float:
+        """The share of the tokens so far that stand for text without a token."""
+        done = [one.tokenized for one in self.results.values()]
+        tokens = sum(one.train.tokens + one.heldout.tokens for one in done)
+        return sum(one.unknown for one in done) / max(1, tokens)
+
     def missing(self) -> Iterator[int]:
         """Units that are still to be prepared."""
         return (number for number in range(len(self.pieces)) if number not in self.results)

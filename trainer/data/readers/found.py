@@ -35,7 +35,10 @@ class Reason(NamedTuple):
 NOT_UTF8 = Reason("not UTF-8", "convert the file to UTF-8, or leave it out of the paths")
 NUL = Reason("a NUL byte in text", "remove the NUL bytes, or leave the file out of the paths")
 SURROGATE = Reason("half of a surrogate pair", "write the character, or both halves")
-TOO_LONG = Reason(f"longer than {LIMIT >> 20} MiB", "cut finer documents: document_unit=paragraph or line")
+TOO_LONG = Reason(
+    f"longer than {LIMIT >> 20} MiB",
+    "cut it into shorter ones; of a text file of several lines document_unit=paragraph or line does",
+)
 EMPTY = Reason("empty", "point it at text that is not empty")
 BROKEN_JSON = Reason("broken JSON", "mend the line: one object on each")
 BROKEN_QUOTES = Reason("broken quotes", 'mend the row: a quote inside a quoted cell is written ""')
