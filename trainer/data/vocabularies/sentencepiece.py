@@ -159,10 +159,18 @@ def _merges(model: Model) -> Iterator[tuple[float, int, int]]:
                 yield model.pieces[index].score, left, right
 
 
+def _precompiled(charsmap: Any) -> normalizers.Normalizer:
+    """Raises Unfit for a map of characters that is damaged."""
+    try:
+        return normalizers.Precompiled(charsmap)
+    except Exception as error:  # the library raises plain Exception for whatever it cannot parse
+        raise Unfit(f"it is no model of SentencePiece: {error}") from None
+
+
 def _normalizers(model: Model, prefixed: bool) -> list[normalizers.Normalizer]:
     made: list[normalizers.Normalizer] = []
     if charsmap := model.normalizer.get(CHARSMAP, b""):
-        made.append(normalizers.Precompiled(charsmap))
+        made.append(_precompiled(charsmap))
     if model.normalizer.get(REMOVE_EXTRA_WHITESPACES, 1):
         made += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefixed:
