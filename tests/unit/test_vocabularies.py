@@ -169,6 +169,14 @@ def test_damaged_models_of_sentencepiece_are_refused(tmp_path: Path) -> None:
         assert "no model of SentencePiece" in refusal(file, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("score", [b"\x15\0\0\xc0\x7f", b"\x15\0\0\x80\xff", b"\x12\x01x", b"\x1a\x01x"])
+def test_scores_and_kinds_that_are_no_numbers_are_refused(tmp_path: Path, score: bytes) -> None:
+    """NaN, minus infinity, and text in the place of the score and of the kind."""
+    message = b"\x0a\x01a" + score
+    (tmp_path / "a.model").write_bytes(b"\x0a%c%b" % (len(message), message) + sentencepiece_model())
+    assert "no model of SentencePiece" in refusal(tmp_path / "a.model", tmp_path / "cache")
+
+
 def random_ranks(count: int) -> dict[bytes, int]:
     """Tokens that are made of earlier ones, as merging makes them."""
     chance = random.Random(count)

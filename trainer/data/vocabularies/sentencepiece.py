@@ -5,6 +5,7 @@ Field numbers and defaults: sentencepiece_model.proto of github.com/google/sente
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,10 +70,12 @@ def read_model(data: bytes) -> Model:
                 pieces.append(_piece(value))
             elif number in settings and isinstance(value, bytes):
                 settings[number] = dict(fields(value))
-    except (NotProtobuf, TypeError, UnicodeDecodeError) as error:
+    except (NotProtobuf, TypeError, ValueError) as error:
         raise Unfit(f"it is no model of SentencePiece: {error}") from None
     if not pieces:
         raise Unfit("it is no model of SentencePiece: it has no pieces")
+    if (odd := next((piece.text for piece in pieces if not math.isfinite(piece.score)), None)) is not None:
+        raise Unfit(f"it is no model of SentencePiece: the score of {odd!r} is no finite number")
     return Model(pieces, settings[TRAINER], settings[NORMALIZER])
 
 
