@@ -145,6 +145,7 @@ def test_a_picture(cwd: Path) -> None:
     [
         (["--step", "0"], 3, "--step"),
         pytest.param(["--samples", "-1"], 3, "--samples", marks=pytest.mark.long),
+        (["--samples", "1001"], 3, "1,000 at the most"),
         (["--picture", "lengths.gif"], 3, ".png, .svg, .pdf"),
         (["data.sources=[{name: a, paths: [none.jsonl]}]", "run.name=none"], 4, "matches no file"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -136,6 +137,20 @@ def test_bad_files_are_named(name: str, data: bytes, key: str, place: str, tmp_p
     (problem,) = raised.value.problems
     assert problem.key.endswith(key)
     assert place in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "option"),
+    [("a.jsonl", b'{"txt": "b"}', "--text-field"), ("a.csv", b"id\n1\n", "--text-field"), ("a.bin", b"a", "--format")],
+)
+def test_remedies_name_options(name: str, data: bytes, option: str, tmp_path: Path) -> None:
+    """The command has no keys that could be set as the remedies for sources say."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError) as raised:
+        read_texts([str(tmp_path / name)])
+    (problem,) = raised.value.problems
+    assert option in problem.remedy
+    assert not re.search(r"text_field|source", problem.remedy)
 
 
 def test_tables_are_read_by_their_column(tmp_path: Path) -> None:

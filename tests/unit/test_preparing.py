@@ -250,56 +250,6 @@ def test_a_directory_of_other_files_is_left_alone(config: DataConfig, tmp_path: 
     assert other.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize(("pattern", "output"), [("", ""), ("", "deep/out"), ("*", "deep/out"), ("*", "out")])
-def test_an_output_inside_what_is_read_is_refused(
-    config: DataConfig, tmp_path: Path, pattern: str, output: str
-) -> None:
-    (tmp_path / "small" / "deep").mkdir()
-    source = replace(config.sources[1], paths=[str(tmp_path / "small" / pattern)])
-    with pytest.raises(DataError, match=r"data.sources.0.paths[\s\S]*does not hold --output"):
-        run(replace(config, sources=[source]), tmp_path / "small" / output)
-    assert not list((tmp_path / "small").rglob("tokenizer*"))
-
-
-@pytest.mark.parametrize("output", ["file", "file/below"])
-def test_an_output_that_is_a_file_is_refused(config: DataConfig, tmp_path: Path, output: str) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match=r"is a directory[\s\S]*another --output"):
-        run(config, tmp_path / output)
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("file", "data", "message"),
-    [
-        ("rows/train-00000.bin", None, "train-00000.bin is not there[\\s\\S]*the same command"),
-        ("rows/train-00000.idx", b"cut", "train-00000.idx is not there"),
-        ("rows/inputs.jsonl", b'{"path": ', "rows[\\s\\S]*has left[\\s\\S]*remove it"),
-        ("rows/inputs.jsonl", b"3\n", "rows[\\s\\S]*has left[\\s\\S]*remove it"),
-        ("tokenizer/tokenizer.json", b"", "not there, or damaged[\\s\\S]*bring that directory back"),
-    ],
-)
-def test_what_was_complete_and_is_damaged_is_named(
-    config: DataConfig, tmp_path: Path, file: str, data: bytes | None, message: str
-) -> None:
-    output = tmp_path / "out"
-    config = replace(config, sources=config.sources[:1])
-    run(config, output, 1)
-    (output / file).unlink() if data is None else (output / file).write_bytes(data)
-    with pytest.raises(DataError, match=message):
-        run(config, output, 1)
-
-
-def test_figures_that_a_manifest_lacks_are_named(config: DataConfig, tmp_path: Path) -> None:
-    run(config, tmp_path / "out", 1)
-    manifest = tmp_path / "out" / "rows" / "manifest.json"
-    value = json.loads(manifest.read_text())
-    del value["figures"]["train"]
-    manifest.write_text(json.dumps(value))
-    with pytest.raises(DataError, match=r"its figures[\s\S]*remove it"):
-        run(config, tmp_path / "out", 1)
-
-
 def test_a_field_that_no_part_has_is_refused(config: DataConfig, tmp_path: Path) -> None:
     source = replace(config.sources[0], text_field="body")
     with pytest.raises(DataError, match=r"text_field[\s\S]*there are: text"):

@@ -17,6 +17,7 @@ import tiktoken
 import tiktoken_ext.openai_public as published
 import tokenizers
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import models, pre_tokenizers, trainers
 
 from trainer.config.groups.data import TokenizerConfig
@@ -146,6 +147,34 @@ def test_pairs_that_are_none_of_gpt2s_are_refused(tmp_path: Path) -> None:
         assert words in refusal(directory, tmp_path / "cache")
     (directory / "vocab.json").write_text(json.dumps({text: n for n, text in enumerate(ids) if n < 600}))
     assert "lacks one" in refusal(directory, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_merges_that_were_cut_off_are_refused(tmp_path: Path, kept: float) -> None:
+    """At the end of a line nothing else tells: each token whose merge is gone would count as special."""
+    directory = gpt2_pair(tmp_path / "pair")
+    lines = (directory / "merges.txt").read_text().splitlines(keepends=True)
+    (directory / "merges.txt").write_text("".join(lines[: int(kept * len(lines))]))
+    assert "all but a few" in refusal(directory, tmp_path / "cache")
+
+
+def test_damaged_models_of_sentencepiece_are_refused(tmp_path: Path) -> None:
+    """The map of characters is the library's own format; the rest is protobuf."""
+    file = tmp_path / "a.model"
+    file.write_bytes(sentencepiece_model())
+    proto = sentencepiece_model_pb2.ModelProto.FromString(file.read_bytes())
+    for charsmap in (b"\xff", b"\xff" * 300, proto.normalizer_spec.precompiled_charsmap[:1000]):
+        proto.normalizer_spec.precompiled_charsmap = charsmap
+        file.write_bytes(proto.SerializeToString())
+        assert "no model of SentencePiece" in refusal(file, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("score", [b"\x15\0\0\xc0\x7f", b"\x15\0\0\x80\xff", b"\x12\x01x", b"\x1a\x01x"])
+def test_scores_and_kinds_that_are_no_numbers_are_refused(tmp_path: Path, score: bytes) -> None:
+    """NaN, minus infinity, and text in the place of the score and of the kind."""
+    message = b"\x0a\x01a" + score
+    (tmp_path / "a.model").write_bytes(b"\x0a%c%b" % (len(message), message) + sentencepiece_model())
+    assert "no model of SentencePiece" in refusal(tmp_path / "a.model", tmp_path / "cache")
 
 
 def random_ranks(count: int) -> dict[bytes, int]:

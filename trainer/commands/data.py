@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LISTED = 16
 """Samples that are listed."""
+MOST = 1_000
+"""Samples that are shown in full: all lines are made before the first is printed."""
 WORDS = 60
 
 
@@ -44,6 +46,9 @@ class Asked:
         for key, value, least in (("--step", self.step, 1), ("--samples", self.samples, 0)):
             if value is not None and value < least:
                 raise ConfigError(Problem(key, value, f"a whole number, {least} or more", f"give {key} N"))
+        if self.samples > MOST:
+            remedy = f"give --samples {MOST}, and a later --step for those behind them"
+            raise ConfigError(Problem("--samples", self.samples, f"{MOST:,} at the most", remedy))
 
 
 def show(config: Config, asked: Asked) -> Iterator[str]:

@@ -30,13 +30,16 @@ DECLARING = ("tokenizer_config.json", "special_tokens_map.json")
 BESIDE = (*DECLARING, "chat_template.jinja", "generation_config.json")
 """What goes along with a vocabulary that is made into a tokenizer.json."""
 FOREIGN = {
-    ".model": "a SentencePiece model",
-    ".tiktoken": "a tiktoken file, which lacks the pattern that cuts text into words",
+    ".model": "named like a SentencePiece model, and its content is none",
+    ".tiktoken": "named like a tiktoken file, and its content is none",
     "merges.txt": "the half of GPT-2's pair with vocab.json",
     "vocab.bpe": "the half of GPT-2's pair with encoder.json",
 }
 """What other formats are, by suffix or name."""
-CONVERT = "make a tokenizer.json of it: transformers.AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)"
+CONVERT = (
+    "download or copy it again if it is damaged; else make a tokenizer.json of it:"
+    " transformers.AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)"
+)
 
 
 def load(config: TokenizerConfig, cache: Path) -> tuple[Tokenizer, str]:
@@ -93,7 +96,7 @@ def _read(given: str, path: Path, file: Path) -> tokenizers.Tokenizer:
         rule = f"{file} does not exist" + (f"; {held[0]} is {held[1]}" if held else "")
         raise _path_error(given, rule, CONVERT if held else "give a tokenizer.json or a directory that holds one")
     if (what := _foreign(file)) is not None:
-        raise _path_error(given, f"{file.name} is {what}; a tokenizer.json is read", CONVERT)
+        raise _path_error(given, f"{file.name} is {what}", CONVERT)
     try:
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception for whatever it cannot parse

@@ -18,6 +18,12 @@ from trainer.storage.base import is_remote
 
 DATA = "--data"
 PLAIN = Format("text", "")
+FOLLOWED = {
+    "the source's format": "--format",
+    "set text_field": "set --text-field",
+    "document_unit=": "--document-unit ",
+}
+"""How a remedy names a source's fields, and the options that stand for them."""
 LARGEST = 1 << 30
 """Bytes of a file: it is held in memory as a whole, and a score needs no more."""
 
@@ -57,7 +63,7 @@ def read_texts(given: Sequence[str], how: Reading = Reading()) -> list[Texts]:
         try:
             found.append(_texts(name, how))
         except DataError as error:
-            problems += [replace(one, key=_option(one.key)) for one in error.problems]
+            problems += [replace(one, key=_option(one.key), remedy=_followed(one.remedy)) for one in error.problems]
     if problems:
         raise DataError(problems)
     return found
@@ -67,6 +73,13 @@ def _option(key: str) -> str:
     """The option that stands for a field of a source."""
     field = key.rpartition(".")[2] if key.startswith("data.sources[") else ""
     return {"": key, "paths": DATA}.get(field, f"--{field.replace('_', '-')}")
+
+
+def _followed(remedy: str) -> str:
+    """A remedy for a source, as this command can follow it: it has options in the place of a source's fields."""
+    for field, option in FOLLOWED.items():
+        remedy = remedy.replace(field, option)
+    return remedy
 
 
 def _texts(name: str, how: Reading) -> Texts:

@@ -68,9 +68,9 @@ class Worker:
             how = f"was killed by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:
             how += ", as the kernel does when memory runs out"
-        rule = f"all workers live to the end; worker {self.number} (process {self.process.pid}) {how}"
+        rule = f"all workers live to the end; this one (process {self.process.pid}) {how}"
         remedy = "what is complete is kept: give the same command again, with fewer --processes if memory is short"
-        return DataError(Problem("--processes", self.number, rule, remedy))
+        return DataError(Problem("--processes", f"worker {self.number}", rule, remedy))
 
     def end(self) -> None:
         """At once: what it is at is done again by the next run."""

@@ -14,6 +14,8 @@ from trainer.data.vocabularies.sentencepiece import Unfit
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 """As the transformers library names them, and as OpenAI did."""
 WORD_END = "</w>"
+MOST_UNMADE = 0.1
+"""Share of tokens that no merge makes. Special ones are few: with more of them the end of the merges was cut off."""
 
 
 def pair_of(directory: Path) -> tuple[Path, Path] | None:
@@ -43,6 +45,8 @@ def from_pair(vocab: Path, merges: Path) -> tuple[tokenizers.Tokenizer, None]:
             raise Unfit(f"{merges.name} merges {left} and {right}, and {vocab.name} lacks one of them or the result")
     made = {left + right for left, right in pairs}
     special = [text for text in ids if text not in made and text not in BYTE_OF]
+    if len(special) > MOST_UNMADE * len(ids):
+        raise Unfit(f"{merges.name} makes all but a few of the tokens; {len(special):,} of {len(ids):,} it does not")
     if sorted(ids.values()) != list(range(len(ids))):
         raise Unfit(f"the ids of {vocab.name} are not 0, 1, 2, ... each once")
     return byte_level(ids, pairs, sorted(special, key=lambda text: ids[text]), None, whole=False), None

@@ -5,6 +5,7 @@ Field numbers and defaults: sentencepiece_model.proto of github.com/google/sente
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,10 +70,12 @@ def read_model(data: bytes) -> Model:
                 pieces.append(_piece(value))
             elif number in settings and isinstance(value, bytes):
                 settings[number] = dict(fields(value))
-    except (NotProtobuf, TypeError, UnicodeDecodeError) as error:
+    except (NotProtobuf, TypeError, ValueError) as error:
         raise Unfit(f"it is no model of SentencePiece: {error}") from None
     if not pieces:
         raise Unfit("it is no model of SentencePiece: it has no pieces")
+    if (odd := next((piece.text for piece in pieces if not math.isfinite(piece.score)), None)) is not None:
+        raise Unfit(f"it is no model of SentencePiece: the score of {odd!r} is no finite number")
     return Model(pieces, settings[TRAINER], settings[NORMALIZER])
 
 
@@ -159,10 +162,18 @@ def _merges(model: Model) -> Iterator[tuple[float, int, int]]:
                 yield model.pieces[index].score, left, right
 
 
+def _precompiled(charsmap: Any) -> normalizers.Normalizer:
+    """Raises Unfit for a map of characters that is damaged."""
+    try:
+        return normalizers.Precompiled(charsmap)
+    except Exception as error:  # the library raises plain Exception for whatever it cannot parse
+        raise Unfit(f"it is no model of SentencePiece: {error}") from None
+
+
 def _normalizers(model: Model, prefixed: bool) -> list[normalizers.Normalizer]:
     made: list[normalizers.Normalizer] = []
     if charsmap := model.normalizer.get(CHARSMAP, b""):
-        made.append(normalizers.Precompiled(charsmap))
+        made.append(_precompiled(charsmap))
     if model.normalizer.get(REMOVE_EXTRA_WHITESPACES, 1):
         made += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefixed:
