@@ -14,6 +14,7 @@ from tests import harness
 from tests.end_to_end.test_readme import clone, commands
 from trainer.commands.prepare import table
 from trainer.data.preparing.preparation import Prepared
+from trainer.data.tokenizing import is_heldout
 
 __all__ = ["clone"]
 pytestmark = pytest.mark.slow
@@ -90,3 +91,11 @@ def test_the_table() -> None:
     assert rows[1].split() == ["web", "1,202", "3,010", "2", "3.00", "2", "7"]
     assert rows[2] == "  web: skipped 2 documents, empty: x, line 1; x, line 2"
     assert rows[3] == "  web: 10.000% of the tokens are unknown: their text is lost to the model"
+
+
+def test_a_source_that_is_held_out_as_a_whole_is_told(tmp_path: Path) -> None:
+    text = next(text for number in range(1000) if is_heldout((text := f"text {number}\n" * 200).encode(), 0.5))
+    (tmp_path / "one.txt").write_text(text)
+    code, output = prepare(tmp_path, "--source", "one.txt", "--output", "out", "data.heldout_fraction=0.5")
+    assert code == 0, output
+    assert "one: all documents are held out" in output

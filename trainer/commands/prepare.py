@@ -120,6 +120,8 @@ def table(done: list[Prepared]) -> Iterator[str]:
     for one in done:
         figures = SourceFigures.of(one.manifest["figures"])
         yield from figures.skipped.lines(one.name)
+        if not figures.train.documents:
+            yield f"  {one.name}: all documents are held out: there is nothing to train on (data.heldout_fraction)"
         if figures.unknown:
             share = figures.unknown / (figures.train.tokens + figures.heldout.tokens)
             yield f"  {one.name}: {share:.3%} of the tokens are unknown: their text is lost to the model"
