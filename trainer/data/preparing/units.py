@@ -16,7 +16,7 @@ from trainer.data.readers.files import FileOf
 from trainer.data.readers.parts import is_cut
 from trainer.storage.base import S3, Stored
 
-SMALLEST, LARGEST = 8 << 20, 256 << 20
+SMALLEST, LARGEST = 1 << 20, 256 << 20
 UNITS = 64
 """Bytes of a unit: the source's divided by UNITS, between SMALLEST and LARGEST."""
 APART = ("files", "python_stdlib")
