@@ -21,8 +21,9 @@ Reading order:
 - preparing: a corpus turned into shards once, in parallel, before any run
 - manifest, prepared: such shards, opened where they are
 - known: fingerprints of sources, kept
+- amounts: whether there are documents to train on and to hold out
 - corpus: all of the above put together by prepare_corpus
-- packing: the token stream cut into fixed-length samples
+- packing, best_fit, packings: the token stream cut into samples, or whole documents put together into them
 - permutation: pseudo-random order computed index by index, without a stored table
 - order: the mixture of sources and the global cursor
 - loader: one rank's batches for each step
