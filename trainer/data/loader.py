@@ -109,5 +109,6 @@ class TrainLoader:
             parts.append((np.array(places), self._sources[name].rows(indices)))
         rows = scattered(parts)
         if self._draws:
+            rows = rows._replace(keys=np.empty_like(rows.tokens))
             draw_keys_into(self._seed, number, rows.keys)
         return rows

@@ -23,6 +23,8 @@ class Mixture:
         self.round = {name: int(share * unit) for name, share in self.exact.items()}
         """Samples of each source after which the order of the sources begins anew."""
         self._names = sorted(name for name, share in self.exact.items() if share)  # whatever the order of writing
+        self.only = self._names[0] if len(self._names) == 1 else None
+        """The source of all samples, where there is but one."""
         self._weights = [self.round[name] for name in self._names]
         self._total = sum(self._weights)
 
@@ -34,8 +36,8 @@ class Mixture:
         taking the largest deficit does not (1.2 samples with eight sources). All quantities are times
         total * (2n - 2), so that they stay integers.
         """
-        if len(self._names) == 1:
-            return self._names[0]
+        if self.only is not None:
+            return self.only
         scale = 2 * len(self._names) - 2
         best, best_slack, best_weight = "", 0, 1
         for name, weight in zip(self._names, self._weights, strict=True):

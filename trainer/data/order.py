@@ -124,8 +124,9 @@ class GlobalOrder:
             mixture = self._mixture(total)
             if mixture.shares != shares:
                 since, shares = dict(drawn), mixture.shares
-            under = {name: drawn[name] - since[name] for name in drawn}
-            source = mixture.next(under, sum(under.values()) + 1)
+            if (source := mixture.only) is None:
+                under = {name: drawn[name] - since[name] for name in drawn}
+                source = mixture.next(under, sum(under.values()) + 1)
             draws.append(Draw(source, drawn[source]))
             drawn[source] += 1
         return draws, replace(cursor, drawn=cursor.drawn + count, per_source=drawn, since=since, shares=shares)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -36,7 +37,9 @@ class Samples(ABC):
 
     @abstractmethod
     def rows(self, indices: Ints) -> Sample:
-        """Those samples, each of 0 .. len - 1, made together: fields of [indices, seq_len] that nobody else holds."""
+        """Those samples, each of 0 .. len - 1, made together: fields of [indices, seq_len] that nobody else holds,
+        but for the keys.
+        """
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
@@ -95,7 +98,13 @@ class PackedSamples(Samples):
         for number in short:
             fields = (tokens[number], labels[number], positions[number], ids[number], ids[number])
             _pad(Sample(*fields), int(counts[number]))
-        return Sample(tokens, labels, positions, ids, np.full_like(tokens, NO_DRAW))
+        return Sample(tokens, labels, positions, ids, _undrawn(*tokens.shape))
+
+
+@lru_cache(maxsize=4)
+def _undrawn(rows: int, length: int) -> Ints:
+    """Keys of samples for which nothing is drawn: all batches have the same ones, and nobody writes to them."""
+    return np.full((rows, length), NO_DRAW, np.int64)
 
 
 def _numbered(begins: Ints, rows: int, length: int) -> tuple[Ints, Ints]:
