@@ -121,7 +121,8 @@ def make_loader(config: Config, derived: Derived, corpus: Corpus, dp_rank: int, 
         prefetch=config.data.prefetch,
         stages=mixtures(corpus.names, corpus.weights, changes),
         packing=Packing(config.data.packing, config.data.long_documents),
-        draws=config.model.dropout > 0 or ":" in config.model.family,  # one from outside may draw by other keys
+        draws=max(config.model.dropout, config.adapter.dropout) > 0
+        or ":" in config.model.family,  # one from outside may draw by other keys
     )
 
 

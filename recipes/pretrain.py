@@ -39,7 +39,9 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
         from recipes.rehearse import rehearse_run
 
         return rehearse_run(config, derived)
-    family = family_of(config.model)  # first of all: what it refuses is refused before ranks meet and text is read
+    family = family_of(
+        config.model, config.adapter
+    )  # first of all: what it refuses is refused before ranks meet and text is read
     limits, directory = config.reliability, RunDirectory(run_path(config), result=None)
     peers = Peers.join(world, limits.setup_seconds)
     backend = make_backend(config, derived, world)
@@ -56,7 +58,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             refuse_apart(backend, peers, directory.path, limits.setup_seconds)
             corpus, sets = read_text(config, derived, peers, watchdog, backend)
             backend.shard(family.build, family.plan, config.precision.mode)
-            initial = partial(initial_weights, config, family.plan, backend.mesh, corpus.fingerprints)
+            initial = partial(initial_weights, config, family, backend.mesh, corpus.fingerprints)
             here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
             state = resume_or_initialise(
                 directory, backend, initial, config.seed, derived.steps, corpus.fingerprints, allowed, here

@@ -45,7 +45,7 @@ def whole_logits(config: Config) -> str:
 
 def piece_of(config: Config, derived: Derived) -> Piece:
     """What this configuration asks a rank to do."""
-    family = family_of(config.model)
+    family = family_of(config.model, config.adapter)
     return Piece(
         build=family.build,
         plan=family.plan,
@@ -67,7 +67,7 @@ def scores_of(config: Config, derived: Derived) -> Callable[[Mesh], Scores] | No
     mode = config.precision.mode
     if (why := why_plain_attention(config, mode, {})) is None:
         return None
-    heads = family_of(config.model).plan.heads
+    heads = family_of(config.model, config.adapter).plan.heads
     shape = (config.train.microbatch, config.data.seq_len, derived.accumulation)
     stages = derived.stages or (range(config.model.layers),)
     return partial(plain_scores, why, heads, mode, config.parallel, *shape, stages)

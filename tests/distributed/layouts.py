@@ -22,6 +22,9 @@ learned               as GPT-2: learned positions, LayerNorm, GELU, biases, tied
 post                  the padded one as OLMo 2: norms behind blocks, and over all heads of queries and keys
 window                as Qwen3: a sliding window in the later layers, norms of heads, YaRN
 mistral               as Mistral: a sliding window in every layer
+lora                  the padded one with biases everywhere, with LoRA on all linears, head and embedding, dropout, and
+                      the norms trained as well
+dora                  with DoRA on all linears and on the embedding, and norms and head trained as well
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.config.groups.evaluation import EvaluationConfig
@@ -76,7 +80,29 @@ MODELS = {
     "post": POST,
     "window": WINDOW,
     "mistral": MISTRAL,
+    "lora": BIASED,
+    "dora": replace(TIED, tied=False),
 }
+LORA = AdapterConfig(
+    kind="lora",
+    rank=6,
+    alpha=4.0,
+    dropout=0.1,
+    rslora=True,
+    lr_ratio=4.0,
+    targets=["all-linear", "lm_head", "embed_tokens"],
+    also_train=["*norm.weight"],
+)
+DORA = AdapterConfig(
+    kind="lora",
+    rank=4,
+    alpha=16.0,
+    dora=True,
+    lr_ratio=16.0,
+    targets=["all-linear", "embed_tokens"],
+    also_train=["*norm.weight", "lm_head.weight"],
+)
+ADAPTERS = {"lora": LORA, "dora": DORA}
 SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
 
 
@@ -144,6 +170,7 @@ def configuration(layout: Layout, precision: str, backend: str = "native") -> Co
         backend=BackendConfig(name=backend),
         train=TrainConfig(steps=STEPS, tokens_per_step=512, microbatch=layout.microbatch),
         model=MODELS[layout.model],
+        adapter=ADAPTERS.get(layout.model, AdapterConfig()),
         data=DataConfig(
             sources=[SourceConfig(paths=["corpus"])],
             tokenizer=TokenizerConfig(vocab=512),

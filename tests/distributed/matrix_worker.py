@@ -20,11 +20,13 @@ from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.cursor import Cursor
 from trainer.data.heldout import HeldoutWindows
 from trainer.data.loader import TrainLoader
-from trainer.models.family import family_of
+from trainer.models.adapters.begin import Beginning
+from trainer.models.family import family_of, shapes_of
 from trainer.models.initialise import Initialiser
 from trainer.optim.schedule import learning_rate
 from trainer.parallel.boxes import Box
-from trainer.rules.check import validate
+from trainer.rules.adapters import adapters
+from trainer.rules.check import RULES, validate
 from trainer.rules.derived import Derived, derive
 from trainer.run.world import World
 from trainer.training.step import Wish, agree, train_step
@@ -41,15 +43,16 @@ def bring_up(layout: str, precision: str, name: str = "native", fault: str = "")
     """The backend of a layout, native or neuron, as the recipes make it, with initial weights. fault: a native one."""
     config, world = configuration(parse(layout), precision, name), World.from_environment()
     if name == "native":
-        validate(config, world)
+        validate(config, world, [rule for rule in RULES if rule is not adapters])  # the base is drawn
     derived = inject(fault, derive(config, world))
     assert derived.dp == parse(layout).dp
     backend = make_backend(config, derived, world)
     assert isinstance(backend, NativeBackend) == (name == "native")
     backend.setup()
-    family = family_of(config.model)
+    family = family_of(config.model, config.adapter)
     backend.shard(family.build, family.plan, precision)
-    backend.load_initial(Initialiser(family.plan, config.seed))
+    drawn = Initialiser(family.plan, config.seed)
+    backend.load_initial(Beginning.of(drawn, family.plan, config.seed, shapes_of(family)))
     return backend, config, derived
 
 

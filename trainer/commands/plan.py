@@ -25,7 +25,7 @@ def describe_plan(config: Config, rank: int) -> Iterator[str]:
     """
     model, parallel = config.model, config.parallel
     mesh = Mesh(rank, tp=parallel.tp, cp=parallel.cp, pp=parallel.pp)
-    stages, family = pipeline_stages(config), family_of(model)
+    stages, family = pipeline_stages(config), family_of(model, config.adapter)
     plan, whole = family.plan, _shapes(family, None)
     total = sum(math.prod(shape) for shape in whole.values())
     yield f"{model.name}: {total:,} parameters over tp {parallel.tp} x cp {parallel.cp} x pp {parallel.pp}"

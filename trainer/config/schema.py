@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.checkpoint import CheckpointConfig
 from trainer.config.groups.data import DataConfig
@@ -67,6 +68,8 @@ class Config:
     """Length and batch."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Dimensions of the model."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    """What is trained in the place of the model's own weights."""
     data: DataConfig = field(default_factory=DataConfig)
     """Text, tokens and samples."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

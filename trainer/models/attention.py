@@ -21,7 +21,8 @@ class Context(NamedTuple):
     cosines, sines: FP32 [batch, 1, seq, head_dim / 2], None where positions are learned. mask: bool [batch, 1, seq,
     keys], True where attention may look; window: the same inside the sliding window; None where no layer uses it.
     positions, document_ids: int64 [batch, seq], for a lowering whose attention works without a dense mask. keys: for
-    dropout between blocks, as trainer.batch.Batch has them; None where nothing is dropped.
+    dropout between blocks, as trainer.batch.Batch has them; within: of the positions within blocks; None where nothing
+    is dropped.
     """
 
     cosines: torch.Tensor | None
@@ -31,6 +32,7 @@ class Context(NamedTuple):
     document_ids: torch.Tensor
     keys: torch.Tensor | None = None
     window: torch.Tensor | None = None
+    within: torch.Tensor | None = None
 
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Context], torch.Tensor]

@@ -44,7 +44,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, parts: Parts, index: int) -> None:
         super().__init__()
-        self.block, self.windowed = config.block, layer_has_window(config, index)
+        self.block, self.windowed, self.draws_within = config.block, layer_has_window(config, index), False
         self.self_attn = parts.attention(config)
         self.mlp = feed_forward(config)
         if config.block != "post":
@@ -58,6 +58,8 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape."""
+        if self.draws_within:
+            tell(self, context.within)
         if self.windowed:
             context = context._replace(mask=context.window)
         if self.block == "pre":
@@ -80,11 +82,14 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Embeddings, layers, final norm. A pipeline stage keeps some of the layers under their global names and may
     lack the embeddings or the norm, which are None there. A lowering that cuts the sequence replaces ``mask``; one that
-    cuts it between blocks, ``part``.
+    cuts it between blocks, ``part``, and ``within``, which makes keys between blocks those within them.
+
+    draws_within: something within blocks draws by the keys: an adapter's dropout.
     """
 
     mask: Callable[[torch.Tensor, int | None], torch.Tensor]
     part: Callable[[torch.Tensor], torch.Tensor]
+    within: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(self, config: ModelConfig, parts: Parts = PARTS) -> None:
         super().__init__()
@@ -96,7 +101,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleDict({str(i): DecoderLayer(config, parts, i) for i in range(config.layers)})
         self.norm: nn.Module | None = parts.make_norm(config)
         self.rotary = Rotary.of(config, head_dim(config))
-        self.mask, self.part = document_mask, whole
+        self.mask, self.part, self.within = document_mask, whole, whole
+        self.draws_within = False
 
     def embed(self, tokens: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
         """Tokens and positions, each [batch, seq] -> [batch, seq, hidden], or this rank's part between blocks."""
@@ -112,7 +118,11 @@ class Decoder(nn.Module):
         kinds = {bool(layer.windowed) for layer in self.layers.values()}
         mask = self.mask(document_ids, None) if False in kinds else None
         window = self.mask(document_ids, self.window) if True in kinds else None
-        return Context(cosines, sines, mask, positions, document_ids, keys, window)
+        return Context(cosines, sines, mask, positions, document_ids, keys, window, self.keys_within(keys))
+
+    def keys_within(self, keys: torch.Tensor | None) -> torch.Tensor | None:
+        """Those of all positions that a rank has within blocks; None where nothing there draws."""
+        return self.within(keys) if self.draws_within and keys is not None else None
 
     def forward(
         self,
@@ -133,6 +143,13 @@ class Decoder(nn.Module):
 def whole(positions: torch.Tensor) -> torch.Tensor:
     """Between blocks a rank has all positions that it has within them."""
     return positions
+
+
+def tell(module: nn.Module, keys: torch.Tensor | None) -> None:
+    """Give the keys of the samples at hand to the modules within that draw by them: linears take no other argument."""
+    for each in module.modules():
+        if hasattr(each, "keys"):
+            each.keys = keys  # type: ignore[assignment]
 
 
 class CausalLM(nn.Module):
@@ -189,9 +206,16 @@ class CausalLM(nn.Module):
         along its tensors.
         """
         hidden, count = self.model(tokens, positions, document_ids, keys), (labels != IGNORED_LABEL).sum()
-        return (hidden if self.lm_head is None else self.loss(hidden, self.lm_head, labels)), count
+        if self.lm_head is None:
+            return hidden, count
+        if self.model.draws_within:
+            tell(self.lm_head, self.model.keys_within(keys))
+        return self.loss(hidden, self.lm_head, labels), count
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
         """FP32 [batch, seq, vocab], or activations without a head. For sampling and tests: training never builds it."""
         hidden: torch.Tensor = self.model(tokens, positions, document_ids)
-        return hidden if self.lm_head is None else self.lm_head(hidden).float()
+        if self.lm_head is None:
+            return hidden
+        tell(self.lm_head, None)  # nothing is dropped
+        return self.lm_head(hidden).float()

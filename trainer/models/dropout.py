@@ -50,10 +50,14 @@ class Dropout(nn.Module):
 
     def factor(self, keys: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """[batch, seq] keys -> [batch, seq, size]: 0 or 1 / (1 - p); 1 where there is no draw."""
-        features = mixed(torch.arange(self.size, dtype=torch.int32, device=keys.device) ^ _number(self.place))
+        features = mixed(self.features(keys.device) ^ _number(self.place))
         draws = mixed(keys.to(torch.int32).unsqueeze(-1) ^ features) & (2**BITS - 1)
         kept = (draws >= min(round(self.p * 2**BITS), 2**BITS - 1)).to(dtype) / (1 - self.p)
         return torch.where(keys.unsqueeze(-1) < 0, torch.ones_like(kept), kept)
+
+    def features(self, device: torch.device) -> torch.Tensor:
+        """int32 [size]: numbers of the activation's features."""
+        return torch.arange(self.size, dtype=torch.int32, device=device)
 
     def extra_repr(self) -> str:
         """For print(model)."""

@@ -12,15 +12,19 @@ import torch
 from torch import nn
 
 from trainer.batch import Batch
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.config.plugins import call_named, told
 from trainer.errors import ConfigError, Problem, RunError
+from trainer.models.adapters.attach import adapt
 from trainer.models.dropout import locate, refuse_generators
 from trainer.models.embedding import sum_in_fp32
 from trainer.models.families import FAMILIES
 from trainer.parallel.plan import Plan
 
 KEY = "model.family"
+OWN_WEIGHTS = AdapterConfig()
+"""No adapter."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ INTERFACE = ("keep_stage", "canonical_names", "materialised", "logits")
 """Methods of trainer.models.decoder.CausalLM that a backend calls, besides forward with the fields of a Batch."""
 
 
-def family_of(config: ModelConfig) -> Family:
-    """The family that model.family names, with what model.frozen says. It is built once, on meta, to look at.
+def family_of(config: ModelConfig, adapter: AdapterConfig = OWN_WEIGHTS) -> Family:
+    """The family that model.family names, with what model.frozen and adapter say. It is built once, on meta, to look
+    at.
 
     Raises ConfigError where it cannot be imported, is not what a backend needs, or draws what layouts would draw
     differently.
@@ -61,11 +66,23 @@ def family_of(config: ModelConfig) -> Family:
     refuse_generators(model, config.family)
     if config.family not in FAMILIES:
         _try(model, config.family)
+    build: Callable[[], nn.Module] = partial(_prepared, made.build)
+    plan = made.plan
+    if adapter.kind != "none":
+        build, plan = adapt(build, plan, model, adapter)
     names = list(model.canonical_names().values())
-    plan = made.plan.freezing(config.frozen, names) if config.frozen else made.plan
+    plan = plan.freezing(config.frozen, names) if config.frozen else plan
     if not any(rule.trainable for rule in plan.match(names).values()):
         raise _wrong(config.family, "a rule of its plan leaves a parameter to train")
-    return replace(made, build=partial(_prepared, made.build), plan=plan)
+    return replace(made, build=build, plan=plan)
+
+
+def shapes_of(family: Family) -> dict[str, tuple[int, ...]]:
+    """Of its parameters, by canonical name."""
+    with torch.device("meta"):
+        model: Any = family.build()
+    names = model.canonical_names()
+    return {names[name]: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _prepared(build: Callable[[], nn.Module]) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 
 from trainer.config.groups.optim import OptimConfig
 from trainer.optim.mixed_precision import MixedPrecision
-from trainer.parallel.decay import parameter_groups
+from trainer.parallel.decay import parameter_groups, rate_of
 
 
 class MaskedAdamW(torch.optim.AdamW):
@@ -49,7 +49,7 @@ class MixedPrecisionAdamW(MixedPrecision):
             self.adamw.grad_scale.copy_(((norm + 1e-6) / self.clip_norm).clamp(min=1.0))
             self.adamw.found_inf.copy_(~finite)
             for group in self.adamw.param_groups:
-                group["lr"] = lr
+                group["lr"] = rate_of(group, lr)
             self.adamw.step()
         return finite
 

@@ -12,7 +12,7 @@ from trainer.config.plugins import call, told
 from trainer.errors import ConfigError, Problem
 from trainer.optim import OPTIMIZERS
 from trainer.optim.mixed_precision import MixedPrecision
-from trainer.parallel.decay import parameter_groups
+from trainer.parallel.decay import parameter_groups, rate_of
 from trainer.parallel.plan import Rule, matrix
 
 KEY = "optim.name"
@@ -80,7 +80,7 @@ class PluginOptimizer(MixedPrecision):
             # torch.nn.utils.clip_grad_norm_'s factor.
             self.gradients.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
             for group in self.inner.param_groups:
-                group["lr"] = lr
+                group["lr"] = rate_of(group, lr)
             self.inner.step()
             self._refuse_late_state()
         return finite

@@ -47,6 +47,22 @@ class Placement:
         """Whether this rank holds the parameter as it is."""
         return self.local_shape == self.shape
 
+    def runs(self, dim: int) -> tuple[tuple[int, int], ...]:
+        """(first global index, how many) along a dim that is cut, in local order. Padding has indices of its own,
+        behind the last.
+        """
+        found, place, beyond = [], 0, self.shape[dim]
+        for box in sorted(self.boxes, key=lambda each: each.local[dim].start):
+            start = box.local[dim].start
+            if start > place:
+                found.append((beyond, start - place))
+                beyond += start - place
+            found.append((box.offsets[dim], box.sizes[dim]))
+            place = start + box.sizes[dim]
+        if place < self.local_shape[dim]:
+            found.append((beyond, self.local_shape[dim] - place))
+        return tuple(found)
+
 
 def whole(name: str, shape: tuple[int, ...], copy: int) -> Placement:
     """A parameter that is not cut: every rank holds a copy."""

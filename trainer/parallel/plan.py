@@ -19,7 +19,7 @@ always    a norm or an adapter inside a cut block sees this rank's heads or feat
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -36,13 +36,15 @@ WHERE = "the model's sharding plan (trainer/models/sharding.py)"
 
 @dataclass(frozen=True)
 class Init:
-    """Initial values: normal with this standard deviation, ones or zeros."""
+    """Initial values: normal with this standard deviation, uniform between +-std, ones, zeros, or lengths of the rows
+    (of an embedding, columns) of the weight that the parameter stands beside.
+    """
 
-    kind: Literal["normal", "ones", "zeros"]
+    kind: Literal["normal", "uniform", "ones", "zeros", "lengths"]
     std: float = 0.0
 
     def __str__(self) -> str:
-        return f"normal({self.std:g})" if self.kind == "normal" else self.kind
+        return f"{self.kind}({self.std:g})" if self.kind in ("normal", "uniform") else self.kind
 
 
 ONES, ZEROS = Init("ones"), Init("zeros")
@@ -59,7 +61,7 @@ class Rule:
 
     cut, summed: see the module's table. init: its initial values. decay: whether weight decay applies. heads: the cut
     (column or row) runs between query heads. trainable: no, and it has no gradient, master or moments; gradients flow
-    through it to what stands before it.
+    through it to what stands before it. lr_scale: its learning rate over that of the others.
     """
 
     cut: Cut
@@ -68,6 +70,7 @@ class Rule:
     summed: Summed = "never"
     heads: bool = False
     trainable: bool = True
+    lr_scale: float = 1.0
 
     def __str__(self) -> str:
         return f"{self.cut} (heads)" if self.heads else self.cut
@@ -117,6 +120,10 @@ class Plan:
     """Width of the activations that travel between layers and pipeline stages."""
     frozen: tuple[str, ...] = ()
     """Globs of the parameters that are not trained, whatever their rules say."""
+    trained: tuple[str, ...] = ("*",)
+    """Globs of the parameters that are trained, unless they are frozen; with adapters, theirs."""
+    adapters: Mapping[str, Rule] = field(default_factory=dict)
+    """Rules of adapters' parameters, by glob; they come before ``rules``, whose globs may be wide."""
 
     def adding(self, rules: Mapping[str, Rule]) -> Plan:
         """This plan with more rules, or others for the same globs."""
@@ -151,11 +158,10 @@ class Plan:
         """The one rule of each parameter. Raises ConfigError naming every parameter that has none or several."""
         problems, matched = [], {}
         for name in names:
-            globs = [glob for glob in self.rules if fnmatchcase(name, glob)]
+            table, globs = self._globs(name)
             if len(globs) == 1:
-                found = self.rules[globs[0]]
-                frozen = any(fnmatchcase(name, glob) for glob in self.frozen)
-                matched[name] = replace(found, trainable=False) if frozen else found
+                found = table[globs[0]]
+                matched[name] = found if self._trains(name) else replace(found, trainable=False)
             elif globs:
                 rule = f"one rule of the sharding plan matches each parameter; here: {', '.join(globs)}"
                 problems.append(Problem(name, f"matched {len(globs)} times", rule, f"narrow the globs in {WHERE}"))
@@ -165,6 +171,25 @@ class Plan:
         if problems:
             raise ConfigError(problems)
         return matched
+
+    def _globs(self, name: str) -> tuple[Mapping[str, Rule], list[str]]:
+        """The table that a parameter is in, and the globs there that match it."""
+        if own := [glob for glob in self.adapters if fnmatchcase(name, glob)]:
+            return self.adapters, own
+        return self.rules, [glob for glob in self.rules if fnmatchcase(name, glob)]
+
+    def adapts(self, name: str) -> bool:
+        """Whether a parameter is an adapter's."""
+        return any(fnmatchcase(name, glob) for glob in self.adapters)
+
+    def entry(self, name: str) -> tuple[str, Rule]:
+        """The glob and the rule of a parameter that has one."""
+        table, globs = self._globs(name)
+        return globs[0], table[globs[0]]
+
+    def _trains(self, name: str) -> bool:
+        trained = any(fnmatchcase(name, glob) for glob in self.trained)
+        return trained and not any(fnmatchcase(name, glob) for glob in self.frozen)
 
     def place(self, shapes: Mapping[str, tuple[int, ...]], tp: int, rank: int) -> dict[str, Placement]:
         """What tensor-parallel rank ``rank`` of ``tp`` holds of each parameter, by canonical name.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.rules.adapters import adapters
 from trainer.rules.evaluation import evaluation
 from trainer.rules.families import families
 from trainer.rules.grace import grace
@@ -30,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     ranges,
     model,
     families,
+    adapters,
     length,
     batch,
     layout,

@@ -9,6 +9,8 @@ from trainer.checkpoint.strict_json import Unsound
 from trainer.checkpoint.verify import fault, read_state
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.models.adapters.begin import Beginning
+from trainer.models.family import Family, shapes_of
 from trainer.models.initialise import Initialiser
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.plan import Plan
@@ -17,11 +19,19 @@ from trainer.pretrained.source import Source, open_source
 from trainer.pretrained.weights import weights_of
 
 
-def initial_weights(config: Config, plan: Plan, mesh: Mesh, fingerprints: Mapping[str, str]) -> Initialise:
+def initial_weights(config: Config, family: Family, mesh: Mesh, fingerprints: Mapping[str, str]) -> Initialise:
     """How a rank fills its boxes. Each verifies its share of a checkpoint of ours first, as a resume does.
 
+    family: of the model, with the adapters that the configuration asks for: they are drawn, the base is read.
     fingerprints: of text and tokenizer as they are now. Raises ConfigError on the ranks that find something wrong.
     """
+    base = _base(config, family.plan, mesh, fingerprints)
+    if not family.plan.adapters:
+        return base
+    return Beginning.of(base, family.plan, config.seed, shapes_of(family))
+
+
+def _base(config: Config, plan: Plan, mesh: Mesh, fingerprints: Mapping[str, str]) -> Initialise:
     named = config.model.init_from
     if named is None:
         return Initialiser(plan, config.seed)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer.backends.common.mean_square import MeanSquare
+from trainer.backends.common.vocabulary import rows_here
 from trainer.backends.native.lowering.collectives import all_gather, enter, gather, leave, scatter
 from trainer.backends.native.lowering.regather import gathering
 from trainer.backends.native.lowering.vocabulary import VocabularyChunkLoss, VocabularyEmbedding
@@ -45,6 +46,12 @@ class Seam:
         """What ``enter`` gave, without gradient."""
         return all_gather(x, SEQUENCE_DIM, self.group)
 
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        """Parts of a sum -> the sum, without gradient."""
+        whole = x.clone()
+        dist.all_reduce(whole, group=self.group)
+        return whole
+
     def total(self, x: torch.Tensor) -> torch.Tensor:
         """Parts of a sum -> the sum, by which every rank goes on with what is its own: gradients add up too."""
         return enter(leave(x, self.group), self.group)
@@ -72,11 +79,9 @@ def lower(
     """
     rules = plan.match(placements)
     cut_parameters(model, placements)
-    for name, rule in rules.items():
-        if rule.cut == "row":
-            linear = model.get_submodule(name.rpartition(".")[0])
-            linear.register_forward_hook(seam.leaving)
-            _bias_last(linear)
+    for linear in row_linears(model, rules):
+        linear.register_forward_hook(seam.leaving)
+        _bias_last(linear)
     for path in blocks(rules):
         block = model.get_submodule(path)
         if seam.sequence and not recomputed(path):
@@ -84,18 +89,30 @@ def lower(
         else:
             block.register_forward_pre_hook(seam.entering)
     _cut_vocabulary(model, plan, placements, seam)
+    _cut_adapters(model, placements, seam)
     norms: list[tuple[str, Any]] = [(path, m) for path, m in model.named_modules() if hasattr(m, "mean_square")]
     for path, module in norms:
         module.mean_square = MeanSquare.over(placements[f"{path}.weight"], seam.total)
     if seam.sequence:
         decoder: Any = model.get_submodule(plan.decoder)
         decoder.part = seam.part
+        decoder.within = seam.gathered_again
+
+
+def row_linears(model: nn.Module, rules: Mapping[str, Rule]) -> list[Any]:
+    """Those that end a block: what they give is a part of a sum, that of an adapter included."""
+    paths = dict.fromkeys(name.rpartition(".")[0] for name, rule in rules.items() if rule.cut == "row")
+    modules = [model.get_submodule(path) for path in paths]
+    return [module for module in modules if isinstance(module, nn.Linear)]
 
 
 def _bias_last(linear: Any) -> None:
     """A linear adds its bias to the ranks' sum, whose hook is there already: before it, every rank would add one."""
     if linear.bias is not None:
-        linear.forward = lambda x: F.linear(x, linear.weight)
+        if hasattr(linear, "bias_later"):
+            linear.bias_later = True
+        else:
+            linear.forward = lambda x: F.linear(x, linear.weight)
         linear.register_forward_hook(lambda _, __, summed: summed + linear.bias)
 
 
@@ -124,7 +141,10 @@ def _cut_vocabulary(model: nn.Module, plan: Plan, placements: Mapping[str, Place
         placements[name].boxes[0].offsets[0] for name, rule in plan.match(placements).items() if rule.cut == "vocab"
     ]
     embedding, head = submodule(model, plan.embedding), submodule(model, plan.head)
-    if embedding is not None:
+    if embedding is not None and hasattr(embedding, "find"):  # with an adapter, whose part is of the same sum
+        embedding.find = lambda tokens, table: rows_here(tokens, table, first_rows[0])
+        embedding.register_forward_hook(seam.leaving)
+    elif embedding is not None:
         parent, _, name = plan.embedding.rpartition(".")
         cut = VocabularyEmbedding(embedding.weight, first_rows[0], seam.leave)
         setattr(model.get_submodule(parent), name, cut)
@@ -135,6 +155,18 @@ def _cut_vocabulary(model: nn.Module, plan: Plan, placements: Mapping[str, Place
         # The loss takes the head's weight; the head itself is called for logits only.
         head.register_forward_pre_hook(seam.entering)
         head.register_forward_hook(lambda _, __, logits: all_gather(logits, -1, seam.group))
+
+
+def _cut_adapters(model: nn.Module, placements: Mapping[str, Placement], seam: Seam) -> None:
+    """Where dim 1 is cut, lengths are sums over the ranks, and dropout has to know which features are here."""
+    for path, module in model.named_modules():
+        adapter: Any = module
+        kind = "lora_A" if hasattr(module, "lora_A") else "lora_embedding_A"
+        if not hasattr(module, kind) or (placement := placements[f"{path}.{kind}"]).whole:
+            continue
+        adapter.total = seam.sum
+        if kind == "lora_A":
+            adapter.dropout.cut(placement.runs(dim=1))
 
 
 def submodule(model: nn.Module, path: str) -> Any:

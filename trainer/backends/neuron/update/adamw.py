@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from trainer.parallel.decay import rate_of
+
 
 class DeviceAdamW(torch.optim.Optimizer):
     """AdamW (arXiv:1711.05101) over FP32 or BF16 shards; arithmetic is FP32.
@@ -48,10 +50,10 @@ class DeviceAdamW(torch.optim.Optimizer):
     ) -> None:
         (beta1, beta2), state = group["betas"], self.state[shard]
         assert shard.grad is not None
-        gradient = shard.grad.float() * self._clip
+        gradient, rate = shard.grad.float() * self._clip, rate_of(group, self._lr)
         mean = state["exp_avg"].float() * beta1 + gradient * (1 - beta1)
         square = state["exp_avg_sq"].float() * beta2 + gradient * gradient * (1 - beta2)
-        weight = shard.float() * (1 - self._lr * group["weight_decay"])
-        weight = weight - (self._lr / correction1) * mean / (square.sqrt() / root2 + group["eps"])
+        weight = shard.float() * (1 - rate * group["weight_decay"])
+        weight = weight - (rate / correction1) * mean / (square.sqrt() / root2 + group["eps"])
         for old, new in ((shard, weight), (state["exp_avg"], mean), (state["exp_avg_sq"], square)):
             old.copy_(torch.where(self._finite, new.to(old.dtype), old))
