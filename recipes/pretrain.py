@@ -129,7 +129,18 @@ def train(
         for sink in sinks:
             sink.close()
     conclude(trainer, directory, corpus)
+    if exports is not None and trainer.complete:
+        exports.complete()
     return code
+
+
+def early(trainer: Trainer) -> list[str]:
+    """A line where evaluation.patience has ended training before its schedule."""
+    best, step = trainer.state.best, trainer.state.step
+    if best is None or step >= trainer.derived.steps:
+        return []
+    waited = f"{trainer.config.evaluation.patience} evaluations since step {best.step:,}"
+    return [f"ended at step {step:,} of {trainer.derived.steps:,}: {waited} had no better {best.metric} (patience)"]
 
 
 def conclude(trainer: Trainer, directory: RunDirectory, corpus: Corpus) -> None:
@@ -142,7 +153,7 @@ def conclude(trainer: Trainer, directory: RunDirectory, corpus: Corpus) -> None:
         result = {**trainer.result(), **compressor_references(corpus)}
         on_rank_zero(backend.saving, lambda: directory.finish(result))
         if first:
-            print("\n".join(directory.describe()), flush=True)
+            print("\n".join([*early(trainer), *directory.describe()]), flush=True)
     elif first:
         print(
             f"stopped at step {trainer.state.step:,} of {trainer.derived.steps:,}, saved; the same command goes on",

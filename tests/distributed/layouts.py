@@ -98,7 +98,7 @@ DORA = AdapterConfig(
     rank=4,
     alpha=16.0,
     dora=True,
-    lr_ratio=16.0,
+    lr_ratio=4.0,
     targets=["all-linear", "embed_tokens"],
     also_train=["*norm.weight", "lm_head.weight"],
 )

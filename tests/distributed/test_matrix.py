@@ -18,6 +18,19 @@ pytestmark = pytest.mark.timeout(5400)  # the first test waits for all the train
 
 OF_FAMILIES = ("biased", "multiquery", "parallel", "learned", "post", "window", "mistral")
 """Models of Llama with biases, Falcon 7B and 40B, GPT-2, OLMo 2, Qwen3, Mistral; the padded one is Qwen2."""
+OF_ADAPTERS = (
+    "dp2",
+    "tp2",
+    "tp2-sp",
+    "tp4-sp-full",
+    "pp2-zb",
+    "pp2-interleaved",
+    "dp2-zero1",
+    "dp2-zero3-full",
+    "cp2",
+    "tp2-sp-cp2-selective",
+)
+"""Layouts of LoRA and DoRA, by whose tests every axis, ZeRO stage and kind of recomputation meets adapters."""
 QUICK = {
     "fp32": [
         "cp2-sp-zero2-padded",
@@ -29,8 +42,10 @@ QUICK = {
         "dp2-tp2-sp-full-mixed",
         "tp2-sp-cp2-post",
         "tp2-sp-pp2-learned",
+        "tp2-sp-pp2-lora",
+        "dp2-zero3-dora",
     ],
-    "bf16_mixed": ["dp2-zero3-selective-frozen"],
+    "bf16_mixed": ["dp2-zero3-selective-frozen", "tp2-sp-lora"],
 }
 """By precision: each axis, schedule, ZeRO stage and kind of recomputation, in products."""
 IN_CI = (
@@ -39,6 +54,8 @@ IN_CI = (
     "tp2-sp-cp2-full-micro1-dropout",
     "pp2-zb-frozen",
     "dp2-zero3-selective-frozen",
+    "tp2-sp-pp2-lora",
+    "dp2-zero3-dora",
 )
 """Each axis, schedule and kind of recomputation, ZeRO, padded heads, both precisions; other quick ones are long."""
 FULL = {
@@ -119,6 +136,7 @@ FULL = {
         "tp4-sp-mixed",
         "tp2-sp-pp2-interleaved-mixed",
         "dp2-zero3-full-mixed",
+        *(f"{layout}-{model}" for layout in OF_ADAPTERS for model in ("lora", "dora")),
     ],
     "bf16_mixed": [
         "tp2-sp-pp2-interleaved-padded",
@@ -136,8 +154,11 @@ FULL = {
         "dp2-tp2-sp-pp2-zero1",
         "dp2-tp2-sp-cp2-zero2",
         *(f"tp2-sp-{model}" for model in OF_FAMILIES),
+        "dp2-zero3-lora",
+        "tp2-sp-pp2-dora",
     ],
     "bf16": [
+        "dp2-zero1-lora",
         "tp2-sp-mixed",
         "dp2-zero1-frozen",
         "tp2-cp2-padded",

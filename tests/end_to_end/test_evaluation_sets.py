@@ -105,6 +105,18 @@ def test_the_tasks_are_scored_as_eval_scores_the_checkpoint(workspace: Path, alo
     assert by_set(alone, "exact")[-1]["exact_match"] == exact["exact_match"]
 
 
+def test_patience_ends_a_run_that_gets_no_better_and_a_killed_one_likewise(workspace: Path) -> None:
+    """A learning rate of nothing: the first evaluation stays the best one."""
+    more = ["optim.lr=1e-12", "evaluation.best=exact/exact_match", "evaluation.patience=2"]
+    straight = trained(workspace, "patient", 1, *more)
+    result = json.loads((straight / "result.json").read_text())
+    assert (result["step"], result["best_step"]) == (15, 5)
+    assert [record["step"] for record in by_set(straight, "exact")] == [5, 10, 15]
+    trained(workspace, "parted", 1, *more, "train.stop_after_steps=12")
+    parted = trained(workspace, "parted", 1, *more)
+    assert json.loads((parted / "result.json").read_text())["step"] == 15
+
+
 @pytest.mark.parametrize("layout", in_ci(LAYOUTS, ["tp2"]))
 def test_every_layout_scores_alike(workspace: Path, alone: Path, layout: str) -> None:
     run = trained(workspace, layout, 2, *LAYOUTS[layout])

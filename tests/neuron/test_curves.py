@@ -37,8 +37,10 @@ ON_DOUBLE = {
         "tp2-sp-pp2-learned",
         "tp4-sp-post",
         "cp2-zero1-window",
+        "tp2-sp-pp2-lora",
+        "tp2-sp-full-dora",
     ],
-    "bf16_mixed": ["dp2-tp2-zero1-padded", "dp2-zero1-full-frozen"],
+    "bf16_mixed": ["dp2-tp2-zero1-padded", "dp2-zero1-full-frozen", "dp2-tp2-zero1-lora"],
 }
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
 IN_CI = (
@@ -46,6 +48,7 @@ IN_CI = (
     "tp2-sp-full-dropout",
     "pp2-interleaved-frozen",
     "tp2-sp-pp2-learned",
+    "tp2-sp-pp2-lora",
     "dp2-tp2-zero1-padded",
 )
 """Each axis, ZeRO, padded heads and both precisions; the others, further models and products, are long."""
@@ -110,6 +113,14 @@ ON_SOURCE = {
         "tp2-post",
         "tp4-sp-post",
         "tp2-sp-window",
+        "tp2-lora",
+        "tp4-sp-lora",
+        "tp2-sp-pp2-lora",
+        "dp2-zero1-full-lora",
+        "pp2-interleaved-lora",
+        "cp2-zero1-lora",
+        "tp2-dora",
+        "tp2-sp-full-dora",
     ],
     "bf16_mixed": [
         "tp2-sp-pp2-full-dropout",

@@ -13,7 +13,8 @@ from trainer.checkpoint.state import Best, TrainState
 from trainer.checkpoint.strict_json import Unsound
 from trainer.observe.records import EvaluationRecord, SetRecord
 from trainer.parallel.boxes import Store
-from trainer.training.best import best_of
+from trainer.config.groups.evaluation import EvaluationConfig
+from trainer.training.best import best_of, exhausted
 
 
 def records(loss: float, acc: float = 0.5) -> list[EvaluationRecord | SetRecord]:
@@ -80,3 +81,12 @@ def test_a_damaged_best_is_unsound(best: object) -> None:
     value = TrainState(step=1, updates=1).to_json() | {"best": best}
     with pytest.raises(Unsound):
         TrainState.from_json(value, TrainState().data_json())
+
+
+def test_patience_counts_evaluations_since_the_best_one() -> None:
+    config = EvaluationConfig(every_steps=10, best="heldout/loss", patience=3)
+    best = Best("heldout/loss", 1.0, 20)
+    assert [step for step in range(20, 61, 10) if exhausted(config, step, best)] == [50, 60]
+    assert not exhausted(config, 60, None)
+    assert not exhausted(config, 60, Best("wiki/loss", 1.0, 20)), "what was best by another metric counts for nothing"
+    assert not exhausted(EvaluationConfig(every_steps=10, best="heldout/loss"), 10_000, best)

@@ -46,6 +46,15 @@ def test_last_is_the_end_of_training_alone(tmp_path: Path) -> None:
     assert run.names() == ["step-00000030"]
 
 
+def test_last_is_also_where_patience_ends_training(tmp_path: Path) -> None:
+    run = Run(tmp_path, export_hf="last")
+    for step in (10, 20):
+        run.exports.saved(run.save(step))
+    run.exports.complete()
+    run.exports.finish()
+    assert run.names() == ["step-00000020"]
+
+
 def test_every_keeps_as_many_as_there_are_checkpoints(tmp_path: Path) -> None:
     run = Run(tmp_path, export_hf="every", keep=2, keep_every=20)
     (run.directory.exports / ".step-00000001.exporting").mkdir(parents=True)  # of a launch that was killed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,7 +60,7 @@ class DecoderLayer(nn.Module):
     def forward(self, x: torch.Tensor, context: Context) -> torch.Tensor:
         """[batch, seq, hidden] -> the same shape."""
         if self.draws_within:
-            tell(self, context.within)
+            tell(self, context.within, context.keys)
         if self.windowed:
             context = context._replace(mask=context.window)
         if self.block == "pre":
@@ -145,11 +146,15 @@ def whole(positions: torch.Tensor) -> torch.Tensor:
     return positions
 
 
-def tell(module: nn.Module, keys: torch.Tensor | None) -> None:
-    """Give the keys of the samples at hand to the modules within that draw by them: linears take no other argument."""
+def tell(module: nn.Module, within: torch.Tensor | None, between: torch.Tensor | None) -> None:
+    """Give the keys of the samples at hand to the modules within that draw by them: linears take no other argument.
+
+    A lowering whose linears take activations as they are between blocks has set ``between_blocks`` on them.
+    """
     for each in module.modules():
         if hasattr(each, "keys"):
-            each.keys = keys  # type: ignore[assignment]
+            listening: Any = each
+            listening.keys = between if getattr(each, "between_blocks", False) else within
 
 
 class CausalLM(nn.Module):
@@ -209,7 +214,7 @@ class CausalLM(nn.Module):
         if self.lm_head is None:
             return hidden, count
         if self.model.draws_within:
-            tell(self.lm_head, self.model.keys_within(keys))
+            tell(self.lm_head, self.model.keys_within(keys), keys)
         return self.loss(hidden, self.lm_head, labels), count
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
@@ -217,5 +222,5 @@ class CausalLM(nn.Module):
         hidden: torch.Tensor = self.model(tokens, positions, document_ids)
         if self.lm_head is None:
             return hidden
-        tell(self.lm_head, None)  # nothing is dropped
+        tell(self.lm_head, None, None)  # nothing is dropped
         return self.lm_head(hidden).float()

@@ -36,6 +36,9 @@ def evaluation(config: Config, world: World) -> Iterator[Problem]:
         yield Problem("evaluation.every_steps", 0, rule, "set it, or evaluation.sets=[]")
     if config.evaluation.best is not None:
         yield from _best(config, config.evaluation.best)
+    elif config.evaluation.patience is not None:
+        rule = "unset without evaluation.best, which says what is waited for"
+        yield Problem("evaluation.patience", config.evaluation.patience, rule, "evaluation.best=heldout/loss, say")
 
 
 def _set(key: str, one: EvaluationSetConfig) -> Iterator[Problem]:

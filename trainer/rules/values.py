@@ -81,6 +81,7 @@ POSITIVE_WHEN_SET = (
     "model.head_dim",
     "model.sliding_window",
     "data.max_epochs",
+    "evaluation.patience",
     "model.rope_scaling.attention_factor",
     "rehearsal.world",
     "parallel.cores",

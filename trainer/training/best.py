@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from trainer.checkpoint.state import Best
+from trainer.config.groups.evaluation import EvaluationConfig
 from trainer.observe.records import EvaluationRecord, SetRecord
 from trainer.rules.evaluation import HELDOUT, METRICS
 
@@ -26,6 +27,13 @@ def best_of(wanted: str, records: Records, step: int, before: Best | None) -> Be
     if before is not None and (value <= before.value if more else value >= before.value):
         return before
     return Best(wanted, value, step)
+
+
+def exhausted(config: EvaluationConfig, step: int, best: Best | None) -> bool:
+    """Whether evaluation.patience has ended at ``step``: so many evaluations since the best one."""
+    if config.patience is None or best is None or best.metric != config.best:
+        return False
+    return step - best.step >= config.patience * config.every_steps
 
 
 def _value(wanted: str, records: Records) -> float | None:

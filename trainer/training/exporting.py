@@ -27,18 +27,24 @@ class Exports:
         self._config, self._run, self._steps, self._say = config, directory, steps, say
         self._thread: threading.Thread | None = None
         self._passed: Path | None = None
+        self._latest: Path | None = None
 
     def saved(self, checkpoint: Path) -> None:
         """A checkpoint has been committed. Never waits."""
         if self._config.export_hf == "last" and step_of(checkpoint) < self._steps:
+            self._latest = checkpoint
             return
         if self._thread is not None and self._thread.is_alive():
             self._passed = checkpoint
             return
-        self._passed = None
+        self._passed = self._latest = None
         # A daemon: a process that fails must be able to end, and what it leaves the next export clears away.
         self._thread = threading.Thread(target=self._export, args=(checkpoint,), name="export", daemon=True)
         self._thread.start()
+
+    def complete(self) -> None:
+        """Training has ended, before its schedule perhaps: the newest checkpoint is the last."""
+        self._passed = self._passed or self._latest
 
     def finish(self) -> None:
         """Wait until the newest checkpoint that is to be exported, is."""

@@ -20,7 +20,7 @@ from trainer.observe.stopwatch import Stopwatch
 from trainer.optim.schedule import learning_rate
 from trainer.rules.derived import Derived
 from trainer.run.signals import StopRequest
-from trainer.training.best import best_of
+from trainer.training.best import best_of, exhausted
 from trainer.training.brake import Brake
 from trainer.training.collective import on_every_rank
 from trainer.training.evaluation import Evaluator
@@ -97,7 +97,7 @@ class Trainer:
         stop = stop or StopRequest()
         brake = self.brake(stop)
         batches, watch = iter(self.batches), Stopwatch()
-        while self.state.step < self.last_step and not self.stopped:
+        while self.state.step < self.last_step and not self.stopped and not self.exhausted:
             watch.charge_rest()
             with self.watchdog.phase("batch"):
                 batch = self._next(batches)
@@ -158,8 +158,13 @@ class Trainer:
 
     @property
     def complete(self) -> bool:
-        """Whether training reached the schedule's end."""
-        return self.state.step >= self.derived.steps
+        """Whether training reached the schedule's end, or that of evaluation.patience."""
+        return self.state.step >= self.derived.steps or self.exhausted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the evaluations have said long enough that it gets no better. The same on every rank."""
+        return exhausted(self.config.evaluation, self.state.step, self.state.best)
 
     def result(self) -> dict[str, Any]:
         """What the run amounts to."""
@@ -238,7 +243,7 @@ class Trainer:
         In between, the copies are compared.
         """
         step, audit = self.state.step, self.config.reliability.audit_steps
-        last = self.stopped or step == self.last_step
+        last = self.stopped or step == self.last_step or self.exhausted
         best = self.state.best is not None and self.state.best.step == step
         if by_clock or last or best or self.saves.due(step):
             self.save(wait=last)

@@ -31,6 +31,9 @@ class EvaluationConfig:
     """What else the model is scored on, each with its own records."""
     best: str | None = None
     """SET/METRIC: the checkpoint where it was best is saved and kept; heldout/loss, say. Unset: none is."""
+    patience: int | None = None
+    """End training, complete, after so many evaluations in a row that were not the best (evaluation.best). Unset: go on
+    to the schedule's end."""
     sample_prompt: str = "def "
     """Text that the printed sample continues; empty for no sample."""
     sample_tokens: int = 48

@@ -12,13 +12,14 @@ from torch import nn
 
 from trainer.backends.base import BuildModel
 from trainer.backends.common.mean_square import MeanSquare
+from trainer.backends.neuron.lowering.adapters import Adapters, lowered_rules
 from trainer.backends.neuron.lowering.attention import GatheredAttention, flash_attend, plain_attend
 from trainer.backends.neuron.lowering.freeze import freeze
 from trainer.backends.neuron.lowering.layers import Layers
 from trainer.backends.neuron.lowering.linears import Linears
 from trainer.backends.neuron.lowering.local import Local, fuse
 from trainer.backends.neuron.lowering.model import LoweredLM
-from trainer.backends.neuron.lowering.seams import SequencePart, total_over_ranks
+from trainer.backends.neuron.lowering.seams import SequencePart, total_over_ranks, whole_sequence
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan, Rule
 
@@ -58,9 +59,10 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     placements = plan.place(shapes, options.tp, options.tp_rank)
     layers = Layers(options.tp, options.sequence, options.dtype)
-    rules = plan.match(placements)
+    rules = lowered_rules(plan, plan.match(placements))
+    adapters = Adapters(placements, rules, options.tp, options.sequence and options.tp > 1)
     locals_ = {name: fuse([name], placements, rules) for name in placements}
-    linears = Linears(placements, rules, layers, locals_)
+    linears = Linears(placements, rules, layers, locals_, adapters)
     for path, module in list(model.named_modules()):
         if hasattr(module, "project"):
             linears.columns(module, path, ("q_proj", "k_proj", "v_proj"), "qkv_proj", "project")
@@ -73,9 +75,9 @@ def lower(build: BuildModel, plan: Plan, options: Options) -> Lowered:
             linears.row(module, path, "down_proj")
         elif hasattr(module, "mean_square"):
             _cut_norm(module, placements[f"{path}.weight"], options.tp)
-    _lower_vocabulary(model, layers)
+    _lower_vocabulary(model, layers, adapters)
     if options.sequence and options.tp > 1:
-        model.model.part = SequencePart()
+        model.model.part, model.model.within = SequencePart(), whole_sequence
     _attend(model, options)
     model.to(options.dtype)
     _mark(model, rules, layers)
@@ -98,10 +100,14 @@ def _cut_norm(module: Any, placement: Placement, tp: int) -> None:
         module.mean_square = MeanSquare.over(placement, total_over_ranks)
 
 
-def _lower_vocabulary(model: Any, layers: Layers) -> None:
+def _lower_vocabulary(model: Any, layers: Layers, adapters: Adapters) -> None:
     vocab, hidden = model.config.vocab, model.config.hidden
-    model.model.embed_tokens = layers.embedding(vocab, hidden)
-    model.lm_head = layers.column(hidden, vocab // layers.tp)
+    plain, model.model.embed_tokens = model.model.embed_tokens, layers.embedding(vocab, hidden)
+    if hasattr(plain, "lora_embedding_A"):
+        adapters.embedding("model.embed_tokens", plain, model.model.embed_tokens)
+    head, model.lm_head = model.lm_head, layers.column(hidden, vocab // layers.tp)
+    if hasattr(head, "lora_A"):
+        adapters.head("lm_head", head, model.lm_head)
     if model.config.tied:
         model.lm_head.weight = model.model.embed_tokens.weight
 

@@ -104,7 +104,7 @@ class LoweredLM(nn.Module):
     def __init__(self, model: Any, recomputed: frozenset[str]) -> None:
         super().__init__()
         self.model = LoweredDecoder(model.model, recomputed)
-        self.lm_head = model.lm_head
+        self.lm_head, self.adapted_head = model.lm_head, hasattr(model.lm_head, "lora_A")
         self.loss = TokenLoss()
 
     def forward(
@@ -118,11 +118,16 @@ class LoweredLM(nn.Module):
     ) -> torch.Tensor:
         """The fields of a Batch, and FP32 weights [batch] -> the weighted sum of the loss (nats), FP32 scalar."""
         hidden = self.model(tokens, positions, document_ids, keys)
-        loss: torch.Tensor = self.loss(self.lm_head(hidden), labels, weights)
+        loss: torch.Tensor = self.loss(self.head(hidden, keys), labels, weights)
         return loss
+
+    def head(self, hidden: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+        """This rank's logits. With an adapter the head is called with the keys, by which that drops."""
+        logits: torch.Tensor = self.lm_head(hidden, keys) if self.adapted_head else self.lm_head(hidden)
+        return logits
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, document_ids: torch.Tensor) -> torch.Tensor:
         """FP32 [batch, seq, vocab] on every tensor-parallel rank."""
-        local = self.lm_head(self.model(tokens, positions, document_ids))
+        local = self.head(self.model(tokens, positions, document_ids), None)
         whole: torch.Tensor = gather_from_tensor_model_parallel_region(local)
         return whole.float()

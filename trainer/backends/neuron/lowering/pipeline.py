@@ -33,7 +33,7 @@ class Pipeline:
             use_optimizer_wrapper=True,
             pipeline_cuts=[f"model.layers.{stage.stop - 1}" for stage in layers[:-1]],
             input_names=list(INPUTS),
-            leaf_module_cls=[*LEAVES, type(model.model.norm).__name__],
+            leaf_module_cls=[*LEAVES, *["lm_head"] * model.adapted_head, type(model.model.norm).__name__],
             tracer_cls="torch",
             return_loss_on_cpu=False,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from neuronx_distributed.parallel_layers.mappings import (
     copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
     reduce_from_tensor_model_parallel_region,
     scatter_to_sequence_parallel_region,
 )
@@ -28,3 +29,9 @@ class SequencePart(nn.Module):
         """[batch, seq] -> [batch, seq / tp]."""
         mine: torch.Tensor = scatter_to_sequence_parallel_region(positions, SEQUENCE_DIM)
         return mine
+
+
+def whole_sequence(keys: torch.Tensor) -> torch.Tensor:
+    """[batch, seq / tp] of what has no gradient -> [batch, seq], on every rank."""
+    whole: torch.Tensor = gather_from_sequence_parallel_region(keys, SEQUENCE_DIM)
+    return whole
