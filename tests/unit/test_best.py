@@ -11,9 +11,9 @@ from trainer.checkpoint.names import checkpoints, step_of
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import Best, TrainState
 from trainer.checkpoint.strict_json import Unsound
+from trainer.config.groups.evaluation import EvaluationConfig
 from trainer.observe.records import EvaluationRecord, SetRecord
 from trainer.parallel.boxes import Store
-from trainer.config.groups.evaluation import EvaluationConfig
 from trainer.training.best import best_of, exhausted
 
 

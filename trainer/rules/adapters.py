@@ -10,21 +10,24 @@ from trainer.errors import Problem
 from trainer.run.world import World
 
 KINDS = ("none", "lora")
+SOURCES = "a Hugging Face directory, or a checkpoint or run of ours"
 
 
 def adapters(config: Config, world: World) -> Iterator[Problem]:
     """What adapter.* may say. Whether targets match is known when the model is built."""
     adapter, init_from = config.adapter, config.model.init_from
+    if config.task == "finetune" and init_from is None:
+        rule = "names weights to begin with: fine-tuning goes on from them"
+        yield Problem("model.init_from", None, rule, f"model.init_from={SOURCES}; or task=pretrain")
     if adapter.kind not in KINDS:
         yield Problem("adapter.kind", adapter.kind, f"one of {', '.join(KINDS)}", "correct it; DoRA is adapter.dora")
     elif adapter.kind == "none":
         yield from _unused(adapter)
     else:
         yield from _lora(adapter)
-        if init_from is None:
+        if init_from is None and config.task != "finetune":
             rule = "stands beside the weights that model.init_from names; drawn ones know nothing"
-            remedy = "model.init_from=a Hugging Face directory, or a checkpoint or run of ours"
-            yield Problem("adapter.kind", adapter.kind, rule, remedy)
+            yield Problem("adapter.kind", adapter.kind, rule, f"model.init_from={SOURCES}")
 
 
 def _unused(adapter: AdapterConfig) -> Iterator[Problem]:

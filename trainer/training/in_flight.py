@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.backends.base import StepMetrics
-from trainer.config.arithmetic import flops_per_token
+from trainer.config.adapters import training_flops_per_token
 from trainer.config.schema import Config
 from trainer.observe.records import StepRecord
 from trainer.observe.stopwatch import StepSeconds
@@ -29,7 +29,7 @@ class InFlight:
         """Its line in metrics.jsonl, now that its metrics are read. peak_flops: of all ranks. left: seconds."""
         total = self.seconds.total
         tokens_per_second = config.train.tokens_per_step / total
-        flops = flops_per_token(config.model, config.data.seq_len) * tokens_per_second
+        flops = training_flops_per_token(config.model, config.adapter, config.data.seq_len) * tokens_per_second
         return StepRecord(
             step=self.step,
             tokens=self.tokens,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 
 from torch import nn
 
+from trainer.config.adapters import ALL_LINEAR, is_targeted
 from trainer.errors import ConfigError, Problem
 from trainer.parallel.plan import Plan
 
 KEY = "adapter.targets"
-ALL_LINEAR = "all-linear"
 
 
 def targeted(model: nn.Module, plan: Plan, targets: Iterable[str]) -> tuple[str, ...]:
@@ -27,18 +26,13 @@ def targeted(model: nn.Module, plan: Plan, targets: Iterable[str]) -> tuple[str,
     found: set[str] = set()
     problems = []
     for target in targets:
-        matched = linears if target == ALL_LINEAR else [path for path in known if matches(path, target)]
+        matched = linears if target == ALL_LINEAR else [path for path in known if is_targeted(path, target)]
         found.update(matched)
         if not matched:
             problems.append(_unmatched(target, known))
     if problems:
         raise ConfigError(problems)
     return tuple(path for path in known if path in found)
-
-
-def matches(path: str, target: str) -> bool:
-    """Whether a target is this path, the end of it, or a glob of it."""
-    return path == target or path.endswith(f".{target}") or fnmatchcase(path, target)
 
 
 def _can(path: str, module: nn.Module, plan: Plan) -> bool:

@@ -77,7 +77,7 @@ class Adapters:
         return Beside(holder, _added_to_linear, self._enter, base, _same)
 
     def head(self, path: str, adapted: Any, layer: Any) -> None:
-        """Of the head, which is called with the keys: FX, which a pipeline traces with, sees no attribute that is set."""
+        """Of the head, which is called with the keys: FX, which a pipeline traces with, sees no set attribute."""
         beside = self.column(path, adapted, layer, lambda: (layer.weight, layer.bias))
         forward = layer.forward
 
