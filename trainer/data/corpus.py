@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as once
 from functools import partial
 from itertools import chain
@@ -16,6 +16,7 @@ from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
 from trainer.data.amounts import READY, all_heldout, none_heldout, refuse_one_sided, refuse_unknown
 from trainer.data.cache import build_once
+from trainer.data.chat.sources import chat_of, told
 from trainer.data.documents import size_in_bytes
 from trainer.data.in_place import Opened, open_in_place
 from trainer.data.known import known_fingerprint
@@ -32,6 +33,8 @@ from trainer.errors import DataError, Problem
 
 FORMAT = 1
 """Raise it when what the cache holds changes meaning."""
+CHAT_KEY = "chat template of source {}"
+"""What the template and the rule of a source's conversations are called among the fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
 
 def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
     cache = Path(config.cache_dir).expanduser()
+    config = replace(config, sources=told(config.sources, report))
     prints = {}
     for source in config.sources:
         if source.kind in READY:
@@ -123,8 +127,11 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
             one = open_prepared(source, tokenizer, config.heldout_fraction, report)
             marks[source_key(source.name)] = one.mark
         else:
-            build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
-            key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction)
+            own = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
+            build, more = _conversing(source, tokenizer, config, report, own)
+            if more:
+                marks[CHAT_KEY.format(source.name)] = more[0]
+            key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction, *more)
             directory = _timed(f"tokenised {source.name}", cache, key, build, report, look)
             marks[source_key(source.name)] = directory.name
             one = _tokenised(directory, tokenizer)
@@ -153,12 +160,22 @@ def prepare_text(
 ) -> tuple[TokenStream, str, int]:
     """All documents of one source, tokenised and cached, their fingerprint and bytes of text. Raises DataError."""
     cache = Path(config.cache_dir).expanduser()
-    build = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
-    key = _key("tokens", known_fingerprint(source, cache, report), tokenizer.fingerprint, 0.0)
+    (source,) = told([source], report)
+    own = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
+    build, more = _conversing(source, tokenizer, config, report, own)
+    key = _key("tokens", known_fingerprint(source, cache, report), tokenizer.fingerprint, 0.0, *more)
     directory = _timed(f"tokenised {source.name}", cache, key, build, report)
     figures = SourceFigures.read(directory)
     _tell_skipped(source, figures, config.bad_documents, report)
     return TokenStream.open(directory / TRAIN, ids=tokenizer.size), key, figures.train.bytes
+
+
+def _conversing(
+    source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, report: Report | None, build: Callable[..., None]
+) -> tuple[Callable[..., None], list[str]]:
+    """``build`` for a source that may be conversations, and what their tokens depend on besides."""
+    found = chat_of(source, config, tokenizer, report)
+    return (build, []) if found is None else (partial(build, chat=found[0]), [found[1].mark])
 
 
 def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: str, report: Report | None) -> None:
@@ -261,5 +278,4 @@ def _key(kind: str, *parts: object) -> str:
 
 
 def _sum(parts: Iterator[Part]) -> Part:
-    every = list(parts)
-    return Part(sum(p.documents for p in every), sum(p.tokens for p in every), sum(p.bytes for p in every))
+    return sum(parts, Part(0, 0, 0))
