@@ -46,6 +46,7 @@ class Corpus:
     fingerprints: of the tokenizer and of each source's tokens, by name: what a resume compares.
     shards: fingerprints of the shards that were opened in place, by words: what ranks compare besides.
     estimated: whether the bytes of the training text are: others' token files do not say them.
+    chats: words about those sources that are conversations, by name.
     """
 
     tokenizer: Tokenizer
@@ -57,6 +58,7 @@ class Corpus:
     fingerprints: dict[str, str]
     shards: Mapping[str, str] = field(default_factory=dict)
     estimated: bool = False
+    chats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def train_part(self) -> Part:
@@ -128,13 +130,13 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
             marks[source_key(source.name)] = one.mark
         else:
             own = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
-            build, more = _conversing(source, tokenizer, config, report, own)
+            build, more, words = _conversing(source, tokenizer, config, report, own)
             if more:
                 marks[CHAT_KEY.format(source.name)] = more[0]
             key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction, *more)
             directory = _timed(f"tokenised {source.name}", cache, key, build, report, look)
             marks[source_key(source.name)] = directory.name
-            one = _tokenised(directory, tokenizer)
+            one = replace(_tokenised(directory, tokenizer), chat=words)
         if source.kind != "indexed":
             _tell_skipped(source, one.figures, config.bad_documents, report)
             _tell_unknown(source, one.figures, config.tokenizer, tokenizer, report)
@@ -150,6 +152,7 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         fingerprints=marks,
         shards=shards,
         estimated=any(one.estimated for one in opened),
+        chats={source.name: one.chat for source, one in zip(config.sources, opened, strict=True) if one.chat},
     )
     _check_amounts(config, corpus)
     return corpus
@@ -162,7 +165,7 @@ def prepare_text(
     cache = Path(config.cache_dir).expanduser()
     (source,) = told([source], report)
     own = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
-    build, more = _conversing(source, tokenizer, config, report, own)
+    build, more, _ = _conversing(source, tokenizer, config, report, own)
     key = _key("tokens", known_fingerprint(source, cache, report), tokenizer.fingerprint, 0.0, *more)
     directory = _timed(f"tokenised {source.name}", cache, key, build, report)
     figures = SourceFigures.read(directory)
@@ -172,10 +175,12 @@ def prepare_text(
 
 def _conversing(
     source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, report: Report | None, build: Callable[..., None]
-) -> tuple[Callable[..., None], list[str]]:
-    """``build`` for a source that may be conversations, and what their tokens depend on besides."""
-    found = chat_of(source, config, tokenizer, report)
-    return (build, []) if found is None else (partial(build, chat=found[0]), [found[1].mark])
+) -> tuple[Callable[..., None], list[str], str]:
+    """``build`` for a source that may be conversations, what their tokens depend on besides, and words about them."""
+    if (found := chat_of(source, config, tokenizer, report)) is None:
+        return build, [], ""
+    chat, settings = found
+    return partial(build, chat=chat), [settings.mark], chat.described()
 
 
 def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: str, report: Report | None) -> None:
@@ -183,7 +188,7 @@ def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: s
     if bad_documents == STOP:
         refuse_skipped(source, figures.skipped)
     if report is not None:
-        for line in figures.skipped.lines(source.name):
+        for line in figures.lines(source.name):
             report(line)
 
 

@@ -75,6 +75,12 @@ class SourceFigures:
         """The figures that `tokenize_source` left in a directory."""
         return SourceFigures.of(json.loads((directory / FIGURES).read_text(encoding="utf-8")))
 
+    def lines(self, name: str) -> Iterator[str]:
+        """For people: what was passed over, and what is not trained on. name: the source's."""
+        yield from self.skipped.lines(name)
+        if (both := self.train + self.heldout).untrained:
+            yield f"  {name}: {both.trained:,} of {both.tokens:,} tokens are trained on, the others are read"
+
     @staticmethod
     def of(value: dict[str, Any]) -> SourceFigures:
         """From what asdict made of one."""

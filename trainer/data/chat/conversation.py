@@ -12,7 +12,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from trainer.data.chat.marking import Span, marked_spans, prefix_spans
-from trainer.data.chat.probe import PROBE, around_of, tools_of
+from trainer.data.chat.probe import ANSWERED_AGAIN, PROBE, around_of, tools_of
 from trainer.data.chat.settings import ChatSettings, chat_error
 from trainer.data.chat.template import BEGIN, END, ChatTemplate, Failed
 from trainer.data.chat.turns import ANSWERS, Turn
@@ -102,7 +102,9 @@ class Chat:
             rendered = self._rendered(template, PROBE, [], 0)
         except Failed:
             return  # it may want what ours does not have: its rows will tell
-        if isinstance(rendered, Reason) or not self._tokens(rendered).trained.any():
+        if isinstance(rendered, Reason) or not any(
+            ANSWERED_AGAIN in rendered.text[slice(*one)] for one in rendered.spans
+        ):
             remedy = "take a template that writes what the assistant says: data.chat_template=FILE"
             problem = Problem(
                 "data.chat_template", self._settings.name, "gives a token to train on; it gives none", remedy
