@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.end_to_end.test_smollm2_round_trip import from_gguf
-from trainer.generation.chat import ChatTemplate
+from trainer.data.chat.template import ChatTemplate
 from trainer.generation.fast import quicken
 from trainer.generation.generate import generate
 from trainer.generation.opened import opened_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -114,6 +115,10 @@ def _sources(corpus: Corpus, lengths: Sequence[Lengths], loader: TrainLoader, de
             f"source {name}: {part.documents:,} documents, {part.tokens:,} tokens to train on,"
             f" {about}{part.bytes / max(1, part.tokens):.2f} bytes a token"
         )
+        if name in corpus.chats:
+            yield f"    {corpus.chats[name]}"
+        if part.untrained:
+            yield f"    {part.trained:,} of these tokens are trained on ({part.trained / part.tokens:.2%})"
         yield from of.lines()
         yield f"    {padding[name]:.2%} of its samples is padding; read {epochs[name]:.2f} times by the end of training"
     yield from loader.packed()
@@ -140,7 +145,15 @@ def _seen(loader: TrainLoader, corpus: Corpus, derived: Derived, asked: Asked, d
     for index, draw in enumerate(draws[: asked.samples]):
         sample = _sample(loader, draw, cursor.drawn + index)
         yield f"sample {cursor.drawn + index:,}, of {draw.source}: {decoded.summary(sample)}"
-        yield from decoded.lines(sample, corpus.tokenizer)
+        if draw.source in corpus.chats:
+            yield from decoded.turns(sample, corpus.tokenizer, decoded.COLOURS if _coloured() else decoded.MARKS)
+        else:
+            yield from decoded.lines(sample, corpus.tokenizer)
+
+
+def _coloured() -> bool:
+    """Whether somebody looks who sees colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _sample(loader: TrainLoader, draw: Draw, number: int) -> Sample:

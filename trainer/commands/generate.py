@@ -21,7 +21,7 @@ from trainer.run.output import lost_output
 from trainer.run.world import World
 
 if TYPE_CHECKING:
-    from trainer.generation.chat import Message
+    from trainer.data.chat.template import Message
     from trainer.generation.generate import Answer
     from trainer.generation.opened import Opened
 
@@ -133,7 +133,7 @@ def _encoder(opened: Opened, asked: Asked) -> Encode:
     if words.template is None:
         rule = "the tokenizer has a chat template (chat_template.jinja); this one has none"
         raise ConfigError(Problem("--chat", True, rule, "leave it out, or take a model that was trained to chat"))
-    from trainer.generation.chat import ChatTemplate
+    from trainer.data.chat.template import ChatTemplate
 
     template = ChatTemplate(words.template, words.special)
     return lambda messages: words.encode(template(messages), special=False)

@@ -119,7 +119,7 @@ def table(done: list[Prepared]) -> Iterator[str]:
         yield "  ".join([row[0].ljust(widths[0]), *cells])
     for one in done:
         figures = SourceFigures.of(one.manifest["figures"])
-        yield from figures.skipped.lines(one.name)
+        yield from figures.lines(one.name)
         if not figures.train.documents:
             yield f"  {one.name}: all documents are held out: there is nothing to train on (data.heldout_fraction)"
         if figures.unknown:

@@ -42,6 +42,7 @@ OUTSIDE_TRAJECTORY = (
     "model.published_parameters",
     "data.bad_documents",
     "data.cache_dir",
+    "data.chat_template",
     "data.cache_gb",
     "data.prefetch",
     "data.max_epochs",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.batch import IGNORED_LABEL
 from trainer.data.binning import best_fit_decreasing
 from trainer.data.packing import Ints, Sample, Samples, padding_rows
 from trainer.data.stream import TokenStream
@@ -25,7 +26,8 @@ class Fit(NamedTuple):
 
     samples: rows. padding: their positions without a token. documents: what there was to pack. split: those that were
     cut into windows. dropped: those that were left out for their length. bare: those of one token or none, in which
-    there is nothing to predict.
+    there is nothing to predict. truncated: those of which the first window is kept. untrained: those that were left out
+    because nothing of it is trained on. lost: tokens of documents that were left out or cut off.
     """
 
     samples: int
@@ -34,6 +36,9 @@ class Fit(NamedTuple):
     split: int
     dropped: int
     bare: int
+    truncated: int = 0
+    untrained: int = 0
+    lost: int = 0
 
     @classmethod
     def of(cls, parts: Iterable[Fit]) -> Fit:
@@ -48,6 +53,14 @@ class Fit(NamedTuple):
             parts.append(f"{self.split:,} documents split (longer than a sample)")
         if self.dropped:
             parts.append(f"{self.dropped:,} documents DROPPED (longer than a sample, data.long_documents=drop)")
+        if self.truncated:
+            parts.append(f"{self.truncated:,} documents TRUNCATED (longer than a sample, data.long_documents=truncate)")
+        if self.untrained:
+            parts.append(
+                f"{self.untrained:,} documents DROPPED (nothing to train on in their first {seq_len:,} tokens)"
+            )
+        if self.lost:
+            parts.append(f"{self.lost:,} tokens lost")
         if self.bare:
             parts.append(f"{self.bare:,} documents of one token left out (nothing to predict)")
         return "; ".join(parts)
@@ -76,13 +89,16 @@ class FittedSamples(Samples):
     def __init__(
         self, tokens: TokenStream, seq_len: int, long_documents: str = "split", part: tuple[int, int] | None = None
     ) -> None:
-        """long_documents: split or drop. part: as PackedSamples has it. Raises DataError where there is too much."""
-        self._tokens, self._seq_len, self._drop = tokens, seq_len, long_documents == "drop"
+        """long_documents: split, truncate or drop. part: as PackedSamples has it. Raises DataError where there is too
+        much.
+        """
+        self._tokens, self._seq_len, self._long = tokens, seq_len, long_documents
         first, end = part or (0, tokens.total)
         self._first, self._last = tokens.document_at(first), tokens.document_at(end)
-        windows = 0 if self._drop else (end - first) // seq_len
+        windows = (end - first) // seq_len if long_documents == "split" else 0
         self._refuse_above_most(max(self._last - self._first, windows))
-        self._counted = Counter(documents=self._last - self._first, split=0, dropped=0, bare=0)
+        self._counted = Counter(dict.fromkeys(("split", "dropped", "bare", "truncated", "untrained", "lost"), 0))
+        self._counted["documents"] = self._last - self._first
         planned = list(self._plan())
         self._starts, self._lengths, counts = (np.concatenate(column) for column in zip(*planned, strict=True))
         self._refuse_above_most(len(self._starts))
@@ -106,6 +122,10 @@ class FittedSamples(Samples):
         read = self._tokens.runs(self._starts[pieces], lengths + 1)
         edges = np.cumsum(lengths + 1)
         tokens, labels = np.delete(read, edges - 1), np.delete(read, edges - lengths - 1)
+        untrained = None
+        if self._tokens.masked:
+            trained = self._tokens.trained(self._starts[pieces], lengths + 1)
+            untrained = ~np.delete(trained, edges - lengths - 1)
         taken, piece = 0, iter(lengths.tolist())
         for row, count in enumerate(counts.tolist()):
             place = 0
@@ -116,6 +136,8 @@ class FittedSamples(Samples):
                 place = end
             used = slice(taken, taken + place)
             found.tokens[row, :place], found.labels[row, :place] = tokens[used], labels[used]
+            if untrained is not None:
+                found.labels[row, :place][untrained[used]] = IGNORED_LABEL
             taken += place
         return found
 
@@ -128,14 +150,30 @@ class FittedSamples(Samples):
     def _cut(self, starts: Ints, lengths: Ints) -> tuple[Ints, Ints]:
         """Starts and lengths of what documents are cut into, none of them above the length of a sample."""
         long, bare = lengths > self._seq_len, lengths < 1
-        kept = ~bare & ~(long & self._drop)
-        self._counted["dropped" if self._drop else "split"] += int(long.sum())
+        kept = ~bare & ~(long & (self._long == "drop"))
+        self._counted["dropped" if self._long == "drop" else "split"] += int(long.sum()) * (self._long != "truncate")
         self._counted["bare"] += int(bare.sum())
+        self._counted["lost"] += int((lengths[~kept & long] + 1).sum())
+        if self._long == "truncate":
+            kept, lengths = self._truncated(starts, lengths, kept, np.flatnonzero(long))
         starts, lengths = starts[kept], lengths[kept]
         windows = -(-lengths // self._seq_len)
         numbers = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
         offsets = numbers * self._seq_len
         return np.repeat(starts, windows) + offsets, np.minimum(np.repeat(lengths, windows) - offsets, self._seq_len)
+
+    def _truncated(
+        self, starts: Ints, lengths: Ints, kept: NDArray[np.bool_], long: Ints
+    ) -> tuple[NDArray[np.bool_], Ints]:
+        """Which documents are kept, and their lengths. long: the numbers of those that are cut off."""
+        for number in long.tolist() if self._tokens.masked else []:
+            first = self._tokens.trained(starts[number : number + 1], np.array([self._seq_len + 1]))
+            kept[number] = first[1:].any()
+        cut = kept[long]
+        self._counted["truncated"] += int(cut.sum())
+        self._counted["untrained"] += int((~cut).sum())
+        self._counted["lost"] += int((lengths[long[cut]] - self._seq_len).sum() + (lengths[long[~cut]] + 1).sum())
+        return kept, np.minimum(lengths, self._seq_len)
 
     def _refuse_above_most(self, count: int) -> None:
         if count > MOST:

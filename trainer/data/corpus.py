@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as once
 from functools import partial
 from itertools import chain
@@ -16,6 +16,7 @@ from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
 from trainer.data.amounts import READY, all_heldout, none_heldout, refuse_one_sided, refuse_unknown
 from trainer.data.cache import build_once
+from trainer.data.chat.sources import chat_of, told
 from trainer.data.documents import size_in_bytes
 from trainer.data.in_place import Opened, open_in_place
 from trainer.data.known import known_fingerprint
@@ -32,6 +33,8 @@ from trainer.errors import DataError, Problem
 
 FORMAT = 1
 """Raise it when what the cache holds changes meaning."""
+CHAT_KEY = "chat template of source {}"
+"""What the template and the rule of a source's conversations are called among the fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Corpus:
     fingerprints: of the tokenizer and of each source's tokens, by name: what a resume compares.
     shards: fingerprints of the shards that were opened in place, by words: what ranks compare besides.
     estimated: whether the bytes of the training text are: others' token files do not say them.
+    chats: words about those sources that are conversations, by name.
     """
 
     tokenizer: Tokenizer
@@ -54,6 +58,7 @@ class Corpus:
     fingerprints: dict[str, str]
     shards: Mapping[str, str] = field(default_factory=dict)
     estimated: bool = False
+    chats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def train_part(self) -> Part:
@@ -97,6 +102,7 @@ def prepare_corpus(config: DataConfig, vocab: int, report: Report | None = None)
 
 def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
     cache = Path(config.cache_dir).expanduser()
+    config = replace(config, sources=told(config.sources, report))
     prints = {}
     for source in config.sources:
         if source.kind in READY:
@@ -123,11 +129,14 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
             one = open_prepared(source, tokenizer, config.heldout_fraction, report)
             marks[source_key(source.name)] = one.mark
         else:
-            build = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
-            key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction)
+            own = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
+            build, more, words = _conversing(source, tokenizer, config, report, own)
+            if more:
+                marks[CHAT_KEY.format(source.name)] = more[0]
+            key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction, *more)
             directory = _timed(f"tokenised {source.name}", cache, key, build, report, look)
             marks[source_key(source.name)] = directory.name
-            one = _tokenised(directory, tokenizer)
+            one = replace(_tokenised(directory, tokenizer), chat=words)
         if source.kind != "indexed":
             _tell_skipped(source, one.figures, config.bad_documents, report)
             _tell_unknown(source, one.figures, config.tokenizer, tokenizer, report)
@@ -143,6 +152,7 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
         fingerprints=marks,
         shards=shards,
         estimated=any(one.estimated for one in opened),
+        chats={source.name: one.chat for source, one in zip(config.sources, opened, strict=True) if one.chat},
     )
     _check_amounts(config, corpus)
     return corpus
@@ -153,12 +163,24 @@ def prepare_text(
 ) -> tuple[TokenStream, str, int]:
     """All documents of one source, tokenised and cached, their fingerprint and bytes of text. Raises DataError."""
     cache = Path(config.cache_dir).expanduser()
-    build = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
-    key = _key("tokens", known_fingerprint(source, cache, report), tokenizer.fingerprint, 0.0)
+    (source,) = told([source], report)
+    own = partial(tokenize_source, source, tokenizer, 0.0, report, config.bad_documents)
+    build, more, _ = _conversing(source, tokenizer, config, report, own)
+    key = _key("tokens", known_fingerprint(source, cache, report), tokenizer.fingerprint, 0.0, *more)
     directory = _timed(f"tokenised {source.name}", cache, key, build, report)
     figures = SourceFigures.read(directory)
     _tell_skipped(source, figures, config.bad_documents, report)
     return TokenStream.open(directory / TRAIN, ids=tokenizer.size), key, figures.train.bytes
+
+
+def _conversing(
+    source: SourceConfig, tokenizer: Tokenizer, config: DataConfig, report: Report | None, build: Callable[..., None]
+) -> tuple[Callable[..., None], list[str], str]:
+    """``build`` for a source that may be conversations, what their tokens depend on besides, and words about them."""
+    if (found := chat_of(source, config, tokenizer, report)) is None:
+        return build, [], ""
+    chat, settings = found
+    return partial(build, chat=chat), [settings.mark], chat.described()
 
 
 def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: str, report: Report | None) -> None:
@@ -166,7 +188,7 @@ def _tell_skipped(source: SourceConfig, figures: SourceFigures, bad_documents: s
     if bad_documents == STOP:
         refuse_skipped(source, figures.skipped)
     if report is not None:
-        for line in figures.skipped.lines(source.name):
+        for line in figures.lines(source.name):
             report(line)
 
 
@@ -261,5 +283,4 @@ def _key(kind: str, *parts: object) -> str:
 
 
 def _sum(parts: Iterator[Part]) -> Part:
-    every = list(parts)
-    return Part(sum(p.documents for p in every), sum(p.tokens for p in every), sum(p.bytes for p in every))
+    return sum(parts, Part(0, 0, 0))

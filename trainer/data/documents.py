@@ -15,6 +15,7 @@ from trainer.data.readers.files import FileOf, files_of, found_in_files
 from trainer.data.readers.formats import ORDER, Format, read_otherwise
 from trainer.data.readers.found import Document, Found, Place, checked
 from trainer.data.readers.hub import found_in_data_sets, revision
+from trainer.data.readers.rows import field_of, taken
 from trainer.data.skipped import Policy
 from trainer.errors import DataError, RunError
 from trainer.storage.base import S3, Stored
@@ -28,13 +29,21 @@ def documents(source: SourceConfig, policy: Policy | None = None) -> Iterator[st
 
     Raises DataError, naming the key, when files, columns or data sets are missing or unreadable, or hold no text.
     """
-    policy = Policy() if policy is None else policy
-    found = False
+    return (one.text for one in found_documents(source, policy)[0])
+
+
+def found_documents(source: SourceConfig, policy: Policy | None = None) -> tuple[Iterator[Document], str]:
+    """The same, with their places, and the directory that all files lie below."""
     every, root = found_in(source)
+    return _documents(source, every, root, Policy() if policy is None else policy), root
+
+
+def _documents(source: SourceConfig, every: Iterator[Found], root: str, policy: Policy) -> Iterator[Document]:
+    found = False
     for one in every:
         if isinstance(one, Document):
             found = True
-            yield one.text
+            yield one
         else:
             policy.take(source, one, root)
     if not found:
@@ -49,6 +58,7 @@ def fingerprint(source: SourceConfig) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     fields = [source.kind, source.text_field, source.document_unit, source.subset, source.split]
+    fields += [] if source.chat is None else [source.chat]
     digest.update(json.dumps(fields).encode())
     if source.kind == "plugin":  # only its documents tell whether it is what it was
         for text in documents(source):
@@ -133,10 +143,15 @@ def _plugin(source: SourceConfig) -> Iterator[Found]:
     target = source._target_ or ""
     try:
         for index, text in enumerate(call(f"data.sources[{source.name}]._target_", target, options=source.options)):
-            if not isinstance(text, str):
-                rule = f"yields documents (str), not {type(text).__name__}"
-                raise source_error(source, "_target_", target, rule, "yield the text of one document at a time")
-            yield checked(text, Place(target, "document", index))
+            place = Place(target, "document", index)
+            if source.chat is not None and isinstance(text, dict):
+                yield taken(field_of(source), text, place)
+                continue
+            if not isinstance(text, str) or source.chat is not None:
+                wanted = "str" if source.chat is None else "dict: rows of conversations"
+                rule = f"yields documents ({wanted}), not {type(text).__name__}"
+                raise source_error(source, "_target_", target, rule, "yield one document at a time")
+            yield checked(text, place)
     except RunError:
         raise
     except Exception as error:  # whatever the user's code does

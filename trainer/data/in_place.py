@@ -38,7 +38,7 @@ class Opened:
     """A source that can be read.
 
     shards: fingerprints of what was opened in place, by words. mark: the source's own, where opening it tells one.
-    estimated: whether the bytes of its training text are.
+    estimated: whether the bytes of its training text are. chat: words about conversations; empty of plain text.
     """
 
     train: TokenStream
@@ -47,6 +47,7 @@ class Opened:
     shards: Mapping[str, str] = field(default_factory=dict)
     mark: str = ""
     estimated: bool = False
+    chat: str = ""
 
 
 def open_in_place(
@@ -58,7 +59,7 @@ def open_in_place(
     the compressors are not tried either. Raises DataError.
     """
     key = f"data.sources[{source.name}].paths"
-    allow_files(2 * len(source.paths))
+    allow_files(3 * len(source.paths))
     places = places_in(len(source.paths))
     shards = [IndexedShard(expanded(path), key, places) for path in source.paths]
     looked = [looked_at(shard, tokenizer, places) for shard in shards]
@@ -90,6 +91,8 @@ def looked_at(shard: IndexedShard, tokenizer: Tokenizer, places: int) -> tuple[s
     for offset, ids in _blocks(shard, places):
         refuse_other_ids(shard, offset, ids, tokenizer.size)
         digest.update(ids.tobytes())
+        if shard.masked:
+            digest.update(shard.trained(offset, offset + len(ids)).tobytes())
         tokens, size = tokens + len(ids), size + int(tokenizer.token_sizes[ids].sum())
     return digest.hexdigest(), tokens, size
 

@@ -4,6 +4,9 @@ The .idx, little-endian: b"MMIDIDX\\0\\0", u64 version 1, u8 dtype code, u64 seq
 index, int32 lengths[S] in tokens, int64 pointers[S] in bytes, int64 documents[D]: document i is made of the sequences
 documents[i] .. documents[i + 1] - 1. What we write has one sequence per document. A multimodal index ends with one more
 byte per sequence, its mode.
+
+PREFIX.mask, ours: a byte for each token of PREFIX.bin, 1 where the token is trained on, 0 where it is only read.
+Without the file all are trained on.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +38,20 @@ def code_for(vocab: int) -> int:
 class IndexedWriter:
     """Writes PREFIX.bin as documents are appended and PREFIX.idx on close. A context manager: closes on success."""
 
-    def __init__(self, prefix: Path, vocab: int) -> None:
-        """vocab: number of ids."""
+    def __init__(self, prefix: Path, vocab: int, masked: bool = False) -> None:
+        """vocab: number of ids. masked: write PREFIX.mask, too."""
         self._code = code_for(vocab)
         self._dtype = np.dtype(DTYPES[self._code])
         self._vocab = vocab
         self._prefix = prefix
         self._lengths = array("i")
         self._bin = open(f"{prefix}.bin", "wb")  # noqa: SIM115  # open until close()
+        self._mask = open(f"{prefix}.mask", "wb") if masked else None  # noqa: SIM115
 
-    def append(self, tokens: Sequence[int] | NDArray[np.integer]) -> None:
-        """Add one document. Raises ValueError when it is empty or an id is out of range."""
+    def append(self, tokens: Sequence[int] | NDArray[np.integer], trained: NDArray[np.bool_] | None = None) -> None:
+        """Add one document. trained: which of its tokens are; None: all. Raises ValueError when it is empty or an id is
+        out of range.
+        """
         ids = np.asarray(tokens)
         if not ids.size:
             raise ValueError("a document holds at least one token")
@@ -52,13 +59,16 @@ class IndexedWriter:
             raise ValueError(f"token ids must lie in 0 .. {self._vocab - 1}, got {ids.min()} .. {ids.max()}")
         for start in range(0, ids.size, AT_ONCE):
             self._bin.write(ids[start : start + AT_ONCE].astype(self._dtype).tobytes())
+        if self._mask is not None:
+            self._mask.write((np.ones(ids.size, np.bool_) if trained is None else trained).tobytes())
         self._lengths.append(ids.size)
 
     def close(self) -> None:
-        """Write the index and fsync both files."""
-        self._bin.flush()
-        os.fsync(self._bin.fileno())
-        self._bin.close()
+        """Write the index and fsync all files."""
+        for file in self._files():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
         lengths = np.asarray(self._lengths, dtype="<i4")
         with open(f"{self._prefix}.idx", "wb") as index:
             for block in index_blocks(self._code, len(lengths), lambda: [lengths]):
@@ -72,8 +82,12 @@ class IndexedWriter:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             self.close()
-        else:
-            self._bin.close()
+            return
+        for file in self._files():
+            file.close()
+
+    def _files(self) -> list[BinaryIO]:
+        return [self._bin, *([] if self._mask is None else [self._mask])]
 
 
 def index_blocks(code: int, count: int, lengths: Callable[[], Iterable[NDArray[np.int32]]]) -> Iterator[bytes]:

@@ -80,7 +80,8 @@ def _state(source: SourceConfig) -> tuple[str, bool]:
 
 def _fields(source: SourceConfig) -> list[object]:
     what = [source.kind, source.paths, source.format, source.text_field, source.document_unit]
-    return [VERSION, *what, source.subset, source.split]
+    chat = [] if source.chat is None else [source.chat]
+    return [VERSION, *what, source.subset, source.split, *chat]
 
 
 def _digest(value: object) -> str:

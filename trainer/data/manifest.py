@@ -23,7 +23,10 @@ COUNTS = ("documents", "tokens", "bin_bytes", "idx_bytes")
 
 @dataclass(frozen=True)
 class PreparedShard:
-    """prefix: train-00000 and the like. bin_bytes, idx_bytes: sizes of its files. digest: of both."""
+    """prefix: train-00000 and the like. bin_bytes, idx_bytes, mask_bytes: sizes of its files. digest: of all.
+
+    mask_bytes: None where all tokens are trained on.
+    """
 
     part: str
     prefix: str
@@ -32,11 +35,18 @@ class PreparedShard:
     bin_bytes: int
     idx_bytes: int
     digest: str
+    mask_bytes: int | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of its files, by suffix."""
+        found = {".bin": self.bin_bytes, ".idx": self.idx_bytes}
+        return found if self.mask_bytes is None else {**found, ".mask": self.mask_bytes}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """digest: of the file. heldout_fraction, bad_documents: as it was prepared."""
+    """digest: of the file. heldout_fraction, bad_documents: as it was prepared. chat: words about conversations."""
 
     digest: str
     tokenizer: str
@@ -44,6 +54,7 @@ class Manifest:
     heldout_fraction: float
     figures: SourceFigures
     shards: tuple[PreparedShard, ...]
+    chat: str = ""
 
 
 def local_manifest(directory: Path) -> bytes:
@@ -84,7 +95,16 @@ def parsed(data: bytes) -> Manifest:
         float(fraction),
         figures,
         tuple(_shard(one) for one in shards),
+        _chat(value.get("chat")),
     )
+
+
+def _chat(value: Any) -> str:
+    if value is None:
+        return ""
+    found = mapping(value, "chat")
+    shape, template, trained = (_text(found.get(key), f"chat.{key}") for key in ("shape", "template", "train_on"))
+    return f"conversations ({shape}) by {template}, data.train_on={trained}"
 
 
 def _shard(value: Any) -> PreparedShard:
@@ -93,9 +113,9 @@ def _shard(value: Any) -> PreparedShard:
     if PREFIX.fullmatch(prefix) is None or one.get("part") != prefix.partition("-")[0]:
         raise Unsound(f"a shard's prefix is {shown(prefix)}, not train-00000 or heldout-00000 and the like")
     counts = {key: whole(one.get(key), f"{key} of {prefix}") for key in COUNTS}
-    return PreparedShard(
-        part=one["part"], prefix=prefix, digest=_text(one.get("digest"), f"digest of {prefix}"), **counts
-    )
+    mask = whole(one["mask_bytes"], f"mask_bytes of {prefix}") if "mask_bytes" in one else None
+    digest = _text(one.get("digest"), f"digest of {prefix}")
+    return PreparedShard(part=one["part"], prefix=prefix, digest=digest, mask_bytes=mask, **counts)
 
 
 def _text(value: Any, what: str) -> str:

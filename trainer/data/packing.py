@@ -85,9 +85,14 @@ class PackedSamples(Samples):
         read = self._tokens.runs(starts, counts + 1)
         short = np.flatnonzero(counts < length).tolist()
         if short:  # whatever stands there becomes padding
-            read = np.insert(read, np.repeat(np.cumsum(counts + 1), length - counts), 0)
+            gaps = np.repeat(np.cumsum(counts + 1), length - counts)
+            read = np.insert(read, gaps, 0)
         read = read.reshape(-1, length + 1)
         tokens, labels = read[:, :-1].astype(np.int64), read[:, 1:].astype(np.int64)
+        if self._tokens.masked:
+            trained = self._tokens.trained(starts, counts + 1)
+            trained = np.insert(trained, gaps, False) if short else trained
+            labels[~trained.reshape(-1, length + 1)[:, 1:]] = IGNORED_LABEL
         begins = np.arange(0, len(indices) * length, length)  # places in all rows, one behind the other
         if self._document_mask:
             row, place = self._tokens.borders_of(starts, starts + counts)

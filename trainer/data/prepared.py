@@ -40,7 +40,7 @@ def open_prepared(source: SourceConfig, tokenizer: Tokenizer, fraction: float, r
     for directory, manifest in zip(directories, manifests, strict=True):
         _refuse_other_tokenizer(source, directory, manifest, tokenizer)
     every = [(place, one) for place, found in zip(directories, manifests, strict=True) for one in found.shards]
-    allow_files(2 * len(every))
+    allow_files(sum(len(one.sizes) for _, one in every))
     places = places_in(len(every))
     opened: dict[str, list[IndexedShard]] = {TRAIN: [], HELDOUT: []}
     marks = {}
@@ -59,7 +59,8 @@ def open_prepared(source: SourceConfig, tokenizer: Tokenizer, fraction: float, r
     # The manifests by name, and not a digest of them all: more directories behind the same ones are appended text.
     mark = "-".join([MARK, *(manifest.digest for manifest in manifests)])
     train = TokenStream.over(opened[TRAIN], tokenizer.size)
-    return Opened(train, heldout, _kept(figures, fraction), marks, mark=mark)
+    chat = "; ".join(dict.fromkeys(manifest.chat for manifest in manifests if manifest.chat))
+    return Opened(train, heldout, _kept(figures, fraction), marks, mark=mark, chat=chat)
 
 
 def _place(number: int, source: SourceConfig) -> str:
@@ -71,7 +72,8 @@ def _said(manifest: Manifest, fraction: float) -> str:
     heldout = f"held-out: {figures.heldout.documents:,} documents by content, in shards of their own"
     if not fraction:
         heldout += ", left alone (data.heldout_fraction=0)"
-    return f"prepared, {shards:,} shard{'s' if shards != 1 else ''}; {heldout}"
+    chat = f", {manifest.chat}" if manifest.chat else ""
+    return f"prepared, {shards:,} shard{'s' if shards != 1 else ''}{chat}; {heldout}"
 
 
 def _directory(path: str) -> str:
@@ -120,7 +122,7 @@ def _refuse_other_tokenizer(source: SourceConfig, directory: str, found: Manifes
 
 def _shard(source: SourceConfig, directory: str, one: PreparedShard, places: int) -> IndexedShard:
     prefix = f"{directory}/{one.prefix}"
-    shard = IndexedShard(prefix, f"data.sources[{source.name}].paths", places)
+    shard = IndexedShard(prefix, f"data.sources[{source.name}].paths", places, one.mask_bytes is not None)
     found = (*shard.sizes, shard.documents, shard.total)
     if found != (expected := (one.bin_bytes, one.idx_bytes, one.documents, one.tokens)):
         counts = ("bytes of .bin", "bytes of .idx", "documents", "tokens")

@@ -14,6 +14,7 @@ from trainer.data.permutation import drawn_places
 from trainer.data.pieces import Table, opened
 from trainer.data.rising import between, first_above
 from trainer.errors import DataError, Problem
+from trainer.storage.base import is_remote
 
 RUN = 128
 """Entries that are checked together at a drawn place of the index: 512 bytes of lengths, 1 KiB of each other table."""
@@ -26,12 +27,13 @@ class IndexedShard:
     """A read-only view of PREFIX.bin/.idx.
 
     sequences, documents: how many. total: number of tokens. dtype: of a token in the file. digest: of the header, both
-    files' sizes and what was looked at in the index.
+    files' sizes and what was looked at in the index. masked: whether some of its tokens are not trained on.
     """
 
-    def __init__(self, prefix: str | Path, key: str = CACHE, places: int = PLACES) -> None:
+    def __init__(self, prefix: str | Path, key: str = CACHE, places: int = PLACES, masked: bool | None = None) -> None:
         """key: the configuration key that a problem with these files is reported under. places: looked at in the index,
-        besides both ends. Raises DataError.
+        besides both ends. masked: whether PREFIX.mask belongs to them; None: where there is one on this machine. Raises
+        DataError.
         """
         self.index, self.data = f"{prefix}.idx", f"{prefix}.bin"
         self.error = partial(_refusal, key)
@@ -46,6 +48,8 @@ class IndexedShard:
         self._groups = Table(self._index, groups, "<i8", entries)
         self._tokens = Table(self._data, 0, DTYPES[code], self.total)
         self._check_ends()
+        self.masked = has_mask(prefix) if masked is None else masked
+        self._trained = self._mask(f"{prefix}.mask", key) if self.masked else None
         header = self._index.read(0, HEADER.size)
         digest = hashlib.blake2b(header + f"{self._index.size} {self._data.size}".encode(), digest_size=16)
         for start in sorted({0, *drawn_places(self.sequences, places, entries), self.sequences - RUN}):
@@ -113,6 +117,16 @@ class IndexedShard:
         """Fill ``ids``, which is in one piece and of this shard's dtype, with those from ``start`` on."""
         self._tokens.read_into(start, ids)
 
+    def trained(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which of the tokens start .. stop - 1 are trained on."""
+        return np.ones(stop - start, np.bool_) if self._trained is None else self._trained[start:stop] != 0
+
+    def _mask(self, path: str, key: str) -> Table:
+        file = opened(path, self.error, key)
+        if file.size != self.total:
+            raise self.error(path, f"has {file.size:,} bytes where there are {self.total:,} tokens")
+        return Table(file, 0, "u1", self.total)
+
     def _header(self) -> tuple[int, int, int]:
         """Dtype code, sequences and entries of the document index, when the file's size goes with them."""
         raw, size = self._index.read(0, min(HEADER.size, self._index.size)), self._index.size
@@ -161,6 +175,11 @@ class IndexedShard:
             rule = f"its document index must rise from 0 to the {self.sequences} sequences, also from entry {start} on"
             raise self.error(self.index, rule)
         digest.update(f"{start}".encode() + groups.tobytes())
+
+
+def has_mask(prefix: str | Path) -> bool:
+    """Whether a mask lies beside a pair on this machine; in storage nobody looks for one that is not announced."""
+    return not is_remote(str(prefix)) and Path(f"{prefix}.mask").is_file()
 
 
 def _refusal(key: str, file: str, rule: str, remedy: str = "") -> DataError:

@@ -39,6 +39,7 @@ class Span:
 class TokenStream:
     """Spans of documents, end to end. documents: how many there are. total: their tokens.
 
+    masked: whether some of them may not be trained on.
     Whatever is asked for costs the same, however many documents there are: only the number of spans counts.
     """
 
@@ -49,6 +50,7 @@ class TokenStream:
         self._documents = list(accumulate((span.last - span.first for span in self.spans), initial=0))
         self._offsets = list(accumulate((span.stop - span.start for span in self.spans), initial=0))
         self.documents, self.total = self._documents[-1], self._offsets[-1]
+        self.masked = any(span.shard.masked for span in self.spans)
 
     @classmethod
     def open(cls, prefix: str | Path, key: str = CACHE, ids: int | None = None) -> TokenStream:
@@ -122,6 +124,14 @@ class TokenStream:
             for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
                 self.slice(start, start + length)  # names the place
         return found
+
+    def trained(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the tokens that ``runs`` gives are trained on, laid out as those."""
+        found = [np.zeros(0, np.bool_)]
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            parts = self._parts(start, start + length)
+            found += [span.shard.trained(low, high) for span, _, low, high in parts]
+        return np.concatenate(found)
 
     def borders_of(
         self, starts: NDArray[np.int64], stops: NDArray[np.int64]

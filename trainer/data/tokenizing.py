@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import SourceConfig
-from trainer.data.documents import documents, size_in_bytes
+from trainer.data.chat.conversation import Chat, Conversed, conversed
+from trainer.data.documents import documents, found_documents, size_in_bytes
 from trainer.data.encoding import encoded
 from trainer.data.indexed import IndexedWriter
 from trainer.data.progress import Advance, Report, track
@@ -26,14 +27,28 @@ REFERENCE_DOCUMENTS, REFERENCE_BYTES = 2000, 16 << 20
 
 @dataclass(frozen=True)
 class Part:
-    """How much there is: documents, tokens (end-of-document ones included) and bytes of text."""
+    """How much there is: documents, tokens (end-of-document ones included) and bytes of text.
+
+    untrained: tokens of these that are read and not trained on.
+    """
 
     documents: int
     tokens: int
     bytes: int
+    untrained: int = 0
 
     def __add__(self, other: Part) -> Part:
-        return Part(self.documents + other.documents, self.tokens + other.tokens, self.bytes + other.bytes)
+        return Part(
+            self.documents + other.documents,
+            self.tokens + other.tokens,
+            self.bytes + other.bytes,
+            self.untrained + other.untrained,
+        )
+
+    @property
+    def trained(self) -> int:
+        """Tokens to train on."""
+        return self.tokens - self.untrained
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,12 @@ class SourceFigures:
     def read(directory: Path) -> SourceFigures:
         """The figures that `tokenize_source` left in a directory."""
         return SourceFigures.of(json.loads((directory / FIGURES).read_text(encoding="utf-8")))
+
+    def lines(self, name: str) -> Iterator[str]:
+        """For people: what was passed over, and what is not trained on. name: the source's."""
+        yield from self.skipped.lines(name)
+        if (both := self.train + self.heldout).untrained:
+            yield f"  {name}: {both.trained:,} of {both.tokens:,} tokens are trained on, the others are read"
 
     @staticmethod
     def of(value: dict[str, Any]) -> SourceFigures:
@@ -96,11 +117,22 @@ def tokenize_source(
     report: Report | None,
     bad_documents: str,
     directory: Path,
+    chat: Chat | None = None,
 ) -> None:
-    """Write train.bin/.idx, heldout.bin/.idx and figures.json to `directory`. bad_documents: skip | stop."""
+    """Write train.bin/.idx, heldout.bin/.idx and figures.json to `directory`. bad_documents: skip | stop.
+
+    chat: makes the tokens of a source of conversations.
+    """
     policy = Policy(bad_documents)
     with track(f"tokenising {source.name}", size_in_bytes(source), report) as advance:
-        done = tokenize(documents(source, policy), tokenizer, fraction, directory, advance)
+        if chat is None:
+            done = tokenize(documents(source, policy), tokenizer, fraction, directory, advance)
+        else:
+            every, root = found_documents(source, policy)
+            said = conversed(every, chat, lambda found: policy.take(source, found, root))
+            done = store(said, tokenizer, fraction, directory, advance, masked=True)
+            if not done.train.documents + done.heldout.documents:
+                raise policy.nothing(source)
     figures = figures_of([done], policy.skipped)
     (directory / FIGURES).write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
 
@@ -117,25 +149,43 @@ def tokenize(
 
     advance: told the bytes of each text. compress: whether reference documents are wanted of these texts.
     """
-    parts = {False: [0, 0, 0], True: [0, 0, 0]}
+    plain = ((text, ids, None, 0) for text, ids in encoded(texts, tokenizer))
+    return store(plain, tokenizer, fraction, directory, advance, compress)
+
+
+def store(
+    every: Iterable[Conversed],
+    tokenizer: Tokenizer,
+    fraction: float,
+    directory: Path,
+    advance: Advance,
+    compress: bool = True,
+    masked: bool = False,
+) -> Tokenized:
+    """``tokenize`` of texts with their ids, which of these are trained on (None: all), and bytes that they stand for
+    (where some are not). masked: write which are.
+    """
+    parts = {False: [0, 0, 0, 0], True: [0, 0, 0, 0]}
     reference = Reference()
     unknown = 0
     with (
-        IndexedWriter(directory / TRAIN, tokenizer.size) as train,
-        IndexedWriter(directory / HELDOUT, tokenizer.size) as heldout,
+        IndexedWriter(directory / TRAIN, tokenizer.size, masked) as train,
+        IndexedWriter(directory / HELDOUT, tokenizer.size, masked) as heldout,
     ):
-        for text, ids in encoded(texts, tokenizer):
+        for text, ids, trained, size in every:
             content = text.encode()
             held = is_heldout(content, fraction)
-            (heldout if held else train).append(ids)
+            (heldout if held else train).append(ids, trained)
             part = parts[held]
             part[0] += 1
             part[1] += len(ids)
-            part[2] += len(content)
+            part[2] += len(content) if trained is None else size
+            part[3] += 0 if trained is None else len(ids) - int(trained.sum())
             if tokenizer.unknown is not None:
                 unknown += int((ids == tokenizer.unknown).sum())
             if held and compress and not reference.full:
-                reference.add(compressed(content))
+                said = content if trained is None else b"".join(tokenizer.token_bytes[i] for i in ids[trained])
+                reference.add(compressed(said))
             advance(len(content))
     return Tokenized(Part(*parts[False]), Part(*parts[True]), reference.rows, unknown)
 

@@ -12,11 +12,11 @@ from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from trainer.data.chat.template import ChatTemplate
 from trainer.errors import ConfigError, Problem
 from trainer.evaluation.exact import Request, continue_all
 from trainer.evaluation.pairs import Cutter
 from trainer.evaluation.scoring import Row, score
-from trainer.generation.chat import ChatTemplate
 from trainer.generation.opened import Opened
 from trainer.generation.settings import Limits, Sampling
 

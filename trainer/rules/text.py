@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
-from trainer.config.groups.data import SourceConfig
+from trainer.config.groups.data import DataConfig, SourceConfig
 from trainer.config.groups.evaluation import EvaluationSetConfig
 from trainer.config.schema import Config
 from trainer.errors import Problem
@@ -14,6 +15,8 @@ SOURCE_KINDS = ("files", "python_stdlib", "huggingface", "indexed", "prepared", 
 DOCUMENT_UNITS = ("file", "paragraph", "line")
 FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar")
 BAD_DOCUMENTS = ("skip", "stop")
+CHAT = ("auto", "messages", "conversations", "prompt_completion", "instruction")
+CHAT_KINDS = ("files", "huggingface", "plugin")
 
 
 def sources(config: Config, world: World) -> Iterator[Problem]:
@@ -30,7 +33,7 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
     if config.data.packing == "best_fit" and not config.data.document_mask:
         rule = "true with data.packing=best_fit: unrelated documents share a sample, and would attend to each other"
         yield Problem("data.document_mask", False, rule, "leave it out, or set data.packing=contiguous")
-    if config.data.packing != "best_fit" and config.data.long_documents == "drop":
+    if config.data.packing != "best_fit" and config.data.long_documents != "split":
         rule = f"used only by data.packing=best_fit, and data.packing is {config.data.packing}"
         yield Problem("data.long_documents", config.data.long_documents, rule, "add data.packing=best_fit")
     for index, source in enumerate(config.data.sources):
@@ -42,6 +45,39 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
         elif not all(path.strip() for path in source.paths):
             yield Problem(f"{key}.paths", source.paths, "no path is empty", "use . for this directory, if you mean it")
         yield from units(key, source)
+    yield from conversations(config)
+
+
+def conversations(config: Config) -> Iterator[Problem]:
+    """Sources of conversations, and the keys that are only about them."""
+    data, defaults = config.data, DataConfig()
+    said = [(f"data.sources.{index}", source) for index, source in enumerate(data.sources)]
+    for key, source in said:
+        if source.chat is not None and source.kind not in CHAT_KINDS:
+            rule = f"for kind {', '.join(CHAT_KINDS)}; that of {source.name} is {source.kind}"
+            yield Problem(f"{key}.chat", source.chat, rule, "leave it out; what is prepared already knows it")
+    sets = [(f"evaluation.sets.{index}", one) for index, one in enumerate(config.evaluation.sets)]
+    both: list[tuple[str, SourceConfig | EvaluationSetConfig]] = [*said, *sets]
+    given = [(key, one) for key, one in both if one.chat is not None]
+    for key, one in given:
+        if one.chat not in CHAT:
+            yield Problem(f"{key}.chat", one.chat, f"one of: {', '.join(CHAT)}", "set it to one, or leave it out")
+        if one.format == "text":
+            yield Problem(
+                f"{key}.format", one.format, "of rows, for conversations", "use jsonl, say, or leave chat out"
+            )
+        if data.tokenizer.kind != "file":
+            rule = f"file, for conversations ({key}): a tokenizer that is learnt has no chat template"
+            remedy = "set data.tokenizer.path to the model's tokenizer"
+            yield Problem("data.tokenizer.kind", data.tokenizer.kind, rule, remedy)
+    for name in ("chat_template", "chat_date", "train_on"):
+        if not given and (value := getattr(data, name)) != getattr(defaults, name):
+            remedy = "set chat: auto for a source of conversations, or leave it out"
+            yield Problem(f"data.{name}", value, "used only by sources of conversations, and there is none", remedy)
+    try:
+        datetime.fromisoformat(data.chat_date)
+    except ValueError:
+        yield Problem("data.chat_date", data.chat_date, "a date: YYYY-MM-DD", f"use {defaults.chat_date}")
 
 
 def units(key: str, of: SourceConfig | EvaluationSetConfig) -> Iterator[Problem]:

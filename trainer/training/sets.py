@@ -103,6 +103,7 @@ def _read(config: Config, tokenizer: Tokenizer, one: EvaluationSetConfig, report
             name=one.name,
             paths=one.paths,
             format=one.format,
+            chat=one.chat,
             text_field=one.text_field,
             document_unit=one.document_unit,
         )

@@ -20,6 +20,9 @@ class SourceConfig:
     """Share of the training samples, relative to the other sources; 0 where only a stage draws from it."""
     text_field: str = "text"
     """Column that holds the text (JSON, CSV, Parquet, Arrow, huggingface)."""
+    chat: str | None = None
+    """Rows are conversations: auto (by their columns) | messages | conversations (ShareGPT) | prompt_completion |
+    instruction. text_field then names the column of the turns, if it has another name. Unset: plain text."""
     format: str | None = None
     """files: text | jsonl | csv | tsv | parquet | arrow | tar (WebDataset). Unset: the suffixes say it."""
     document_unit: str = "file"
@@ -66,6 +69,12 @@ class DataConfig:
     """Refuse a run that would show a source more often than this. Unset: it is shown again and again, in new orders."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """How text becomes tokens."""
+    chat_template: str | None = None
+    """Sources with chat: a file with another template than the tokenizer's, or the name of one of its templates."""
+    chat_date: str = "2024-07-26"
+    """What a template that writes today's date takes for it: the same text on every rank and on a resume."""
+    train_on: str = "assistant"
+    """Sources with chat: assistant (all that the assistant says) | last (its last turn) | all."""
     seq_len: int = 512
     """Tokens per sample."""
     document_mask: bool = True
@@ -74,7 +83,8 @@ class DataConfig:
     """contiguous: samples are cut from the stream of documents | best_fit: whole documents are put together into
     samples, for fine-tuning."""
     long_documents: str = "split"
-    """best_fit: documents longer than a sample are split into windows | drop: left out, counted and told."""
+    """best_fit: documents longer than a sample are split into windows | truncate: cut to the first one | drop: left
+    out. What is lost is counted and told."""
     heldout_fraction: float = 0.02
     """Share of documents kept for evaluation, chosen by a hash of their content, so duplicates never straddle. Token
     files that are ready (kind indexed) are split by ranges of documents."""

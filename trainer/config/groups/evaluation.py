@@ -15,6 +15,8 @@ class EvaluationSetConfig:
     """Files, directories or globs, as data.sources has them; of kind=tasks one file."""
     text_field: str = "text"
     """kind=text: column that holds the text (JSON, CSV, Parquet, Arrow)."""
+    chat: str | None = None
+    """kind=text: rows are conversations, as data.sources has it; the loss is over what the assistant says."""
     format: str | None = None
     """kind=text: as data.sources has it."""
     document_unit: str = "file"

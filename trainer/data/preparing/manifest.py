@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.checkpoint.strict_json import Unsound
 from trainer.config.groups.data import SourceConfig
+from trainer.data.chat.settings import ChatSettings
 from trainer.data.indexed import DTYPES, code_for
 from trainer.data.manifest import FORMAT, KIND, MANIFEST, PreparedShard, parsed
 from trainer.data.preparing.passed_over import KEPT
@@ -27,9 +28,16 @@ DTYPE_NAMES = {"<u2": "uint16", "<i4": "int32"}
 
 
 def settings_of(
-    source: SourceConfig, tokenizer: Tokenizer, fraction: float, dedup: dict[str, Any], bad_documents: str
+    source: SourceConfig,
+    tokenizer: Tokenizer,
+    fraction: float,
+    dedup: dict[str, Any],
+    bad_documents: str,
+    chat: ChatSettings | None = None,
 ) -> dict[str, Any]:
-    """What decides a source's shards beside its files, as its manifest has it. dedup: method and threshold."""
+    """What decides a source's shards beside its files, as its manifest has it. dedup: method and threshold. chat: of a
+    source of conversations.
+    """
     return {
         "source": deciding_fields(source),
         "tokenizer": {
@@ -41,6 +49,7 @@ def settings_of(
         "heldout_fraction": fraction,
         "dedup": dedup,
         "bad_documents": bad_documents,
+        **({} if chat is None else {"chat": chat.described()}),
     }
 
 
@@ -103,7 +112,7 @@ def complete(directory: Path, name: str, settings: dict[str, Any], inputs: Input
     """
     try:
         manifest = read_json(directory / MANIFEST)
-        given = {key: manifest[key] for key in settings}
+        given = {key: manifest.get(key) if key == "chat" else manifest[key] for key in settings}
         given["dedup"] = {key: given["dedup"][key] for key in settings["dedup"]}
         shards = parsed((directory / MANIFEST).read_bytes()).shards
         rows = [json.loads(line) for line in (directory / INPUTS).read_text(encoding="utf-8").splitlines()]
@@ -131,7 +140,7 @@ def complete(directory: Path, name: str, settings: dict[str, Any], inputs: Input
 def _refuse_lost(directory: Path, shards: Iterable[PreparedShard]) -> None:
     """Raises DataError for a shard without its files: training would refuse it, and to do nothing mends nothing."""
     for shard in shards:
-        for suffix, size in ((".bin", shard.bin_bytes), (".idx", shard.idx_bytes)):
+        for suffix, size in shard.sizes.items():
             file = directory / f"{shard.prefix}{suffix}"
             if not file.is_file() or file.stat().st_size != size:
                 rule = f"is complete, as its {MANIFEST} says; {file.name} is not there with its {size:,} bytes"

@@ -8,12 +8,13 @@ import glob
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import DataConfig, SourceConfig
 from trainer.data.amounts import READY, refuse_unknown
+from trainer.data.chat.sources import chat_of, told
 from trainer.data.paths import in_s3, source_error, typed_keys
 from trainer.data.preparing.duplicates import Duplicates
 from trainer.data.preparing.manifest import complete, settings_of
@@ -21,7 +22,7 @@ from trainer.data.preparing.passes import Passes, cannot_write
 from trainer.data.preparing.pool import workers
 from trainer.data.preparing.reading import UnitText
 from trainer.data.preparing.source import WORK, SourceWork
-from trainer.data.preparing.tokenizer import TOKENIZER, prepared_tokenizer
+from trainer.data.preparing.tokenizer import TOKENIZER, given_tokenizer, prepared_tokenizer
 from trainer.data.preparing.units import inputs, units
 from trainer.data.progress import Report
 from trainer.data.remote import reading
@@ -73,13 +74,16 @@ def prepare(config: DataConfig, options: Options, report: Report) -> list[Prepar
 def _prepare(config: DataConfig, options: Options, report: Report) -> list[Prepared]:
     for source in config.sources:
         _refuse_below(source, options.output)
+    config = replace(config, sources=told(config.sources, report))
     found = [inputs(source) for source in config.sources]
     tokenizer = prepared_tokenizer(config, found, options.output, report)
     every = []
     for source, files in zip(config.sources, found, strict=True):
         dedup = {"method": options.dedup, "threshold": options.threshold}
-        settings = settings_of(source, tokenizer, config.heldout_fraction, dedup, config.bad_documents)
-        every.append(SourceWork(source, options.output / source.name, settings, files))
+        chat = None if source.chat is None else chat_of(source, config, given_tokenizer(config), report)
+        said = None if chat is None else chat[1]
+        settings = settings_of(source, tokenizer, config.heldout_fraction, dedup, config.bad_documents, said)
+        every.append(SourceWork(source, options.output / source.name, settings, files, chat=said))
     done = {}
     for work in every:
         if (manifest := complete(work.directory, work.source.name, work.settings, work.inputs)) is not None:

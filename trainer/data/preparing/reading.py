@@ -54,16 +54,24 @@ class UnitText:
 
     def texts(self) -> Iterator[str]:
         """Its documents, in order. Raises DataError."""
+        return (document.text for document, _ in self.documents())
+
+    def documents(self) -> Iterator[tuple[Document, int]]:
+        """The same with their places, and the numbers of their pieces."""
         self.parts = [None if piece.whole else Part(piece.begin, piece.end) for piece in self.pieces]
         for number, found in self._found():
             if isinstance(found, Document):
-                yield found.text
-                continue
-            if self.bad_documents == STOP:
-                Policy(STOP).take(self.source, self._placed(found, number), self.root)
-            self.passed_over.take(found, self.root, number)
+                yield found, number
+            else:
+                self.take(found, number)
         for piece in self.pieces:
             self._check_unchanged(piece)
+
+    def take(self, found: Bad | Aside, number: int) -> None:
+        """Count what was passed over in a piece. Raises DataError where the policy is to stop."""
+        if self.bad_documents == STOP:
+            Policy(STOP).take(self.source, self._placed(found, number), self.root)
+        self.passed_over.take(found, self.root, number)
 
     def cut(self) -> list[tuple[str, Part]]:
         """The parts of files that are read in several."""

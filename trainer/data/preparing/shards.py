@@ -39,6 +39,12 @@ class Shard:
     work: str
     vocab: int
     key: str
+    masked: bool = False
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of its files."""
+        return (".bin", ".idx", ".mask") if self.masked else (".bin", ".idx")
 
     @property
     def bytes(self) -> int:
@@ -55,15 +61,25 @@ class Shard:
         """What the manifest says of it, if it is there."""
         try:
             record: dict[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
-            sizes = [Path(self.directory, f"{self.prefix}{suffix}").stat().st_size for suffix in (".bin", ".idx")]
-        except (OSError, ValueError):
+            sizes = [Path(self.directory, f"{self.prefix}{suffix}").stat().st_size for suffix in self.suffixes]
+            expected = [record["bin_bytes"], record["idx_bytes"], *([record["mask_bytes"]] if self.masked else [])]
+        except (OSError, ValueError, KeyError):
             return None
-        whole = record.pop("key") == self.key and sizes == [record["bin_bytes"], record["idx_bytes"]]
+        whole = record.pop("key") == self.key and sizes == expected
         return record if whole else None
 
 
-def plan(part: str, units: list[tuple[Path, str]], limit: int, directory: Path, work: Path, vocab: int) -> list[Shard]:
-    """The shards of a part of a source. units: directories and keys, in order. limit: tokens of a shard.
+def plan(
+    part: str,
+    units: list[tuple[Path, str]],
+    limit: int,
+    directory: Path,
+    work: Path,
+    vocab: int,
+    masked: bool = False,
+) -> list[Shard]:
+    """The shards of a part of a source. units: directories and keys, in order. limit: tokens of a shard. masked:
+    whether units say which tokens are trained on.
 
     A document that alone is longer has a shard to itself.
     """
@@ -84,7 +100,7 @@ def plan(part: str, units: list[tuple[Path, str]], limit: int, directory: Path, 
             at = stop
     keys = {str(unit): key for unit, key in units}
     return [
-        Shard(part, f"{part}-{number:05d}", runs, str(directory), str(work), vocab, _key(runs, keys))
+        Shard(part, f"{part}-{number:05d}", runs, str(directory), str(work), vocab, _key(runs, keys), masked)
         for number, runs in enumerate(found)
     ]
 
@@ -95,20 +111,21 @@ def _key(runs: list[Run], keys: dict[str, str]) -> str:
 
 
 def write_shard(shard: Shard, advance: Advance) -> None:
-    """Write PREFIX.bin, PREFIX.idx and the record. Raises OSError where it cannot."""
+    """Write PREFIX.bin, PREFIX.idx, PREFIX.mask of a masked one, and the record. Raises OSError where it cannot."""
     digest = hashlib.blake2b(digest_size=16)
     code = code_for(shard.vocab)
     size = np.dtype(DTYPES[code]).itemsize
     documents = sum(run.end - run.first for run in shard.runs)
     tokens = shard.bytes // size
     target = Path(shard.directory, shard.prefix)
-    blocks = _tokens(shard, size)
+    index = index_blocks(code, documents, lambda: _lengths(shard))
     written = []
-    for suffix, source in ((".bin", blocks), (".idx", index_blocks(code, documents, lambda: _lengths(shard)))):
+    for suffix, source in zip(shard.suffixes, (_tokens(shard, size), index, _tokens(shard, 1, ".mask")), strict=False):
         path = target.with_name(target.name + suffix)
         written.append(_write(path, source, digest.update, advance))
     record = {"part": shard.part, "prefix": shard.prefix, "documents": documents, "tokens": tokens}
     record |= {"bin_bytes": written[0], "idx_bytes": written[1], "digest": digest.hexdigest()}
+    record |= {"mask_bytes": written[2]} if shard.masked else {}
     write_json(shard.record, record | {"key": shard.key})
 
 
@@ -134,18 +151,18 @@ def _lengths(shard: Shard) -> Iterator[NDArray[np.int32]]:
             yield np.asarray(lengths[start : min(start + AT_ONCE, run.end)])
 
 
-def _tokens(shard: Shard, size: int) -> Iterator[bytes]:
-    """Bytes of the documents. size: of a token."""
+def _tokens(shard: Shard, size: int, suffix: str = ".bin") -> Iterator[bytes]:
+    """Bytes of the documents. size: of a token in the files of that suffix."""
     for run in shard.runs:
         lengths = read_lengths(Path(run.unit, shard.part))
         begin = int(lengths[: run.first].sum(dtype=np.int64)) * size
         left = int(lengths[run.first : run.end].sum(dtype=np.int64)) * size
-        with open(Path(run.unit, f"{shard.part}.bin"), "rb") as file:
+        with open(Path(run.unit, f"{shard.part}{suffix}"), "rb") as file:
             file.seek(begin)
             while left:
                 block = file.read(min(BLOCK, left))
                 if not block:
-                    raise OSError(f"{run.unit}/{shard.part}.bin ends too early")
+                    raise OSError(f"{run.unit}/{shard.part}{suffix} ends too early")
                 left -= len(block)
                 yield block
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import SourceConfig
+from trainer.data.chat.settings import ChatSettings
 from trainer.data.paths import source_error
 from trainer.data.preparing import shards
 from trainer.data.preparing.duplicates import Duplicates
@@ -25,7 +26,8 @@ from trainer.errors import DataError, Problem
 from trainer.files import write_atomically, write_json
 
 WORK, SHARDS = ".work", "shards"
-OURS = re.compile(rf"\.?({TRAIN}|{HELDOUT})-\d+\.(bin|idx)(\.\d+\.tmp)?")
+SUFFIXES = (".bin", ".idx", ".mask")
+OURS = re.compile(rf"\.?({TRAIN}|{HELDOUT})-\d+\.(bin|idx|mask)(\.\d+\.tmp)?")
 """Files of shards, and those that shards are before they are whole."""
 
 
@@ -42,6 +44,7 @@ class SourceWork:
     results: dict[int, Result] = field(default_factory=dict)
     reference: Reference = field(default_factory=Reference)
     duplicates: Duplicates | None = None
+    chat: ChatSettings | None = None
     _next: int = 0
     """The first unit whose reference documents are not counted yet."""
 
@@ -103,6 +106,7 @@ class SourceWork:
             key=self.keys[number],
             compress=not self.reference.full,
             drops=None if self.duplicates is None else self.duplicates.drops(self.source.name, number),
+            chat=None if self.chat is None else self.chat.to_json(),
         )
 
     def finish(self, number: int) -> None:
@@ -127,13 +131,16 @@ class SourceWork:
         size = self.settings["tokenizer"]["size"]
         work = self.work / SHARDS
         work.mkdir(exist_ok=True)
+        masked = self.chat is not None
         return [
-            shard for part in (TRAIN, HELDOUT) for shard in shards.plan(part, found, limit, self.directory, work, size)
+            shard
+            for part in (TRAIN, HELDOUT)
+            for shard in shards.plan(part, found, limit, self.directory, work, size, masked)
         ]
 
     def conclude(self, written: list[dict[str, Any]]) -> dict[str, Any]:
         """Write the manifest and what goes with it; remove the units. written: the shards' records, in order."""
-        names = {f"{shard['prefix']}{suffix}" for shard in written for suffix in (".bin", ".idx")}
+        names = {f"{shard['prefix']}{suffix}" for shard in written for suffix in SUFFIXES}
         for path in self.directory.iterdir():
             if OURS.fullmatch(path.name) and path.name not in names:
                 path.unlink()  # of an earlier run with other shards, or of one that was killed

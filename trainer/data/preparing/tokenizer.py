@@ -50,6 +50,11 @@ def prepared_tokenizer(config: DataConfig, inputs: list[Inputs], output: Path, r
     return there[0]
 
 
+def given_tokenizer(config: DataConfig) -> Tokenizer:
+    """The tokenizer of a file where it was given: the chat template and the roles of tokens lie there."""
+    return load(config.tokenizer, Path(config.cache_dir).expanduser())[0]
+
+
 def _there(directory: Path) -> tuple[Tokenizer, str | None] | None:
     """The tokenizer that an earlier run has left, and what it was learnt from."""
     try:

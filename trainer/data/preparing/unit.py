@@ -7,17 +7,21 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from trainer.data.chat.conversation import Chat, Conversed, conversed
+from trainer.data.chat.settings import ChatSettings
 from trainer.data.preparing.duplicates import Drops
 from trainer.data.preparing.passed_over import PassedOver
 from trainer.data.preparing.reading import UnitText
 from trainer.data.progress import Advance
+from trainer.data.readers.found import Document
 from trainer.data.readers.parts import Part
 from trainer.data.tokenizer import Tokenizer
 from trainer.data.tokenizing import Part as Amount
-from trainer.data.tokenizing import Tokenized, tokenize
+from trainer.data.tokenizing import Tokenized, store, tokenize
 from trainer.files import sync
 
 RESULT = "unit.json"
@@ -25,7 +29,10 @@ RESULT = "unit.json"
 
 @dataclass
 class Task:
-    """All that a worker needs to know. compress: whether reference documents are wanted of it. drops: duplicates."""
+    """All that a worker needs to know. compress: whether reference documents are wanted of it. drops: duplicates.
+
+    chat: settings of what renders conversations; None of plain text.
+    """
 
     text: UnitText
     fraction: float
@@ -33,6 +40,7 @@ class Task:
     key: str
     compress: bool
     drops: Drops | None
+    chat: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For a pipe."""
@@ -86,10 +94,15 @@ def prepare_unit(task: Task, tokenizer: Tokenizer, advance: Advance) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     digests = task.text.digests()
-    texts = _Kept(task.text.texts(), [] if task.drops is None else task.drops.read())
-    tokenized = tokenize(texts, tokenizer, task.fraction, work, advance, task.compress)
+    kept = _Kept(task.text.documents(), [] if task.drops is None else task.drops.read())
+    if task.chat is None:
+        texts = (document.text for document, _ in kept)
+        tokenized = tokenize(texts, tokenizer, task.fraction, work, advance, task.compress)
+    else:
+        said = _conversed(kept, task, tokenizer)
+        tokenized = store(said, tokenizer, task.fraction, work, advance, task.compress, masked=True)
     cut, passed_over = task.text.cut(), task.text.passed_over
-    result = Result(task.key, tokenized, digests, cut, passed_over, task.compress, texts.removed)
+    result = Result(task.key, tokenized, digests, cut, passed_over, task.compress, kept.removed)
     (work / RESULT).write_text(json.dumps(asdict(result)), encoding="utf-8")
     sync(work / RESULT)
     sync(work)
@@ -98,16 +111,34 @@ def prepare_unit(task: Task, tokenizer: Tokenizer, advance: Advance) -> None:
     sync(task.directory.parent)
 
 
-class _Kept:
-    """Texts without those at some places. removed: how many were left out."""
+def _conversed(kept: _Kept, task: Task, tokenizer: Tokenizer) -> Iterator[Conversed]:
+    assert task.chat is not None, "a source of conversations"
+    chat = _chat(json.dumps(task.chat), tokenizer)
+    pieces = [0]
 
-    def __init__(self, texts: Iterator[str], drops: list[int]) -> None:
-        self._texts, self._drops = texts, drops
+    def documents() -> Iterator[Document]:
+        for document, pieces[0] in kept:
+            yield document
+
+    return conversed(documents(), chat, lambda found: task.text.take(found, pieces[0]))
+
+
+@lru_cache(maxsize=4)
+def _chat(settings: str, tokenizer: Tokenizer) -> Chat:
+    """A worker has many units of few sources."""
+    return Chat(ChatSettings(**json.loads(settings)), tokenizer)
+
+
+class _Kept:
+    """Documents without those at some places. removed: how many were left out."""
+
+    def __init__(self, documents: Iterator[tuple[Document, int]], drops: list[int]) -> None:
+        self._documents, self._drops = documents, drops
         self.removed = 0
 
-    def __iter__(self) -> Iterator[str]:
-        for index, text in enumerate(self._texts):
+    def __iter__(self) -> Iterator[tuple[Document, int]]:
+        for index, found in enumerate(self._documents):
             if self.removed < len(self._drops) and self._drops[self.removed] == index:
                 self.removed += 1
             else:
-                yield text
+                yield found

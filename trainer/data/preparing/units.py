@@ -139,4 +139,5 @@ def key_of(pieces: list[Piece], settings: dict[str, Any]) -> str:
 def deciding_fields(source: SourceConfig) -> dict[str, Any]:
     """The fields of a source that decide its text, beside the files."""
     fields = asdict(source)
-    return {name: fields[name] for name in ("kind", "text_field", "format", "document_unit", "subset", "split")}
+    names = ["kind", "text_field", "format", "document_unit", "subset", "split"]
+    return {name: fields[name] for name in [*names, *([] if source.chat is None else ["chat"])]}

@@ -4,6 +4,7 @@ Reading order:
 
 - found: documents with their place, and what is wrong with one that cannot be used
 - formats: which format a file has, by its suffix or by what its source says
+- rows: what is read of a row, a text or a conversation
 - streams: the bytes of a file in blocks, unpacked, and these cut at separators
 - text: a file, a paragraph or a line is a document
 - jsonlines: an object a line; values: one array, or objects over several lines

@@ -1,27 +1,41 @@
-"""One column of a table as documents."""
+"""Columns of a table as documents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from trainer.data.readers.found import LIMIT, NOT_UTF8, TOO_LONG, Found, NoColumn, Place, Unreadable, checked
+from trainer.data.readers.found import LIMIT, NOT_UTF8, TOO_LONG, Found, Place, Unreadable, checked
+from trainer.data.readers.rows import Field, refuse_columns, taken
 
 STEP = 8 << 20
 """Bytes of a column that become Python's strings at once, about."""
 
 
-def check_column(schema: Any, field: str) -> None:
-    """Raises NoColumn, or Unreadable for a column that holds no text. schema: pyarrow's."""
+def check_columns(schema: Any, field: Field) -> list[str]:
+    """Those that are read. Raises NoColumn, or Unreadable for a text field that holds no text. schema: pyarrow's."""
     import pyarrow
 
-    if field not in schema.names:
-        raise NoColumn(schema.names)
+    columns = refuse_columns(field, schema.names)
+    if not isinstance(field, str):
+        return columns
     types = pyarrow.types
     kind = schema.field(field).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if not any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)):
         raise Unreadable(f"the column holds {kind}, not text", "name a column of strings", "text_field")
+    return columns
+
+
+def batch_documents(batch: Any, field: Field, file: str, first: int) -> Iterator[Found]:
+    """Documents of a record batch of the columns that are read. first: the row of its first one."""
+    if isinstance(field, str):
+        yield from column_texts(batch.column(field), file, first)
+        return
+    step = max(1, STEP * len(batch) // max(batch.nbytes, 1))
+    for start in range(0, len(batch), step):
+        for index, row in enumerate(batch.slice(start, step).to_pylist(), first + start):
+            yield taken(field, row, Place(file, "row", index))
 
 
 def column_texts(column: Any, file: str, first: int) -> Iterator[Found]:

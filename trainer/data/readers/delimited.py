@@ -16,26 +16,26 @@ from trainer.data.readers.found import (
     Aside,
     Bad,
     Found,
-    NoColumn,
     Place,
     Reason,
     Unreadable,
     checked,
 )
+from trainer.data.readers.rows import Field, refuse_columns, taken
 from trainer.data.readers.streams import blocks, pieces
 
 NO_ROWS = "files without rows"
 
 
-def read_delimited(file: Path, compression: str, field: str, delimiter: str) -> Iterator[Found]:
-    """The cells of one column, as text. Raises NoColumn without it, Unreadable for a header that cannot be read."""
+def read_delimited(file: Path, compression: str, field: Field, delimiter: str) -> Iterator[Found]:
+    """The documents of rows; cells are text. Raises NoColumn, Unreadable for a header that cannot be read."""
     csv.field_size_limit(LIMIT + 1)  # of the process, 128 KiB at first; records are bounded by _Records
     records = _Records(file, compression, delimiter)
     _, header = next(records, (0, []))
     if isinstance(header, Reason):
         raise Unreadable(f"its header can be read: {header.words}", header.remedy)
-    if header and field not in header:
-        raise NoColumn(header)
+    if header:
+        refuse_columns(field, header)
     rows = 0
     for line, cells in records:
         rows += 1
@@ -44,10 +44,11 @@ def read_delimited(file: Path, compression: str, field: str, delimiter: str) -> 
             yield Bad(cells, place)
         elif len(cells) > len(header):
             yield Bad(CELLS, place)
-        elif len(cells) <= (column := header.index(field)):
-            yield Bad(MISSING, place)
+        elif isinstance(field, str):
+            column = header.index(field)
+            yield checked(cells[column], place) if column < len(cells) else Bad(MISSING, place)
         else:
-            yield checked(cells[column], place)
+            yield taken(field, dict(zip(header, cells, strict=False)), place)
     if not rows:
         yield Aside(NO_ROWS, Place(str(file)))
 

@@ -16,6 +16,7 @@ from trainer.data.readers.found import Found, Unreadable
 from trainer.data.readers.jsonlines import read_json
 from trainer.data.readers.parquet import read_parquet
 from trainer.data.readers.parts import Part, read_part
+from trainer.data.readers.rows import field_of
 from trainer.data.readers.text import read_text
 from trainer.data.readers.webdataset import read_tar
 from trainer.data.remote import as_file
@@ -76,8 +77,8 @@ def found_in_files(source: SourceConfig, files: list[FileOf]) -> Iterator[Found]
         except RunError:
             raise
         except Unreadable as error:
-            value = source.text_field if error.field == "text_field" else str(file.path)
-            where = f" ({file.path})" if error.field == "text_field" else ""
+            value = str(file.path) if error.field == "paths" else getattr(source, error.field)
+            where = "" if error.field == "paths" else f" ({file.path})"
             raise source_error(source, error.field, value, error.rule + where, error.remedy) from None
         except Exception as error:  # codecs and parsers raise what they like
             cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -96,15 +97,19 @@ def _read(file: FileOf, source: SourceConfig) -> Iterator[Found]:
 def _read_local(path: Path, file: FileOf, source: SourceConfig) -> Iterator[Found]:
     """path: of the file, or of a copy of it."""
     (name, compression), part = file.format, file.part
+    field = field_of(source)
+    if name == "text" and source.chat is not None:
+        rule, remedy = "is text, and conversations are rows: JSON, CSV, Parquet, Arrow", "leave it out, or set format"
+        raise Unreadable(rule, remedy)
     if part is not None:
         hint = source.format is None
-        return read_part(path, name, source.text_field, source.document_unit, hint, part)
+        return read_part(path, name, field, source.document_unit, hint, part)
     if name == "text":
         return read_text(path, compression, source.document_unit, source.text_field if source.format is None else None)
     if name == "jsonl":
-        return read_json(path, compression, source.text_field)
+        return read_json(path, compression, field)
     if name in ("csv", "tsv"):
-        return read_delimited(path, compression, source.text_field, "," if name == "csv" else "\t")
+        return read_delimited(path, compression, field, "," if name == "csv" else "\t")
     if name == "tar":
-        return read_tar(path, compression, source.text_field)
-    return (read_parquet if name == "parquet" else read_arrow)(path, source.text_field)
+        return read_tar(path, compression, field)
+    return (read_parquet if name == "parquet" else read_arrow)(path, field)

@@ -10,7 +10,8 @@ from typing import Any
 from trainer.config.groups.data import SourceConfig
 from trainer.data.paths import source_error, source_files
 from trainer.data.readers.datasetdirs import refuse_mixture
-from trainer.data.readers.found import Found, NoColumn, Place, Unreadable, checked
+from trainer.data.readers.found import Found, NoColumn, Place, Unreadable
+from trainer.data.readers.rows import field_of, refuse_columns, taken
 from trainer.errors import DataError, RunError
 
 REMEDY = "give a directory made by save_to_disk, or check the name, subset, split and the network"
@@ -58,16 +59,20 @@ def _rows(source: SourceConfig, path: str) -> Iterator[Found]:
             name = str(local) if local.is_dir() else path
             rows = datasets.load_dataset(name, source.subset, split=source.split, streaming=True, cache_dir=scratch)
         if rows.column_names:
-            _check_columns(source, rows.column_names)
-            rows = rows.select_columns([source.text_field])
+            rows = rows.select_columns(_columns(source, rows.column_names))
+        field = field_of(source)
         for index, row in enumerate(rows):
-            if source.text_field not in row:
-                _check_columns(source, list(row))
-            value = row[source.text_field]
-            if value is not None and not isinstance(value, str):
-                rule = f"the column holds {type(value).__name__}, not text"
-                raise source_error(source, "text_field", source.text_field, rule, "name a column of strings")
-            yield checked(value, Place(path, "row", index))
+            if isinstance(field, str):
+                _refuse_other_type(source, row)
+            yield taken(field, row, Place(path, "row", index))
+
+
+def _refuse_other_type(source: SourceConfig, row: dict[str, Any]) -> None:
+    if source.text_field not in row:
+        _columns(source, list(row))
+    if (value := row[source.text_field]) is not None and not isinstance(value, str):
+        rule = f"the column holds {type(value).__name__}, not text"
+        raise source_error(source, "text_field", source.text_field, rule, "name a column of strings")
 
 
 def _refuse_mixture(source: SourceConfig, directory: Path) -> None:
@@ -77,10 +82,13 @@ def _refuse_mixture(source: SourceConfig, directory: Path) -> None:
         raise source_error(source, error.field, str(directory), error.rule, error.remedy) from None
 
 
-def _check_columns(source: SourceConfig, columns: list[str]) -> None:
-    if source.text_field not in columns:
-        error = NoColumn(columns)
-        raise source_error(source, error.field, source.text_field, error.rule, error.remedy)
+def _columns(source: SourceConfig, columns: list[str]) -> list[str]:
+    """Those that are read."""
+    try:
+        return refuse_columns(field_of(source), columns)
+    except NoColumn as error:
+        value = getattr(source, error.field)
+        raise source_error(source, error.field, value, error.rule, error.remedy) from None
 
 
 def _unreadable(source: SourceConfig, error: Exception) -> DataError:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from trainer.data.readers.found import BROKEN_JSON, MISSING, NO_OBJECT, TOO_LONG, Bad, Found, NoColumn, Place, checked
+from trainer.data.readers.found import BROKEN_JSON, NO_OBJECT, TOO_LONG, Bad, Found, Place
+from trainer.data.readers.rows import Field, lacks_field, taken, without_field
 from trainer.data.readers.streams import blocks, pieces
 from trainer.data.readers.values import values
 
@@ -16,10 +17,10 @@ NAMED = 20
 Row = tuple[Place, object]
 
 
-def read_json(file: Path, compression: str, field: str) -> Iterator[Found]:
-    """The texts of one field. What the other fields hold, and whether a row has them, does not matter.
+def read_json(file: Path, compression: str, field: Field) -> Iterator[Found]:
+    """The documents of rows. What fields hold that are not read, and whether a row has them, does not matter.
 
-    Raises NoColumn where no row has the field, Unreadable for an array that is broken.
+    Raises NoColumn where no row has what is read, Unreadable for an array that is broken.
     """
     source = blocks(file, compression)
     first = next(source, b"").lstrip()
@@ -30,7 +31,7 @@ def read_json(file: Path, compression: str, field: str) -> Iterator[Found]:
         yield from _texts(values(source, str(file)), field)
 
 
-def read_json_lines(source: Iterable[bytes], file: str, field: str) -> Iterator[Found]:
+def read_json_lines(source: Iterable[bytes], file: str, field: Field) -> Iterator[Found]:
     """The same, of blocks of a file that are known to have an object on each line."""
     yield from _texts(_lines(source, file), field)
 
@@ -73,7 +74,7 @@ def loads(content: bytes) -> object:
         return BROKEN_JSON
 
 
-def _texts(rows: Iterable[Row | Bad], field: str) -> Iterator[Found]:
+def _texts(rows: Iterable[Row | Bad], field: Field) -> Iterator[Found]:
     seen = False
     columns: dict[str, None] = {}
     for row in rows:
@@ -83,12 +84,11 @@ def _texts(rows: Iterable[Row | Bad], field: str) -> Iterator[Found]:
         place, value = row
         if not isinstance(value, dict):
             yield Bad(NO_OBJECT, place)
-        elif field in value:
+            continue
+        if not lacks_field(found := taken(field, value, place)):
             seen = True
-            yield checked(value[field], place)
-        else:
-            if not seen and len(columns) < NAMED:
-                columns.update(dict.fromkeys(map(str, value)))
-            yield Bad(MISSING, place)
+        elif not seen and len(columns) < NAMED:
+            columns.update(dict.fromkeys(map(str, value)))
+        yield found
     if columns and not seen:
-        raise NoColumn(list(columns)[:NAMED])
+        raise without_field(field, list(columns)[:NAMED])

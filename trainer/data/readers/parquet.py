@@ -1,12 +1,13 @@
-"""Parquet: the one column, a row group at a time, a page at a time."""
+"""Parquet: the columns that are read, a row group at a time, a page at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.data.readers.columns import STEP, check_column, column_texts
+from trainer.data.readers.columns import STEP, batch_documents, check_columns
 from trainer.data.readers.found import Aside, Found, Place
+from trainer.data.readers.rows import Field
 from trainer.data.readers.streams import BLOCK
 
 NO_ROWS = "files without rows"
@@ -14,15 +15,15 @@ EMPTY_GROUP = "row groups without rows"
 ROWS = 1024
 
 
-def read_parquet(file: Path, field: str, part: tuple[int, int] | None = None) -> Iterator[Found]:
-    """The texts of one column; the others stay on the disk. Raises NoColumn, or Unreadable for another type.
+def read_parquet(file: Path, field: Field, part: tuple[int, int] | None = None) -> Iterator[Found]:
+    """The documents of rows; other columns stay on the disk. Raises NoColumn, or Unreadable for another type.
 
     part: two places in bytes, for the row groups that lie between them where all are taken for equally large.
     """
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(file, buffer_size=BLOCK, pre_buffer=False) as opened:
-        check_column(opened.schema_arrow, field)
+        columns = check_columns(opened.schema_arrow, field)
         meta, row = opened.metadata, 0
         size = file.stat().st_size
         begin, end = part or (0, size)
@@ -39,6 +40,6 @@ def read_parquet(file: Path, field: str, part: tuple[int, int] | None = None) ->
                 yield Aside(EMPTY_GROUP, Place(str(file), "row group", index))
                 continue
             rows = max(1, min(ROWS, STEP * group.num_rows // max(group.total_byte_size, 1)))
-            for batch in opened.iter_batches(rows, row_groups=[index], columns=[field], use_threads=False):
-                yield from column_texts(batch.column(0), str(file), row)
+            for batch in opened.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False):
+                yield from batch_documents(batch, field, str(file), row)
                 row += batch.num_rows

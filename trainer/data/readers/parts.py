@@ -13,7 +13,6 @@ from pathlib import Path
 
 from trainer.data.readers.found import (
     BROKEN_JSON,
-    MISSING,
     NO_OBJECT,
     TOO_LONG,
     Bad,
@@ -23,6 +22,7 @@ from trainer.data.readers.found import (
 )
 from trainer.data.readers.jsonlines import is_json_lines, read_json, read_json_lines
 from trainer.data.readers.parquet import read_parquet
+from trainer.data.readers.rows import Field, lacks_field
 from trainer.data.readers.streams import BLOCK, blocks, unix_newlines
 from trainer.data.readers.text import read_text_lines, word_about_json
 
@@ -31,7 +31,7 @@ PARAGRAPH = re.compile(rb"[^\r\n](?:\n\n|\r\n\r\n)")
 """The first blank line of several: where a whole file would be cut whatever the number of them."""
 OVERLAP = 4
 """Bytes of a block that a border may need of the one before."""
-WITHOUT_FIELD = (MISSING, NO_OBJECT, BROKEN_JSON, TOO_LONG)
+WITHOUT_FIELD = (NO_OBJECT, BROKEN_JSON, TOO_LONG)
 
 
 @dataclass
@@ -54,12 +54,12 @@ def is_cut(name: str, compression: str, unit: str) -> bool:
     return not compression and (name in ("jsonl", "parquet") or (name == "text" and unit != "file"))
 
 
-def read_part(file: Path, name: str, field: str, unit: str, hint: bool, part: Part) -> Iterator[Found]:
+def read_part(file: Path, name: str, field: Field, unit: str, hint: bool, part: Part) -> Iterator[Found]:
     """What is in a part. hint: whether text is looked at for JSON. Places count lines from the part's first."""
     if name == "parquet":
         yield from read_parquet(file, field, (part.begin, part.end))
     elif name == "text":
-        if hint and not part.begin:
+        if hint and not part.begin and isinstance(field, str):
             yield from word_about_json(next(blocks(file, ""), b""), str(file), field)
         border = LINE if unit == "line" else PARAGRAPH
         source = _counted(unix_newlines(_blocks(file, part, border)), part)
@@ -88,7 +88,7 @@ def _noted(source: Iterator[Found], part: Part) -> Iterator[Found]:
 
 
 def _has_field(found: Found) -> bool:
-    return isinstance(found, Bad) and found.reason not in WITHOUT_FIELD
+    return isinstance(found, Bad) and found.reason not in WITHOUT_FIELD and not lacks_field(found)
 
 
 def _counted(source: Iterable[bytes], part: Part) -> Iterator[bytes]:

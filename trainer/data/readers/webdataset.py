@@ -17,13 +17,15 @@ from trainer.data.readers.found import (
     NO_OBJECT,
     NUL,
     TOO_LONG,
+    Bad,
+    Document,
     Found,
-    NoColumn,
     Place,
     Reason,
     checked,
 )
 from trainer.data.readers.jsonlines import loads
+from trainer.data.readers.rows import Field, lacks_field, taken, without_field
 from trainer.data.readers.streams import opened
 
 TEXT, JSON = "txt", "json"
@@ -31,19 +33,27 @@ NAMED = 20
 """Endings that a message names at the most."""
 
 
-def read_tar(file: Path, compression: str, field: str) -> Iterator[Found]:
-    """The text of each sample: its member KEY.field, else KEY.txt, else the field of KEY.json.
+def read_tar(file: Path, compression: str, field: Field) -> Iterator[Found]:
+    """The text of each sample: its member KEY.field, else KEY.txt, else the field of KEY.json. Conversations: KEY.json.
 
     Raises NoColumn where no sample has any, tarfile.TarError for what is no tar or was cut short.
     """
     endings: dict[str, None] = {}
     seen = False
-    for number, sample in enumerate(_samples(file, compression, {field, TEXT, JSON}, endings)):
-        value = _text(sample, field)
-        seen = seen or value is not MISSING
-        yield checked(value, Place(str(file), "sample", number))
+    wanted = {field, TEXT, JSON} if isinstance(field, str) else {JSON}
+    for number, sample in enumerate(_samples(file, compression, wanted, endings)):
+        found = _document(sample, field, Place(str(file), "sample", number))
+        seen = seen or not lacks_field(found)
+        yield found
     if endings and not seen:
-        raise NoColumn(list(endings))
+        raise without_field(field, list(endings))
+
+
+def _document(sample: dict[str, bytes | Reason], field: Field, place: Place) -> Document | Bad:
+    if isinstance(field, str):
+        return checked(_text(sample, field), place)
+    value = _json(sample)
+    return taken(field, value, place) if isinstance(value, dict) else checked(value, place)
 
 
 def _samples(
@@ -75,13 +85,17 @@ def _text(sample: dict[str, bytes | Reason], field: str) -> object:
     for ending in (field, TEXT):
         if ending != JSON and (content := sample.get(ending)) is not None:
             return content if isinstance(content, Reason) else _decoded(content)
+    value = _json(sample)
+    return value.get(field, MISSING) if isinstance(value, dict) else value
+
+
+def _json(sample: dict[str, bytes | Reason]) -> dict[str, object] | Reason:
+    """The object of its JSON member."""
     if (content := sample.get(JSON)) is None or isinstance(content, Reason):
         return MISSING if content is None else content
     if (value := loads(content)) is BROKEN_JSON:
         return BROKEN_JSON
-    if not isinstance(value, dict):
-        return NO_OBJECT
-    return value.get(field, MISSING)
+    return value if isinstance(value, dict) else NO_OBJECT
 
 
 def _decoded(content: bytes) -> str | Reason:

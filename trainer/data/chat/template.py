@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -17,44 +18,75 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
+from trainer.data.chat.bounded import bounded
 from trainer.errors import ConfigError, Problem
-from trainer.generation.bounded import bounded
 
 KEY = "chat_template"
 REMEDY = "take the tokenizer's files as its publisher gives them, or leave --chat out"
+BEGIN, END = "\ufdd0", "\ufdd1"
+"""Around what a template marks for training; no text has these: Unicode keeps them from being characters."""
 
-Message = Mapping[str, str]
-"""role (system, user, assistant) and content."""
+Message = Mapping[str, Any]
+"""role (system, user, assistant, tool) and content; tool_calls and the like."""
+
+
+class Failed(Exception):
+    """A template that raised. words: what, in a line. endless: its time was over."""
+
+    def __init__(self, error: Exception) -> None:
+        self.words, self.endless = _told(error), isinstance(error, TimeoutError)
+        super().__init__(self.words)
 
 
 class ChatTemplate:
-    """A compiled template. special: tokens by their roles, bos_token and the like, which templates write."""
+    """A compiled template. special: tokens by their roles, bos_token and the like, which templates write.
 
-    def __init__(self, text: str, special: Mapping[str, str]) -> None:
-        """Raises ConfigError where it is no template."""
+    marks: whether the template says itself what the assistant says. dated: whether it may write today's date.
+    """
+
+    def __init__(self, text: str, special: Mapping[str, str], today: datetime | None = None) -> None:
+        """today: what a template takes for the present; None: that. Raises ConfigError where it is no template."""
         self._special = dict(special)
+        self._environment = _environment(today)
         try:
             with bounded():
-                self._template = _environment().from_string(text)
+                self._template = self._environment.from_string(text)
         except Exception as error:  # jinja2 works constants out as it compiles
             raise _wrong(f"is a template ({_told(error)})") from None
+        self.marks = bool(self._environment.extensions[_Generation.identifier].found)  # type: ignore[attr-defined]
+        self.dated = "strftime_now" in text
 
     def __call__(self, messages: Sequence[Message], answer: bool = True) -> str:
         """The text of a conversation. answer: it ends where the assistant begins to speak.
 
         Raises ConfigError where the template raises.
         """
+        try:
+            return self.render(messages, answer=answer)
+        except Failed as failed:
+            roles = ", ".join(str(message.get("role", "?")) for message in messages)
+            raise _wrong(f"renders messages of {roles} ({failed.words})") from None
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        answer: bool = False,
+        marked: bool = False,
+    ) -> str:
+        """The text of a conversation. marked: with BEGIN and END around what the template marks. Raises Failed."""
         plain = [dict(message) for message in messages]
+        given = None if not tools else [dict(tool) for tool in tools]
+        self._environment.extensions[_Generation.identifier].marking = marked  # type: ignore[attr-defined]
         try:
             with bounded():
                 text = self._template.render(
-                    messages=plain, tools=None, documents=None, add_generation_prompt=answer, **self._special
+                    messages=plain, tools=given, documents=None, add_generation_prompt=answer, **self._special
                 )
             text.encode()  # half of a surrogate pair is no text to a tokenizer
             return text
         except Exception as error:  # whatever other people's code does
-            roles = ", ".join(message.get("role", "?") for message in plain)
-            raise _wrong(f"renders messages of {roles} ({_told(error)})") from None
+            raise Failed(error) from None
 
 
 def _wrong(rule: str) -> ConfigError:
@@ -67,27 +99,36 @@ def _told(error: Exception) -> str:
 
 
 class _Generation(jinja2.ext.Extension):
-    """``{% generation %}`` marks what an assistant says, for training; here it is the text inside."""
+    """``{% generation %}`` marks what an assistant says, for training. found: whether it stands in the template.
+
+    marking: whether BEGIN and END are put around it.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's own declaration
 
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.found = self.marking = False
+
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         """The body, in a scope of its own, as transformers has it."""
+        self.found = True
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
 
     def _said(self, caller: Any) -> str:
-        return str(caller())
+        said = str(caller())
+        return f"{BEGIN}{said}{END}" if self.marking else said
 
 
-def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+def _environment(today: datetime | None) -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     made = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     made.filters["tojson"] = _tojson
     made.globals["raise_exception"] = _raise
-    made.globals["strftime_now"] = _now
+    made.globals["strftime_now"] = partial(_now, today)
     made.globals["dict"] = _Dictionary()
     made.globals["namespace"] = _Namespace
     return made
@@ -104,8 +145,8 @@ def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
+def _now(today: datetime | None, form: str) -> str:
+    return (today or datetime.now()).strftime(form)
 
 
 class _Dictionary:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from trainer.data.chat import template as chat
+from trainer.data.chat.bounded import bounded
+from trainer.data.chat.template import ChatTemplate
 from trainer.errors import ConfigError
-from trainer.generation import chat
-from trainer.generation.bounded import bounded
-from trainer.generation.chat import ChatTemplate
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 TALK = [

@@ -1,0 +1,124 @@
+"""What a template marks, and what is told without marks, down to the labels of batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.families.tokenizers_of import by_hand
+from trainer.batch import IGNORED_LABEL
+from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
+from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.packings import Packing
+from trainer.errors import DataError
+
+TURNS = [
+    [("user", "the cat"), ("assistant", "sat on the mat")],
+    [("system", "hello"), ("user", "the mat"), ("assistant", "the cat"), ("user", "world"), ("assistant", "hello .")],
+    [("user", "on"), ("assistant", " the\n\ncat ")],
+]
+TAGGED = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% generation %}"
+    "{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}"
+    "{{ '\n' }}{% endfor %}"
+)
+
+
+def rows(count: int = 30) -> list[dict[str, Any]]:
+    """Conversations, each of other words than the others."""
+    found = []
+    for number in range(count):
+        turns = [{"role": role, "content": text} for role, text in TURNS[number % len(TURNS)]]
+        turns[-2] = {**turns[-2], "content": f"{turns[-2]['content']} {number}"}
+        found.append({"messages": turns})
+    return found
+
+
+def corpus_of(tmp_path: Path, every: list[dict[str, Any]], source: dict[str, Any] | None = None, **data: Any) -> Corpus:
+    """Of one source of conversations and a small tokenizer with ChatML's template."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in every))
+    config = DataConfig(
+        sources=[SourceConfig(name="talk", paths=[str(file)], **{"chat": "auto", **(source or {})})],
+        tokenizer=TokenizerConfig(kind="file", path=str(by_hand(tmp_path / "tokenizer"))),
+        cache_dir=str(tmp_path / "cache"),
+        heldout_fraction=0.0,
+        **{"seq_len": 16, **data},
+    )
+    return prepare_corpus(config, 300)
+
+
+def expected(corpus: Corpus, turns: list[dict[str, str]]) -> tuple[list[int], list[bool]]:
+    """Ids and targets of a conversation, put together turn by turn; no word of ours goes over a special token."""
+    inner = corpus.tokenizer.inner
+    start, end = (inner.token_to_id(token) for token in ("<|im_start|>", "<|im_end|>"))
+    ids, trained = [], []
+    for turn in turns:
+        said = inner.encode(turn["content"], add_special_tokens=False).ids
+        head = [start, *inner.encode(turn["role"] + "\n", add_special_tokens=False).ids]
+        tail = inner.encode("\n", add_special_tokens=False).ids
+        mine = turn["role"] == "assistant"
+        ids += [*head, *said, end, *tail]
+        trained += [False] * len(head) + [mine] * (len(said) + 1) + [False] * len(tail)
+    return ids, trained
+
+
+@pytest.mark.parametrize("template", [None, TAGGED])
+def test_each_token_is_trained_on_as_its_turn_says(tmp_path: Path, template: str | None) -> None:
+    (tmp_path / "own.jinja").write_text(template or "")
+    more = {"chat_template": str(tmp_path / "own.jinja")} if template else {}
+    corpus = corpus_of(tmp_path, rows(), **more)
+    (stream,) = corpus.train
+    bos = [] if template else [corpus.tokenizer.inner.token_to_id("<bos>")]
+    for number, row in enumerate(rows()):
+        ids, trained = expected(corpus, row["messages"])
+        begin, end = stream.start_of(number), stream.start_of(number + 1)
+        assert stream.slice(begin, end).tolist() == bos + ids
+        found = stream.trained(np.array([begin]), np.array([end - begin]))
+        assert found.tolist() == [False] * len(bos) + trained
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "best_fit"])
+def test_labels_are_the_tokens_that_are_trained_on(tmp_path: Path, kind: str) -> None:
+    corpus = corpus_of(tmp_path, rows())
+    (stream,) = corpus.train
+    packed = Packing(kind).samples(stream, 16, True)
+    bos, wanted = corpus.tokenizer.inner.token_to_id("<bos>"), []
+    for row in rows():
+        ids, trained = expected(corpus, row["messages"])
+        before = [bos, *ids[:-1]]
+        wanted += [(one, follows) for one, follows, kept in zip(before, ids, trained, strict=True) if kept]
+    every = packed.rows(np.arange(len(packed)))
+    kept = every.labels != IGNORED_LABEL
+    found = list(zip(every.tokens[kept].tolist(), every.labels[kept].tolist(), strict=True))
+    assert sorted(found) == sorted(wanted)
+    assert corpus.train_part.trained == len(wanted)
+
+
+def test_a_resume_with_another_template_is_another_text(tmp_path: Path) -> None:
+    first = corpus_of(tmp_path, rows())
+    (tmp_path / "own.jinja").write_text(TAGGED)
+    second = corpus_of(tmp_path, rows(), chat_template=str(tmp_path / "own.jinja"))
+    third = corpus_of(tmp_path, rows(), train_on="last")
+    assert len({json.dumps(one.fingerprints, sort_keys=True) for one in (first, second, third)}) == 3
+    assert first.fingerprints == corpus_of(tmp_path, rows()).fingerprints
+
+
+def test_what_is_too_long_is_cut_or_left_out_where_nothing_is_trained(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, rows())
+    (stream,) = corpus.train
+    lengths = [stream.start_of(number + 1) - stream.start_of(number) for number in range(30)]
+    targets = [expected(corpus, row["messages"])[1] for row in rows()]
+    for room in (8, 16, 24):
+        fit = Packing("best_fit", "truncate").samples(stream, room, True).fit  # type: ignore[union-attr]
+        long = [number for number in range(30) if lengths[number] - 1 > room]
+        kept = [number for number in long if any(targets[number][:room])]
+        assert (fit.truncated, fit.untrained) == (len(kept), len(long) - len(kept))
+        lost = sum(lengths[number] - 1 - room if number in kept else lengths[number] for number in long)
+        assert fit.lost == lost
+    with pytest.raises(DataError, match=r"used|shape"):
+        corpus_of(tmp_path, [{"messages": [{"role": "system", "content": "x"}]}], {"chat": "messages"})

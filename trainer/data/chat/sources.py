@@ -1,0 +1,83 @@
+"""The sources of a run that are conversations: their shape, told by their columns, and what renders them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from trainer.config.groups.data import DataConfig, SourceConfig
+from trainer.data.chat.conversation import Chat
+from trainer.data.chat.settings import ChatSettings, settings_of
+from trainer.data.chat.shapes import AUTO, NEEDED
+from trainer.data.documents import found_in, found_in_inputs, inputs_of
+from trainer.data.paths import source_error
+from trainer.data.progress import Report
+from trainer.data.readers.found import Document, Found
+from trainer.data.tokenizer import Tokenizer
+from trainer.errors import DataError
+
+FILES, ROWS = 64, 100
+"""Of a source and of a file: as many are looked at, at the most, to tell its shape."""
+
+
+def told(sources: Sequence[SourceConfig], report: Report | None = None) -> list[SourceConfig]:
+    """The sources, with a shape where it was left to the columns. Raises DataError where these are of two shapes."""
+    return [_told(source, report) if source.chat == AUTO else source for source in sources]
+
+
+def _told(source: SourceConfig, report: Report | None) -> SourceConfig:
+    shapes: dict[str, str] = {}
+    for name, shape in _shapes(source):
+        shapes.setdefault(shape, name)
+    if len(shapes) != 1:
+        known = "; ".join(" and ".join(columns) for columns in NEEDED.values())
+        rule = f"rows that can be used, of one shape: {known}"
+        if shapes:
+            rule = (
+                f"of one shape; there are rows of {' and '.join(f'{shape} ({name})' for shape, name in shapes.items())}"
+            )
+        remedy = "set chat to the one that counts: others are passed over" if shapes else "look at the rows' columns"
+        raise source_error(source, "chat", AUTO, rule, remedy)
+    (shape,) = shapes
+    if report is not None:
+        report(f"  {source.name}: conversations of the shape {shape}, by its columns")
+    return replace(source, chat=shape)
+
+
+def _shapes(source: SourceConfig) -> Iterator[tuple[str, str]]:
+    """Names of files and the shapes in their first rows."""
+    if source.kind != "files":
+        for shape in NEEDED:
+            if _has(found_in(replace(source, chat=shape))[0]):
+                yield source.name, shape
+        return
+    for file in inputs_of(source)[:FILES]:
+        for shape in NEEDED:
+            if _has(found_in_inputs(replace(source, chat=shape), [file])):
+                yield str(file.path), shape
+
+
+def _has(rows: Iterator[Found]) -> bool:
+    """Whether one of the first is a conversation."""
+    try:
+        return any(isinstance(row, Document) for row in islice(rows, ROWS))
+    except DataError as error:
+        if error.problems[0].key.endswith(".chat"):
+            return False  # without these columns
+        raise
+
+
+def chat_of(
+    source: SourceConfig, config: DataConfig, tokenizer: Tokenizer, report: Report | None = None
+) -> tuple[Chat, ChatSettings] | None:
+    """What makes tokens of a source's conversations; None of plain text. Raises ConfigError."""
+    if source.chat is None:
+        return None
+    settings = settings_of(source, config, tokenizer)
+    chat = Chat(settings, tokenizer)
+    if report is not None:
+        report(f"  {source.name}: {chat.described()}")
+        for warning in chat.warnings:
+            report(warning)
+    return chat, settings
