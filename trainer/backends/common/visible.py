@@ -38,8 +38,8 @@ class Visible(NamedTuple):
 
     def mask(self, rows: slice = ALL, keys: slice = ALL) -> torch.Tensor:
         """bool [batch, 1, rows, keys], True where a query may look."""
-        distance = self.query_at[rows].unsqueeze(-1) - self.key_at[keys]
-        seen = distance >= 0 if self.window is None else (distance >= 0) & (distance < self.window)
+        here, there = self.query_at[rows].unsqueeze(-1), self.key_at[keys]
+        seen = here >= there if self.window is None else (here >= there) & (here < there + self.window)
         same = self.query_ids[:, rows].unsqueeze(-1) == self.key_ids[:, keys].unsqueeze(-2)
         return (same & seen).unsqueeze(1)
 
