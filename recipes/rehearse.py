@@ -15,9 +15,9 @@ from trainer.models.family import family_of
 from trainer.parallel.mesh import Mesh
 from trainer.rehearsal.rehearse import Piece, rank_classes, rehearse
 from trainer.rehearsal.report import describe
-from trainer.rehearsal.scores import Scores, plain_scores
+from trainer.rehearsal.scores import Scores, Strips, scores_of_rank
 from trainer.rules.derived import Derived
-from trainer.rules.quantities import model_parallel_size, why_plain_attention
+from trainer.rules.quantities import model_parallel_size, why_no_kernel
 from trainer.rules.trn1 import refusals
 
 
@@ -62,15 +62,15 @@ def piece_of(config: Config, derived: Derived) -> Piece:
     )
 
 
-def scores_of(config: Config, derived: Derived) -> Callable[[Mesh], Scores] | None:
+def scores_of(config: Config, derived: Derived) -> Callable[[Mesh], Scores | Strips] | None:
     """What a rank keeps of attention's scores on trn1; None where attention is the flash kernel."""
     mode = config.precision.mode
-    if (why := why_plain_attention(config, mode, {})) is None:
+    if (why := why_no_kernel(config, mode, {})) is None:
         return None
     heads = family_of(config.model, config.adapter).plan.heads
     shape = (config.train.microbatch, config.data.seq_len, derived.accumulation)
     stages = derived.stages or (range(config.model.layers),)
-    return partial(plain_scores, why, heads, mode, config.parallel, *shape, stages)
+    return partial(scores_of_rank, why, heads, mode, config.parallel, *shape, stages)
 
 
 def without_zero(config: Config) -> Config:

@@ -1,4 +1,4 @@
-"""The neuron backend's plain attention beside PyTorch's, on random tensors."""
+"""The neuron backend's attention without a kernel beside PyTorch's, on random tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.backends.common.share import Share
 from trainer.backends.neuron.lowering.attention import plain_attend
+from trainer.backends.neuron.lowering.blockwise import blockwise_attend
 from trainer.models.attention import Context, attend, document_mask
 from trainer.rehearsal.memory import LiveBytes
+from trainer.trainium import blocks
 
 
 def differences() -> dict[str, float]:
@@ -59,6 +62,30 @@ def _kept(dtype: torch.dtype, seq: int = 512) -> list[float]:
         resting = counting.memory.restart()
         result.sum().backward()
     return [resting / seq**2, counting.memory.peak / seq**2]
+
+
+def of_a_block() -> dict[str, list[float]]:
+    """Bytes that the backward pass of blockwise attention takes, a score of a block; and what wider heads take besides,
+    a number of all keys.
+    """
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        narrow, wide = (_of_a_block(dtype, width) for width in (1, 65))
+        found[str(dtype)] = [narrow / (64 * 2048), (wide - narrow) / (64 * 2048)]
+    return found
+
+
+def _of_a_block(dtype: torch.dtype, width: int) -> int:
+    blocks.BLOCK = 64
+    ids, blank = torch.zeros(1, 2048, dtype=torch.int64), torch.zeros(())
+    visible = Share(0, 1).visible(ids)
+    q, k, v = (torch.randn(1, 1, 2048, width, dtype=dtype).requires_grad_() for _ in range(3))
+    with _Counting() as counting:
+        counting.memory.ignore([q, k, v, *visible[:4]])
+        result = blockwise_attend(q, k, v, Context(blank, blank, visible, ids, ids))  # type: ignore[arg-type]
+        resting = counting.memory.restart()
+        result.sum().backward()
+    return counting.memory.peak - resting
 
 
 class _Counting(TorchDispatchMode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +19,24 @@ FUNCTIONS = ("exponential", "log", "cosine", "sine", "rsqrt")
 """What softmax, loss, rotary tables and norms are made of."""
 
 
-def graph(variant: str) -> dict[str, Any]:
-    """Of one microbatch, then the update. variant: a precision and a recomputation joined by a slash."""
+def squares(text: str, seq_len: int) -> Iterator[str]:
+    """Shapes with two dims of a sample's length or more."""
+    for line in text.splitlines():
+        for shape in hlo.read_shapes(line):
+            if sum(dim >= seq_len for dim in shape.dims) >= 2:
+                yield str(shape)
+
+
+def graph(variant: str, seq_len: int | None = None) -> dict[str, Any]:
+    """Of one microbatch, then the update. variant: a precision and a recomputation joined by a slash. seq_len: of the
+    one sample with its documents apart, in the place of the recipe's, for a model with a small vocabulary.
+    """
     config = configured("tiny")
     mode, recompute = variant.split("/")
+    if seq_len is not None:
+        config = replace(config, data=replace(config.data, seq_len=seq_len, document_mask=True))
+        config = replace(config, train=replace(config.train, microbatch=1, tokens_per_step=seq_len))
+        config = replace(config, model=replace(config.model, vocab=512))
     config = replace(config, precision=replace(config.precision, mode=mode))
     config = replace(config, parallel=replace(config.parallel, recompute=recompute))
     pretend(Mesh())
@@ -41,4 +56,6 @@ def graph(variant: str) -> dict[str, Any]:
         "host": found.host,
         "dynamic": found.dynamic,
         "custom_calls": found.custom_calls,
+        "squares": sorted(set(squares(text, config.data.seq_len))),
+        "barriers": found.ops["opt-barrier"],
     }

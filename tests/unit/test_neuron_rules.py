@@ -12,7 +12,7 @@ from tests.unit.test_validate import VALID, changed
 from trainer.errors import ConfigError, Problem
 from trainer.rules.check import RULES, validate
 from trainer.rules.derived import derive
-from trainer.rules.quantities import why_plain_attention
+from trainer.rules.quantities import why_no_kernel
 from trainer.run.world import World, has_module
 from trainer.trainium.host import Host
 
@@ -142,7 +142,7 @@ def test_a_remedy_does_not_lead_back(changes: dict[str, Any], remedy: str) -> No
         ({"data.document_mask": True}, "document masks"),
     ],
 )
-def test_attention_that_the_kernel_would_change_is_plain(changes: dict[str, Any], words: str | None) -> None:
+def test_attention_that_the_kernel_would_change_does_without(changes: dict[str, Any], words: str | None) -> None:
     config = VALID
     sized = {
         "data.seq_len": 2048,
@@ -152,7 +152,7 @@ def test_attention_that_the_kernel_would_change_is_plain(changes: dict[str, Any]
     }
     for key, value in {**sized, **changes}.items():
         config = changed(config, key, value)
-    why = why_plain_attention(config, config.precision.mode, {})
+    why = why_no_kernel(config, config.precision.mode, {})
     assert (why is None) == (words is None)
     assert words is None or words in str(why)
 
@@ -167,13 +167,17 @@ def test_the_kernel_ends_with_sdk_2_28(compiler: str | None, flash: bool) -> Non
     for key, value in {"data.seq_len": 2048, "model.max_positions": 2048, "data.document_mask": False}.items():
         config = changed(config, key, value)
     packages = {} if compiler is None else {"neuronx-cc": compiler}
-    why = why_plain_attention(config, "bf16_mixed", packages)
+    why = why_no_kernel(config, "bf16_mixed", packages)
     assert (why is None) == flash
     assert flash or ("NKI (0.3 on) has no kernels" in str(why) and str(compiler) in str(why))
     world = World(trainium=True, host=Host("trn1.32xlarge", 16, packages=packages))
     config = changed(changed(config, "precision.mode", "bf16_mixed"), "backend.name", "neuron")
     (line,) = [reason for reason in derive(config, world).reasons if reason.startswith("attention")]
     assert ("NKI flash" in line) == flash
+    assert ("blockwise" in line) == (not flash)
+    short = derive(changed(changed(config, "data.seq_len", 512), "train.tokens_per_step", 8192), world)
+    (line,) = [reason for reason in short.reasons if reason.startswith("attention")]
+    assert line.split()[1] == "plain", "512 tokens are one block"
 
 
 def test_a_tied_head_in_a_pipeline_takes_no_random_rounding() -> None:

@@ -21,7 +21,7 @@ from trainer.rehearsal.flops import FlopCounter
 from trainer.rehearsal.memory import LiveBytes, storage_bytes
 from trainer.rehearsal.processes import in_processes
 from trainer.rehearsal.scaling import Totals, counts, scale
-from trainer.rehearsal.scores import Scores
+from trainer.rehearsal.scores import Scores, Strips
 from trainer.rehearsal.verdict import Verdict
 from trainer.rehearsal.watch import Watch
 from trainer.rehearsal.world import pretended_world
@@ -42,7 +42,7 @@ class Piece:
     make_unsharded: the same lowering without ZeRO, where make_backend has it: the gathered weights and the gradients
     of FSDP2 come and go with the activations, which are measured without them. samples: of a microbatch. microbatches:
     of a step, on each rank. virtual_stages: pipeline stages of each rank. recomputing: whether the operators that run
-    are a recomputation. scores: what a rank keeps of plain attention's on trn1; None where attention is a kernel there.
+    are a recomputation. scores: what a rank has of attention's on trn1; None where attention is a kernel there.
     """
 
     build: BuildModel
@@ -56,7 +56,7 @@ class Piece:
     virtual_stages: int = 1
     recomputing: Callable[[], bool] = field(default=lambda: False)
     make_unsharded: MakeBackend | None = None
-    scores: Callable[[Mesh], Scores] | None = None
+    scores: Callable[[Mesh], Scores | Strips] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""What plain attention on trn1 keeps of its scores for the backward pass: heads x seq^2 of them, layer by layer.
+"""What attention without a kernel takes on trn1 for its scores: of one block, or heads x seq^2, layer by layer.
 
-plain_attend of trainer/backends/neuron/lowering/attention.py has scores in the model's dtype, FP32 from there to the
-softmax, and the softmax's shares in the model's dtype again. The rehearsal measures the native lowering, whose kernel
-keeps none of them. How many bytes a score costs is the compiler's choice, so it is a range, never measured on a device:
+Samples of more than one block (trainer/trainium/blocks.py) have a block's at a time. Others have all: plain_attend of
+trainer/backends/neuron/lowering/attention.py has scores in the model's dtype, FP32 from there to the softmax, and the
+softmax's shares in the model's dtype again. The rehearsal measures the native lowering, whose kernel keeps none of
+them. How many bytes a score costs is the compiler's choice, so it is a range, never measured on a device. Of plain
+attention:
 
 at least    the scores as the first product gives them: from them all is made again without a product
 at most     what autograd keeps (FP32 shares, their copy in the model's dtype, each layer's mask), and what one layer's
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from trainer.config.groups.parallel import ParallelConfig
 from trainer.parallel.heads import Heads, lay_out
 from trainer.parallel.mesh import Mesh
+from trainer.trainium.blocks import BLOCK, is_blockwise
 
 GIB = 2**30
 KEPT = {"bf16_mixed": (2, 6), "bf16": (2, 6), "fp32": (4, 4)}
@@ -25,6 +28,10 @@ WORKING = {"bf16_mixed": (2, 6), "bf16": (2, 6), "fp32": (4, 8)}
 """Of one layer besides, while its backward pass runs: at least the gradient of the scores."""
 MASK = 1
 """Of a pair of positions, at most: heads share a mask, and the compiler may let layers share it too."""
+STRIP = {"bf16_mixed": (2, 18), "bf16": (2, 18), "fp32": (4, 20)}
+"""Bytes of a score of a block: at least its gradient; at most four FP32 tensors, and one in the model's dtype."""
+SUMS = 24
+"""Bytes, at most, of an element of keys: sums over blocks of its gradient and its value's, before and after one."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,53 @@ def _span(ends: tuple[int, int]) -> str:
     return " to ".join(dict.fromkeys(map(str, ends)))
 
 
-def plain_scores(
+@dataclass(frozen=True)
+class Strips:
+    """Attention block by block has the scores of one block at a time, in the backward pass a block of queries with its
+    keys. What a layer keeps besides what the rehearsed kernel keeps too, log-sum-exps among it, is nothing.
+
+    heads, key_value_heads: of a rank, padding included. queries, keys: positions of a sample. why: there is no kernel.
+    """
+
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    queries: int
+    keys: int
+    samples: int
+    precision: str
+    why: str
+
+    @property
+    def least(self) -> int:
+        """Bytes, if the compiler writes of a block nothing but the gradient of its scores."""
+        return self._scores * STRIP[self.precision][0]
+
+    @property
+    def most(self) -> int:
+        """Bytes, if it keeps what PyTorch does, operator by operator."""
+        return self._scores * STRIP[self.precision][1] + self._sums * SUMS
+
+    @property
+    def _scores(self) -> int:
+        return self.samples * self.heads * min(BLOCK, self.queries) * self.keys
+
+    @property
+    def _sums(self) -> int:
+        return self.samples * self.key_value_heads * self.keys * self.head_dim
+
+    def __str__(self) -> str:
+        log_sums = 4 * self.samples * self.heads * self.queries
+        return (
+            f"scores of blockwise attention on trn1 (estimated): {self.least / GIB:.2f} to {self.most / GIB:.2f} GiB ="
+            f" {self.samples} samples x ({self.heads} heads x {min(BLOCK, self.queries):,} x {self.keys:,} x"
+            f" {_span(STRIP[self.precision])} + {self.key_value_heads} heads x {self.keys:,} x {self.head_dim} x"
+            f" 0 to {SUMS}) bytes, of one block in one layer; log-sum-exps, {log_sums:,} bytes a layer, are in the"
+            f" activations ({self.why})"
+        )
+
+
+def scores_of_rank(
     why: str,
     heads: Heads,
     precision: str,
@@ -79,14 +132,17 @@ def plain_scores(
     microbatches: int,
     stages: Sequence[range],
     mesh: Mesh,
-) -> Scores:
-    """Of a rank. why: attention is plain. stages: layers of every stage, first to last; one without a pipeline."""
+) -> Scores | Strips:
+    """why: there is no kernel. stages: layers of every stage, first to last; one without a pipeline."""
+    layout, queries = lay_out(heads, mesh.tp), seq_len // mesh.cp
+    if is_blockwise(seq_len):
+        slots = layout.slots_per_rank
+        return Strips(layout.queries_per_rank, slots, heads.size, queries, seq_len, samples, precision, why)
     chunks = stages[mesh.coordinate("pp") :: mesh.pp]
     kept = max(sum(not _made_again(parallel, number) for number in chunk) for chunk in chunks)
     again = any(_made_again(parallel, number) for chunk in chunks for number in chunk)
     layers = in_flight(mesh, len(chunks), microbatches) * kept + again
-    rank_heads = lay_out(heads, mesh.tp).queries_per_rank
-    return Scores(rank_heads, seq_len // mesh.cp, seq_len, samples, layers, precision, why)
+    return Scores(layout.queries_per_rank, queries, seq_len, samples, layers, precision, why)
 
 
 def _made_again(parallel: ParallelConfig, layer: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.rehearsal.scores import Scores
+from trainer.rehearsal.scores import Scores, Strips
 from trainer.trainium.environment import BUCKET_MB
 
 GIB = 2**30
@@ -28,8 +28,8 @@ ANSWERS = {True: "fits", False: "DOES NOT FIT", None: "CANNOT BE TOLD"}
 class Verdict:
     """Estimated bytes of a rank on trn1. parameters: held by its tensor and pipeline cut, before ZeRO. data: ranks that
     hold the same ones. activations: peak above the static state, of the native lowering. frozen: of the parameters,
-    those that are not trained: they are a weight and nothing else. scores: of plain attention; None where it is the
-    flash kernel, which keeps none.
+    those that are not trained: they are a weight and nothing else. scores: of attention; None where it is the flash
+    kernel, which keeps none.
     """
 
     precision: str
@@ -37,7 +37,7 @@ class Verdict:
     data: int
     activations: int
     frozen: int = 0
-    scores: Scores | None = None
+    scores: Scores | Strips | None = None
 
     @property
     def static(self) -> int:

@@ -11,12 +11,13 @@ from trainer.parallel.heads import Heads, lay_out
 from trainer.parallel.stages import stage_costs
 from trainer.rules.grace import stop_line
 from trainer.rules.quantities import (
+    attention_kind,
     backend_name,
     model_parallel_size,
     pipeline_stages,
     precision_mode,
     total_steps,
-    why_plain_attention,
+    why_no_kernel,
 )
 from trainer.run.world import World
 
@@ -69,9 +70,9 @@ def derive(config: Config, world: World) -> Derived:
         layout = lay_out(Heads(config.model.heads, config.model.kv_heads, head_dim(config.model)), config.parallel.tp)
         reasons = (*reasons, f"heads          {f'tp {config.parallel.tp}':<12} {layout}")
     if backend == "neuron":
-        plain = why_plain_attention(config, precision, world.host.packages if world.host is not None else {})
-        why = plain or "causal, without document masks (data.document_mask), of whole 2,048 positions"
-        reasons = (*reasons, f"attention      {'plain' if plain else 'NKI flash':<12} {why}")
+        no_kernel = why_no_kernel(config, precision, world.host.packages if world.host is not None else {})
+        why = no_kernel or "causal, without document masks (data.document_mask), of whole 2,048 positions"
+        reasons = (*reasons, f"attention      {attention_kind(config, no_kernel is None):<12} {why}")
         reasons = (*reasons, f"stop           {stop_line(config, world)}")
     stages = pipeline_stages(config)
     reasons = (*reasons, *_layout_reasons(config, dp, accumulation, stages))

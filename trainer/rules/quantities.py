@@ -10,7 +10,8 @@ from trainer.config.arithmetic import head_dim
 from trainer.config.schema import Config
 from trainer.parallel.stages import cut_layers
 from trainer.run.world import World
-from trainer.trainium.flash import why_plain
+from trainer.trainium.blocks import is_blockwise
+from trainer.trainium.flash import why_not_flash
 from trainer.trainium.topology import CORES_OF_A_NODE
 
 
@@ -61,7 +62,7 @@ def total_steps(config: Config) -> int:
     return math.ceil(config.train.tokens / config.train.tokens_per_step)
 
 
-def why_plain_attention(config: Config, precision: str, packages: Mapping[str, str]) -> str | None:
+def why_no_kernel(config: Config, precision: str, packages: Mapping[str, str]) -> str | None:
     """Why attention on Trainium is not the NKI flash kernel; None where it is.
 
     precision: as it will run. packages: versions of the Neuron packages there; empty for the pinned ones.
@@ -69,7 +70,16 @@ def why_plain_attention(config: Config, precision: str, packages: Mapping[str, s
     data, window = config.data, config.model.sliding_window
     if window is not None and window < data.seq_len:
         return f"model.sliding_window ({window:,}) below data.seq_len: the NKI flash kernel has no window"
-    return why_plain(data.seq_len, data.document_mask, config.parallel.cp, precision, head_dim(config.model), packages)
+    return why_not_flash(
+        data.seq_len, data.document_mask, config.parallel.cp, precision, head_dim(config.model), packages
+    )
+
+
+def attention_kind(config: Config, kernel: bool) -> str:
+    """How attention is computed on Trainium. kernel: it may be the NKI flash kernel."""
+    if kernel:
+        return "NKI flash"
+    return "blockwise" if is_blockwise(config.data.seq_len) else "plain"
 
 
 def pipeline_stages(config: Config) -> tuple[range, ...]:

@@ -15,7 +15,7 @@ FLASH_HEAD = 128
 neuronx-distributed's call passes on, all products are BF16)."""
 
 
-def why_plain(
+def why_not_flash(
     seq_len: int,
     documents: bool,
     context_parallel: int,

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 
+from trainer.backends.common.visible import Visible
 from trainer.batch import Batch
 from trainer.parallel.mesh import Mesh
 
@@ -36,6 +37,8 @@ class Share:
 
     def indices(self, seq: int, rank: int | None = None) -> torch.Tensor:
         """int64 [seq / ranks]: the positions that a rank (this one by default) holds, in order."""
+        if self.ranks == 1:
+            return torch.arange(seq)
         chunk = seq // (2 * self.ranks)
         mine = self.rank if rank is None else rank
         return torch.cat(
@@ -65,16 +68,19 @@ class Share:
             return self.indices(seq), self.gathered(seq)
         return _on_xla(self, seq, device)
 
-    def mask(self, document_ids: torch.Tensor, window: int | None = None) -> torch.Tensor:
-        """[batch, seq] ids of whole samples -> bool [batch, 1, seq / ranks, seq], keys in gathered order.
+    def visible(self, document_ids: torch.Tensor, window: int | None = None) -> Visible:
+        """[batch, seq] ids of whole samples -> what this rank's queries may look at, keys in gathered order.
 
         window: as trainer.models.attention.document_mask has it.
         """
         queries, keys = self._indices_on(document_ids.shape[1], document_ids.device)
-        same = document_ids[:, queries].unsqueeze(-1) == document_ids[:, keys].unsqueeze(-2)
-        distance = queries.unsqueeze(-1) - keys
-        seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-        return (same & seen).unsqueeze(1)
+        if self.ranks == 1:
+            return Visible(document_ids, document_ids, queries, keys, window, ordered=True)
+        return Visible(document_ids[:, queries], document_ids[:, keys], queries, keys, window, ordered=False)
+
+    def mask(self, document_ids: torch.Tensor, window: int | None = None) -> torch.Tensor:
+        """The same as a tensor: bool [batch, 1, seq / ranks, seq]."""
+        return self.visible(document_ids, window).mask()
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from trainer.backends.neuron.backend import NeuronBackend
 from trainer.config.schema import Config
 from trainer.parallel.mesh import Mesh
 from trainer.rules.derived import Derived
-from trainer.rules.quantities import why_plain_attention
+from trainer.rules.quantities import why_no_kernel
 from trainer.trainium.installed import found
 
 
@@ -19,7 +19,7 @@ def make(config: Config, derived: Derived, mesh: Mesh, make_optimizer: Any = Non
         config.optim,
         config.parallel,
         timeout_seconds=config.backend.timeout_seconds,
-        flash=why_plain_attention(config, config.precision.mode, found()) is None,
+        flash=why_no_kernel(config, config.precision.mode, found()) is None,
         stages=derived.stages,
         microbatches=derived.accumulation,
         save_seconds=max(config.reliability.save_seconds, config.reliability.setup_seconds),

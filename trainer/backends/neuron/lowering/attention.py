@@ -1,4 +1,6 @@
-"""Attention on Trainium: the NKI flash kernel where shapes and masks allow it, plain products elsewhere."""
+"""Attention on Trainium: the NKI flash kernel where shapes and masks allow it; elsewhere plain operators, on all keys
+at once where there is one block of them, else block by block.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,13 @@ from typing import Any
 import torch
 from neuronx_distributed.parallel_layers.mappings import gather_from_sequence_parallel_region
 
+from trainer.backends.common.share import Share
+from trainer.backends.common.visible import Visible
+from trainer.backends.neuron.lowering.blockwise import MASKED, blockwise_attend
+from trainer.trainium import blocks
+
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Any], torch.Tensor]
 """What trainer.models.attention.attend is."""
-
-MASKED = -1e30
-"""A score that nothing looks at: far below any other, and far from where FP32 and BF16 end."""
 
 
 def flash_attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Any) -> torch.Tensor:
@@ -29,6 +33,24 @@ def flash_attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Any
     turned = [tensor.transpose(2, 3) for tensor in (q, k, v)]
     result: torch.Tensor = nki_flash_attn_func(*turned, lnc=1, causal=True, mixed_precision=True)
     return result
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Any) -> torch.Tensor:
+    """As trainer.models.attention.attend, without a kernel. context.mask: as Masks makes it."""
+    compute = blockwise_attend if isinstance(context.mask, Visible) else plain_attend
+    return compute(q, k, v, context)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Takes the place of trainer.models.attention.document_mask in front of ``attend``. share: this rank's queries."""
+
+    share: Share
+
+    def __call__(self, document_ids: torch.Tensor, window: int | None = None) -> torch.Tensor | Visible:
+        """[batch, seq] ids of whole samples -> a dense mask of one block; of more blocks there is never one."""
+        visible = self.share.visible(document_ids, window)
+        return visible if blocks.is_blockwise(document_ids.shape[1]) else visible.mask()
 
 
 def plain_attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, context: Any) -> torch.Tensor:

@@ -12,8 +12,9 @@ from torch import nn
 
 from trainer.backends.base import BuildModel
 from trainer.backends.common.mean_square import MeanSquare
+from trainer.backends.common.share import Share
 from trainer.backends.neuron.lowering.adapters import Adapters, lowered_rules
-from trainer.backends.neuron.lowering.attention import GatheredAttention, flash_attend, plain_attend
+from trainer.backends.neuron.lowering.attention import GatheredAttention, Masks, attend, flash_attend
 from trainer.backends.neuron.lowering.freeze import freeze
 from trainer.backends.neuron.lowering.layers import Layers
 from trainer.backends.neuron.lowering.linears import Linears
@@ -114,11 +115,11 @@ def _lower_vocabulary(model: Any, layers: Layers, adapters: Adapters) -> None:
 
 def _attend(model: Any, options: Options) -> None:
     modules: list[Any] = [module for module in model.modules() if hasattr(module, "attend")]
+    share, group = options.share or (Share(0, 1), None)
+    model.model.mask = Masks(share)
     for module in modules:
-        module.attend = flash_attend if options.flash else plain_attend
-    if options.share is not None:
-        share, group = options.share
-        model.model.mask = share.mask
+        module.attend = flash_attend if options.flash else attend
+    if group is not None:
         model.model.rotary.parts = share.ranks
         for module in modules:
             module.attend = GatheredAttention(module.attend, group)

@@ -29,3 +29,16 @@ def checkpoint(function: Callable[..., torch.Tensor], x: torch.Tensor, *others: 
         result = with_barriers(run, x, *others, use_reentrant=True, preserve_rng_state=False)
     assert isinstance(result, torch.Tensor)
     return result
+
+
+def apart(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The same tensors, of which the compiler does not know that it has computed with them before, and which are there
+    only when all of them are: what is computed with them is computed then, and is no longer kept than that needs.
+    """
+    if tensors[0].device.type != "xla":
+        return list(tensors)
+    from torch_xla.core.xla_model import optimization_barrier_
+
+    copies = [tensor.clone() for tensor in tensors]  # it works in place; these are other names of the same values
+    optimization_barrier_(copies)
+    return copies
