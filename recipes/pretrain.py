@@ -19,6 +19,7 @@ from trainer.models.family import family_of
 from trainer.rules.derived import Derived
 from trainer.run.directory import RunDirectory, environment, open_run, run_path
 from trainer.run.world import World
+from trainer.training.base import Standing, stand
 from trainer.training.collective import on_rank_zero
 from trainer.training.exporting import Exports, keep_tokenizer
 from trainer.training.initial import initial_weights
@@ -57,16 +58,28 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
                 return ExitCode.DONE
             refuse_apart(backend, peers, directory.path, limits.setup_seconds)
             corpus, sets = read_text(config, derived, peers, watchdog, backend)
+            standing = stand(config, family, directory.checkpoints, world, peers, backend)
             backend.shard(family.build, family.plan, config.precision.mode)
             initial = partial(initial_weights, config, family, backend.mesh, corpus.fingerprints)
             here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
             state = resume_or_initialise(
-                directory, backend, initial, config.seed, derived.steps, corpus.fingerprints, allowed, here
+                directory,
+                backend,
+                initial,
+                config.seed,
+                derived.steps,
+                corpus.fingerprints,
+                allowed,
+                here,
+                standing,
+                config.model.vocab,
             )
             follow_text(config, backend, corpus, state)
             if config.checkpoint.export_hf and world.rank == 0 and not backend.extracting:
                 exports = Exports(config.checkpoint, directory, derived.steps, say)
-            code = train(config, derived, world, directory, corpus, sets, backend, state, watchdog, overrides, exports)
+            code = train(
+                config, derived, world, directory, corpus, sets, backend, state, watchdog, overrides, exports, standing
+            )
         finally:
             backend.close()
             directory.close()
@@ -87,6 +100,7 @@ def train(
     watchdog: Watchdog,
     overrides: list[str],
     exports: Exports | None,
+    standing: Standing | None,
 ) -> ExitCode:
     """Wire data, evaluation, saving and sinks to the loop, and run it."""
     dp_rank, facts = backend.mesh.coordinate("dp"), backend.facts()
@@ -100,7 +114,13 @@ def train(
     evaluator = make_evaluator(config, derived, corpus, sets, dp_rank)
     saver = make_saver(config, directory, backend, facts)
     saves = Saves(
-        config.checkpoint, saver, backend, watchdog, newest=state.step, saved=exports.saved if exports else None
+        config.checkpoint,
+        saver,
+        backend,
+        watchdog,
+        newest=state.step,
+        saved=exports.saved if exports else None,
+        base=standing.names if standing else (),
     )
     if not backend.extracting:
         if (line := saves.prepare(world.local_size or 1, config.evaluation.best is not None)) and not world.rank:

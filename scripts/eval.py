@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seq-len", type=int, metavar="N", help="tokens of a window (the model's, 2,048 at most)")
     add("--stride", type=int, metavar="N", help="targets of a window behind the first (all: windows do not overlap)")
     add("--batch", type=int, default=8, metavar="N", help="windows, choices or prompts that are read together (8)")
+    add("--base", metavar="DIRECTORY", help="of a fine-tuned run: where the base is now; without: where it was")
     add("--dtype", choices=("float32", "bfloat16"), help="without: as the weights are stored")
     add("--output", metavar="FILE", help="the result, as JSON, beside the table")
     return made

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: what was said becomes less likely")
     add("--seed", type=int, default=0, help="of the draws (0)")
     add("--batch", type=int, default=8, metavar="N", help="prompts that are continued together (8)")
+    add("--base", metavar="DIRECTORY", help="of a fine-tuned run: where the base is now; without: where it was")
     add("--dtype", choices=("float32", "bfloat16"), help="without: as the weights are stored")
     add("--json", action="store_true", help="a line of JSON for each prompt")
     return made

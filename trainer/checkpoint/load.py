@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from trainer.checkpoint.base import Base
 from trainer.checkpoint.index import INDEX, Stored, read_index
 from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import MANIFEST, PARTS
@@ -47,6 +48,16 @@ def _index(checkpoint: Path, part: str) -> Mapping[str, Stored]:
     return _sound(checkpoint, f"{part}/{INDEX}", lambda: read_index(checkpoint / part))
 
 
+def base_of(checkpoint: Path) -> Base | None:
+    """What a verified checkpoint says of its base; None where it holds all weights. Raises CheckpointError."""
+    return _sound(checkpoint, "state", lambda: read_state(checkpoint)).base
+
+
+def stored_names(checkpoint: Path) -> set[str]:
+    """Of the weights that a verified checkpoint holds. Raises CheckpointError."""
+    return set(_index(checkpoint, PARTS[0]))
+
+
 def refuse_other_tensors(checkpoint: Path, store: Store) -> None:
     """Raise ConfigError when a checkpoint does not hold these tensors: another model or optimizer wrote it.
 
@@ -76,8 +87,9 @@ def _refuse_other_shapes(
             shape = None if stored is None else stored.shape
             rule = f"{checkpoint.name} holds {name} with shape {shape}, this model wants {placed.shape}"
             remedy = "restore the model's dimensions, or use another run.name"
-            if stored is None and part == PARTS[1]:
-                remedy = "if it was frozen, restore model.frozen: what was not trained has no moments"
+            if stored is None:
+                of = "moments" if part == PARTS[1] else "weights of its own here"
+                remedy = f"if it was frozen, restore model.frozen and adapter: what was not trained has no {of}"
             raise ConfigError(Problem("model", name, rule, remedy))
         if stored.dtype != (dtype := dtype_name(placed.tensor.dtype)):
             rule = f"{checkpoint.name} holds {name} in {stored.dtype}, and this run keeps it in {dtype}"

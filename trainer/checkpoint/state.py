@@ -8,6 +8,7 @@ from base64 import b64decode
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trainer.checkpoint.base import Base
 from trainer.checkpoint.strict_json import Unsound, mapping, shown, whole
 
 
@@ -27,7 +28,8 @@ class TrainState:
     step: optimizer steps finished. tokens: tokens trained on, with or without a target. updates: steps whose update
     was applied. nonfinite: consecutive steps, up to this one, whose update was masked. rng: the backend's random state.
     cursor: the loader's position in the global data order. corpus: fingerprints of the tokenizer and of each source's
-    tokens, by name. best: None where evaluation.best is not set, or nothing was evaluated yet.
+    tokens, by name. best: None where evaluation.best is not set, or nothing was evaluated yet. base: where the weights
+    are that are not trained and not stored; None where all are stored.
     """
 
     step: int = 0
@@ -38,12 +40,13 @@ class TrainState:
     rng: str = ""
     corpus: dict[str, str] = field(default_factory=dict)
     best: Best | None = None
+    base: Base | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Progress, JSON-ready, without the fields of data_json."""
         values = asdict(self)
-        del values["cursor"], values["corpus"]
-        return values
+        del values["cursor"], values["corpus"], values["base"]
+        return values if self.base is None else {**values, "base": self.base.to_json()}
 
     def data_json(self) -> dict[str, Any]:
         """The data cursor and fingerprints, JSON-ready."""
@@ -63,7 +66,8 @@ def progress_of(value: dict[str, Any]) -> dict[str, Any]:
     counts = {name: whole(value.get(name), name) for name in ("step", "tokens", "updates", "nonfinite")}
     if counts["updates"] > counts["step"]:
         raise Unsound(f"updates is {counts['updates']}, more than the {counts['step']} steps")
-    return {**counts, "rng": _rng(value.get("rng")), "best": _best(value.get("best"))}
+    base = Base.from_json(value.get("base"))
+    return {**counts, "rng": _rng(value.get("rng")), "best": _best(value.get("best")), "base": base}
 
 
 def data_of(value: dict[str, Any]) -> dict[str, Any]:

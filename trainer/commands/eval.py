@@ -41,11 +41,12 @@ class Asked:
     dtype: str | None = None
     output: str | None = None
     reading: Reading = field(default_factory=Reading)
+    base: str | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Asked:
         """From parsed arguments. Raises ConfigError with every mistake in them; imports no torch."""
-        own = {name: options[name] for name in ("model", "seq_len", "stride", "batch", "dtype", "output")}
+        own = {name: options[name] for name in ("model", "seq_len", "stride", "batch", "dtype", "output", "base")}
         reading = Reading(**{name: options[name] for name in READING})
         asked = cls(data=tuple(options["data"] or ()), tasks=tuple(options["tasks"] or ()), reading=reading, **own)
         if problems := list(asked.problems()):
@@ -85,7 +86,7 @@ def evaluate(asked: Asked, world: World) -> Iterator[str]:
     from trainer.generation.opened import opened_model  # brings torch
 
     less = "a smaller --batch, a smaller --seq-len, fewer tokens of an answer, a smaller model"
-    with explained(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
+    with explained(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting, asked.base) as opened:
         if opened.words is None:
             rule = "has a tokenizer (tokenizer.json); a run keeps one where its text was tokenised by a file"
             raise ConfigError(Problem("MODEL", asked.model, rule, "save the model's fast tokenizer there"))

@@ -21,9 +21,15 @@ from trainer.run.directory import TOKENIZER as KEPT
 
 
 def export_hf(
-    given: str, target: str, dtype: str | None, shard_size: str | None, int8: str | None = None
+    given: str,
+    target: str,
+    dtype: str | None,
+    shard_size: str | None,
+    int8: str | None = None,
+    base: str | None = None,
 ) -> Iterator[str]:
-    """Write the directory; lines about it. int8: which matrices are rounded. Raises ConfigError or CheckpointError."""
+    """Write the directory; lines about it. int8: which matrices are rounded. base: where the base of a fine-tuned
+    run is now. Raises ConfigError or CheckpointError."""
     size = SHARD_BYTES if shard_size is None else parse_size(shard_size)
     if size is None:
         raise ConfigError(Problem("--shard-size", shard_size, "a size, as 5GB, 500MB or 4GiB", "write one, or none"))
@@ -32,7 +38,7 @@ def export_hf(
     checkpoint = checkpoint_of(given)
     tokenizer, about = tokenizer_of(checkpoint)
     yield f"{checkpoint} -> {target}"
-    done = export(checkpoint, directory, dtype, size, tokenizer, int8=int8)
+    done = export(checkpoint, directory, dtype, size, tokenizer, int8=int8, base=base)
     yield from described(done)
     yield from table(done)
     yield about

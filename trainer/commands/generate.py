@@ -50,13 +50,14 @@ class Asked:
     batch: int = 8
     dtype: str | None = None
     json: bool = False
+    base: str | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Asked:
         """From parsed arguments. Raises ConfigError with every mistake in them; imports no torch."""
         sampling = Sampling(**{one.name: options[one.name] for one in fields(Sampling)})
         limits = Limits(options["tokens"], tuple(options["stop"] or ()))
-        own = {name: options[name] for name in ("model", "lines", "chat", "system", "batch", "dtype", "json")}
+        own = {name: options[name] for name in ("model", "lines", "chat", "system", "batch", "dtype", "json", "base")}
         asked = cls(prompts=tuple(options["prompt"] or ()), sampling=sampling, limits=limits, **own)
         if problems := list(asked.problems()):
             raise ConfigError(problems)
@@ -103,7 +104,7 @@ def generate(asked: Asked, world: World) -> None:
     from trainer.generation.opened import opened_model
 
     less = "a smaller --batch, fewer --tokens, a smaller model"
-    with explained(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting) as opened:
+    with explained(world.rank, less), opened_model(asked.model, asked.dtype, world, meeting, asked.base) as opened:
         encode = meeting.each(partial(_encoder, opened, asked))
         quicken(opened)
         if asked.talks:

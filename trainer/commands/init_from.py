@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from trainer.checkpoint.names import is_checkpoint_name
+from trainer.checkpoint.names import checkpoints, is_checkpoint_name
 from trainer.config.compose import to_config
 from trainer.config.groups.data import TokenizerConfig
 from trainer.config.groups.model import ModelConfig
@@ -24,7 +24,8 @@ from trainer.pretrained.tokens import ids_of, refuse_other_vocabulary
 from trainer.rules.places import REMOTE
 from trainer.rules.quantities import backend_name
 from trainer.run.directory import CHECKPOINTS, run_path
-from trainer.run.trajectory import CONFIG
+from trainer.run.directory import TOKENIZER as KEPT
+from trainer.run.trajectory import CONFIG, stands_on_base
 from trainer.run.world import World
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
         raise ConfigError(Problem(KEY, named, "a directory of this machine or mounted on it", remedy))
     named = str(Path(named))
     if (begun := _begun(config, named)) is not None:
-        return _as_begun(config, begun, given)
+        return _as_begun(config, begun, named, given)
     if backend_name(config, world) == "fake" and not os.access(named, os.F_OK):
         why = f"{named} is not here: those of conf/model stand, and the tokenizer (backend=fake)"
         return config, (f"dimensions     {why}",)
@@ -79,7 +80,10 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
 
 
 def _begun(config: Config, named: str) -> Config | None:
-    """The configuration of this run, if it has begun from the same source: its checkpoint counts, not the source."""
+    """The configuration of this run, if it has begun from the same source: its checkpoint counts, not the source.
+
+    What stands on a base may find it elsewhere.
+    """
     path = run_path(config)
     if not any((path / CHECKPOINTS).glob("step-*")):
         return None
@@ -88,7 +92,11 @@ def _begun(config: Config, named: str) -> Config | None:
     except (OSError, yaml.YAMLError, TypeError, ValueError, ConfigError):
         return None  # what is wrong with it is told where the run is opened
     before = saved.model.init_from
-    return saved if before is not None and _the_same(named, before) else None
+    return saved if before is not None and (_the_same(named, before) or _moved(config, saved)) else None
+
+
+def _moved(config: Config, saved: Config) -> bool:
+    return stands_on_base(saved) and stands_on_base(config)
 
 
 def _the_same(named: str, before: str) -> bool:
@@ -100,14 +108,51 @@ def _the_same(named: str, before: str) -> bool:
     return given in places
 
 
-def _as_begun(config: Config, saved: Config, given: Given) -> tuple[Config, tuple[str, ...]]:
+def _as_begun(config: Config, saved: Config, named: str, given: Given) -> tuple[Config, tuple[str, ...]]:
     where = str(run_path(config) / CONFIG)
+    before = saved.model.init_from
+    assert before is not None
+    moved = not _the_same(named, before)
     model = _taken(config.model, saved.model)
     _refuse_other_values(list(_against(config.model, model, given, where)))
-    model = replace(model, init_from=saved.model.init_from)
-    tokenizer = config.data.tokenizer if _says_tokenizer(config, given) else saved.data.tokenizer
-    line = f"dimensions     {where}: the run has begun, and {KEY} ({saved.model.init_from}) is not read again"
+    model = replace(model, init_from=named if moved else before)
+    if _moved(config, saved) and (moved or _names_base(run_path(config) / CHECKPOINTS)):
+        _refuse_absent(named if moved else before)
+    tokenizer = config.data.tokenizer if _says_tokenizer(config, given) else _tokenizer_of(saved, model.init_from)
+    line = f"dimensions     {where}: the run has begun, and {KEY} ({before}) is not read again"
+    if _moved(config, saved):
+        line = f"dimensions     {where}: the run has begun; what it does not train is read from {model.init_from}"
     return replace(config, model=model, data=replace(config.data, tokenizer=tokenizer)), (line,)
+
+
+def _names_base(directory: Path) -> bool:
+    """Whether the newest checkpoint that can be read leaves weights to its base; those of earlier versions do not."""
+    from trainer.checkpoint.strict_json import Unsound
+    from trainer.checkpoint.verify import read_state  # with numpy
+
+    for path in checkpoints(directory):
+        try:
+            return read_state(path).base is not None
+        except (Unsound, OSError):
+            continue
+    return False
+
+
+def _refuse_absent(base: str) -> None:
+    if not os.access(base, os.F_OK):
+        rule = "is there: the run's weights that are not trained are in this base, and its checkpoints have them not"
+        remedy = f"{KEY}=DIRECTORY says where it is now, whatever it is called: its files' SHA-256 decide"
+        raise ConfigError(Problem(KEY, base, rule, remedy))
+
+
+def _tokenizer_of(saved: Config, base: str | None) -> TokenizerConfig:
+    """The run's, which may have moved with its base; a resume compares what it comes to."""
+    found = saved.data.tokenizer
+    if found.kind == "file" and found.path is not None and base is not None and not Path(found.path).exists():
+        for place in (Path(base), *Path(base).parents[:2]):
+            if (file := place / Path(found.path).name).is_file() or (file := place / KEPT / file.name).is_file():
+                return replace(found, path=str(file))
+    return found
 
 
 def _taken(now: ModelConfig, source: ModelConfig) -> ModelConfig:

@@ -14,7 +14,6 @@ from trainer.backends.common.host import HostExchange
 from trainer.backends.common.meeting import Meeting
 from trainer.backends.native.backend import NativeBackend
 from trainer.backends.native.device import device_of_process
-from trainer.checkpoint.verify import fault
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import ConfigError, Problem
@@ -22,7 +21,8 @@ from trainer.generation.frozen import no_optimizer
 from trainer.generation.words import KEY, Words, words_of
 from trainer.models.family import Family, family_of
 from trainer.parallel.mesh import Mesh
-from trainer.pretrained.refused import refused
+from trainer.pretrained.base import MOVED, verify_source
+from trainer.pretrained.refused import KEY as KEY_HERE
 from trainer.pretrained.source import Source, fingerprint, open_source
 from trainer.pretrained.weights import Read, weights_of
 from trainer.run.world import World
@@ -64,20 +64,24 @@ class _Found:
 
 @contextmanager
 def opened_model(
-    given: str, dtype: str | None = None, world: World | None = None, meeting: Meeting | None = None
+    given: str,
+    dtype: str | None = None,
+    world: World | None = None,
+    meeting: Meeting | None = None,
+    base: str | None = None,
 ) -> Iterator[Opened]:
     """Open it on every rank of this launch, whose processes are its tensor-parallel ranks; leave them behind it.
 
     dtype: float32 | bfloat16; None: BF16 where all tensors are, else FP32. meeting: of the launch, where its ranks have
-    met. Raises ConfigError, on every rank, where the source is not sound on one, its model cannot be cut over so many
-    ranks, or ranks have different sources.
+    met. base: where the base of a fine-tuned run is now; None: where it says. Raises ConfigError, on every rank, where
+    the source is not sound on one, its model cannot be cut over so many ranks, or ranks have different sources.
     """
     world = World.from_environment() if world is None else world
     meeting = Meeting.join(world) if meeting is None else meeting
     mesh = Mesh(world.rank, tp=world.size)
     backend = NativeBackend(mesh, no_optimizer, BackendConfig().timeout_seconds, device=device_of_process())
     # Each rank verifies its share of a checkpoint: not in a collective, which has a timeout.
-    found = meeting.each(partial(_find, given, world))
+    found = meeting.each(partial(_find, given, base, world))
     source, family = found.source, found.family
     _refuse_other_sources(given, meeting.everyone(found.mark))
     if dtype is None:
@@ -107,15 +111,15 @@ def window_of(model: ModelConfig) -> int:
     return max(model.max_positions, stretched)
 
 
-def _find(given: str, world: World) -> _Found:
+def _find(given: str, base: str | None, world: World) -> _Found:
     """Every byte of a checkpoint is verified, each rank its share; a directory has nothing to hold it against."""
     try:
-        source = open_source(given)
-        if source.stored is not None and (why := fault(source.path, world.rank, world.size)) is not None:
-            raise refused(given, f"is a sound checkpoint; {why}", "name another step of the same run")
+        source = open_source(given, base, MOVED)
+        verify_source(source, world.rank, world.size)
         mark = "" if world.size == 1 else fingerprint(source.path)
     except ConfigError as error:
-        raise ConfigError(replace(problem, key=KEY) for problem in error.problems) from None
+        named = {KEY_HERE: KEY}
+        raise ConfigError(replace(one, key=named.get(one.key, one.key)) for one in error.problems) from None
     except OSError as error:
         raise ConfigError(Problem(KEY, given, f"can be read ({error.strerror})", "restore access to it")) from None
     words, model = words_of(source), source.model

@@ -15,7 +15,6 @@ import yaml
 from trainer.checkpoint.hashed_file import write_synced
 from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import CONFIG, PARTS
-from trainer.checkpoint.opened import Opened
 from trainer.checkpoint.strict_json import Unsound
 from trainer.checkpoint.tensorfile import element_bytes, header
 from trainer.checkpoint.verify import fault
@@ -23,10 +22,11 @@ from trainer.config.compose import to_config
 from trainer.config.schema import Config
 from trainer.errors import CheckpointError, ConfigError, Problem
 from trainer.files import sha256, write_json
+from trainer.pretrained.composed import KEY, Contents, composed, contents_of
 from trainer.pretrained.config_json import DTYPES, NAME, config_json, format_of
 from trainer.pretrained.int8 import quantization_config
 from trainer.pretrained.int8_rows import Rounded, int8_data, int8_entries
-from trainer.pretrained.rows import KEY, Rows, refuse_other_tensors
+from trainer.pretrained.rows import Rows, refuse_other_tensors
 from trainer.pretrained.shards import INDEX, SHARD_BYTES, Shard, entries_in, index_json, split
 from trainer.pretrained.target import new_directory, place_of, refuse_target
 from trainer.pretrained.tokenizer_files import TokenizerFiles
@@ -69,11 +69,13 @@ def export(
     tokenizer: TokenizerFiles | None = None,
     hashes: bool = True,
     int8: str | None = None,
+    base: str | None = None,
 ) -> Exported:
     """Write a new directory, which is there whole or not at all.
 
     dtype: of all its tensors; None: the widest of the checkpoint's. hashes: read the weights' bytes for damage beside
     the writing. int8: which matrices are rounded (trainer/pretrained/int8.py): ALL or LINEAR; the others are FP32.
+    base: where the base of a fine-tuned run is now, beside whose weights adapters are merged.
     Raises ConfigError for what cannot be exported, and CheckpointError where the checkpoint is not sound.
     """
     if int8 is not None and dtype not in (None, "float32"):
@@ -81,13 +83,14 @@ def export(
         raise ConfigError(Problem("--dtype", dtype, rule, "leave out one of the two"))
     refuse_target(place_of(target))
     if wrong := fault(checkpoint, hashes=False):
-        raise _unsound(checkpoint, wrong)
-    model = config_of(checkpoint).model
-    if tokenizer is not None and tokenizer.size > model.vocab:
+        raise unsound(checkpoint, wrong)
+    config = config_of(checkpoint)
+    if tokenizer is not None and tokenizer.size > config.model.vocab:
         rule = f"a row of the embedding for each of the tokenizer's {tokenizer.size:,} ids"
-        raise ConfigError(Problem("model.vocab", model.vocab, rule, "export with the tokenizer that the run used"))
+        remedy = "export with the tokenizer that the run used"
+        raise ConfigError(Problem("model.vocab", config.model.vocab, rule, remedy))
     try:
-        opened = Opened(checkpoint / WEIGHTS)
+        opened, model = contents_of(checkpoint, config, composed(checkpoint, base, hashes))
         tensors = list(format_of(model.family).tensors(model))
         refuse_other_tensors(tensors, opened.index, str(checkpoint))
         held = max((stored.dtype for stored in opened.index.values()), key=_width)
@@ -112,7 +115,7 @@ def export(
             if len(shards) > 1:
                 write_json(directory / INDEX, index_json(shards, entries))
     except Unsound as error:
-        raise _unsound(checkpoint, f"{WEIGHTS}/{error}") from None
+        raise unsound(checkpoint, f"{WEIGHTS}/{error}") from None
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     kind = made if int8 is None else "int8"
     return Exported(model.family, parameters, kind, held, len(shards), size, tuple(errors))
@@ -122,7 +125,7 @@ def _width(dtype: str) -> tuple[int, bool]:
     return element_bytes(dtype), dtype == "bfloat16"
 
 
-def _plain(shard: Shard, dtype: str, opened: Opened) -> Iterator[memoryview | bytes]:
+def _plain(shard: Shard, dtype: str, opened: Contents) -> Iterator[memoryview | bytes]:
     """A file whose tensors are all of one dtype."""
     rows = Rows(opened, getattr(torch, dtype))
     yield header((tensor.name, dtype, tensor.shape) for tensor in shard.tensors)
@@ -162,6 +165,7 @@ def _damage(checkpoint: Path, stopped: Callable[[], bool]) -> str | None:
     return None
 
 
-def _unsound(checkpoint: Path, wrong: str) -> CheckpointError:
+def unsound(checkpoint: Path, wrong: str) -> CheckpointError:
+    """What to raise where a checkpoint is not sound."""
     remedy = "export another one, or restore it from a copy; scripts/ckpt.py verify says what is wrong with each"
     return CheckpointError(Problem(KEY, str(checkpoint), f"is what it was when it was saved; {wrong}", remedy))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.checkpoint.opened import Opened
 from trainer.checkpoint.pieces import as_bytes
 from trainer.checkpoint.tensorfile import header
 from trainer.errors import ConfigError, Problem
+from trainer.pretrained.composed import Contents
 from trainer.pretrained.format import FileTensor
 from trainer.pretrained.int8 import is_quantised, scale_name, scale_shape
 from trainer.pretrained.rows import Rows
@@ -62,7 +62,7 @@ def int8_entries(which: str) -> Entries:
     return entries
 
 
-def int8_data(shard: Shard, which: str, opened: Opened, errors: list[Rounded]) -> Iterator[memoryview | bytes]:
+def int8_data(shard: Shard, which: str, opened: Contents, errors: list[Rounded]) -> Iterator[memoryview | bytes]:
     """The bytes of a file: FP32 tensors, scales, int8 tensors, so that each is aligned.
 
     A matrix is read twice, for its scales and for its values, and what it lost is added to ``errors``. Raises

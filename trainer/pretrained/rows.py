@@ -7,23 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
-from trainer.checkpoint.index import Stored
-from trainer.checkpoint.opened import Opened
 from trainer.checkpoint.pieces import as_bytes
 from trainer.errors import ConfigError, Problem
+from trainer.pretrained.composed import KEY, Contents, Described
 from trainer.pretrained.format import FileTensor, Part
 
 BLOCK, TRANSPOSED = 8 << 20, 128 << 20
 """Bytes made at a time. Rows of a transposed tensor are columns of the parameter: a block passes over all its rows."""
 LARGEST_HALF = 65504
 """Of float16."""
-KEY = "CHECKPOINT"
 
 
 class Rows:
     """Makes them, in one buffer."""
 
-    def __init__(self, opened: Opened, dtype: torch.dtype) -> None:
+    def __init__(self, opened: Contents, dtype: torch.dtype) -> None:
         self._opened, self._dtype = opened, dtype
         self._memory = torch.empty(0, dtype=dtype)
 
@@ -70,7 +68,7 @@ class Rows:
         return ConfigError(Problem("--dtype", "float16", rule, "export in bfloat16 or float32"))
 
 
-def refuse_other_tensors(tensors: Iterable[FileTensor], index: Mapping[str, Stored], checkpoint: str) -> None:
+def refuse_other_tensors(tensors: Iterable[FileTensor], index: Mapping[str, Described], checkpoint: str) -> None:
     """Raise ConfigError where a checkpoint does not hold what these tensors are made of, or holds more."""
     problems = list(_others(list(tensors), index))
     if problems:
@@ -79,7 +77,7 @@ def refuse_other_tensors(tensors: Iterable[FileTensor], index: Mapping[str, Stor
         raise ConfigError(Problem(KEY, checkpoint, f"holds what its config.yaml says ({shown})", remedy))
 
 
-def _others(tensors: list[FileTensor], index: Mapping[str, Stored]) -> Iterator[str]:
+def _others(tensors: list[FileTensor], index: Mapping[str, Described]) -> Iterator[str]:
     taken: dict[str, int] = {}
     for tensor in tensors:
         for part in tensor.parts:

@@ -8,21 +8,25 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from trainer.checkpoint.base import Base
+from trainer.checkpoint.hashed_file import Written
 from trainer.checkpoint.index import Stored, read_index
 from trainer.checkpoint.manifest import read_manifest
-from trainer.checkpoint.names import CONFIG, MANIFEST, PARTS, checkpoints, is_checkpoint_name
+from trainer.checkpoint.names import CONFIG, MANIFEST, PARTS, checkpoints, is_checkpoint_name, name_of
 from trainer.checkpoint.strict_json import Unsound
-from trainer.checkpoint.verify import fault
+from trainer.checkpoint.verify import fault, read_state
 from trainer.config.compose import to_config
 from trainer.config.groups.data import TokenizerConfig
 from trainer.config.groups.model import ModelConfig
-from trainer.errors import ConfigError
+from trainer.config.schema import Config
+from trainer.errors import ConfigError, Problem
 from trainer.pretrained import gguf
+from trainer.pretrained.adapters import Adapters, is_adapters
 from trainer.pretrained.config_json import NAME
 from trainer.pretrained.directory import Directory, fingerprint_of, open_directory
 from trainer.pretrained.gguf import SUFFIX, GgufFile, open_gguf
@@ -43,7 +47,7 @@ class Source:
     given: str
     path: Path
     model: ModelConfig
-    """The dimensions."""
+    """The dimensions; where adapters are, of the model that they are merged into."""
     dtypes: Mapping[str, int]
     """How many tensors have each."""
     tokenizer: TokenizerConfig | None
@@ -57,17 +61,26 @@ class Source:
     """Of a checkpoint of ours."""
     imported: bool = False
     """A checkpoint that no run of ours has trained: the tokenizer is the directory's, or there is none."""
+    base: Source | None = None
+    """Of a checkpoint of ours: where the weights are that it leaves to its base."""
+    named: Base | None = None
+    """What it says of its base."""
+    adapters: Adapters | None = None
+    """Of a checkpoint of ours, that stand beside the weights."""
 
 
-def open_source(given: str) -> Source:
-    """Raises ConfigError, with one problem of key model.init_from, where it is none or not whole."""
+def open_source(given: str, base: str | None = None, remedy: str = "") -> Source:
+    """Raises ConfigError, with one problem of key model.init_from, where it is none or not whole.
+
+    base: where the base is now, of a checkpoint that has one; None: where it says. remedy: how to say so.
+    """
     try:
-        return _open(given)
+        return _open(given, base, remedy)
     except OSError as error:
         raise refused(given, f"can be read ({error.strerror})", "restore access to it") from None
 
 
-def _open(given: str) -> Source:
+def _open(given: str, base: str | None, remedy: str) -> Source:
     path = Path(given)
     if not path.exists():
         hub = "/" in given and not given.startswith((".", "/", "~")) and given.count("/") == 1
@@ -79,7 +92,9 @@ def _open(given: str) -> Source:
         raise refused(given, "is a directory; it is a file", f"name the directory that it is in: {path.parent}")
     if (checkpoint := checkpoint_in(path)) is not None:
         found, notes = checkpoint
-        return _of_checkpoint(given, found, notes)
+        return _of_checkpoint(given, found, notes, base, remedy)
+    if base is not None:
+        raise _no_base(base)
     if any((path / name).exists() for name in (NAME, SINGLE, INDEX)):
         return _of_directory(given, path)
     raise refused(given, *_no_source(path))
@@ -130,30 +145,99 @@ def _of_gguf(given: str, path: Path) -> Source:
     return Source(given, path, opened.model, dtypes, None, notes, gguf=opened)
 
 
-def _of_checkpoint(given: str, path: Path, notes: list[str]) -> Source:
+def _of_checkpoint(given: str, path: Path, notes: list[str], moved: str | None, remedy: str) -> Source:
     try:
         config = to_config(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
         stored, topology = read_index(path / PARTS[0]), read_manifest(path).topology
+        named = read_state(path).base
     except (OSError, Unsound, yaml.YAMLError, TypeError, ValueError, ConfigError) as error:
         rule = f"{path.name}'s {CONFIG} and index can be read ({' '.join(str(error).split())[:300]})"
         raise refused(given, rule, "name another step of the same run") from None
-    _refuse_other_tensors(given, config.model, stored)
+    base = None if named is None else open_base(named, moved, remedy)
+    if base is None and moved is not None:
+        raise _no_base(moved)
+    adapters = _adapters(config, stored)
+    _refuse_other_tensors(given, config.model, stored, base, adapters)
     imported = IMPORTED in topology
     tokenizer = None if imported else config.data.tokenizer
     kept = path.parent.parent / TOKENIZER if path.parent.name == CHECKPOINTS else path.parent  # a run's; an import's
     if (kept / FILE).exists():
         tokenizer = TokenizerConfig(kind="file", path=str(kept / FILE), eod=config.data.tokenizer.eod)
     dtypes = Counter(tensor.dtype for tensor in stored.values())
-    return Source(given, path, config.model, dtypes, tokenizer, tuple(notes), stored=stored, imported=imported)
+    return Source(
+        given,
+        path,
+        config.model if adapters is None else adapters.merged(),
+        dtypes,
+        tokenizer,
+        tuple(notes),
+        stored=stored,
+        imported=imported,
+        base=base,
+        named=named,
+        adapters=adapters,
+    )
 
 
-def _refuse_other_tensors(given: str, model: ModelConfig, stored: Mapping[str, Stored]) -> None:
+def _no_base(moved: str) -> ConfigError:
+    rule = "belongs to a checkpoint of ours that names its base; MODEL holds all of its weights"
+    return ConfigError(Problem("--base", moved, rule, "leave it out"))
+
+
+def _adapters(config: Config, stored: Mapping[str, Stored]) -> Adapters | None:
+    shapes = {name: one.shape for name, one in stored.items() if is_adapters(name)}
+    return Adapters(config.adapter, config.model, shapes) if config.adapter.kind != "none" else None
+
+
+def open_base(named: Base, moved: str | None = None, remedy: str = "") -> Source:
+    """The base that a checkpoint names, with files of the sizes that it names. moved: where it is now, if elsewhere.
+
+    Raises ConfigError where it is not there, or is another one.
+    """
+    path = moved or named.path
+    if named.step is not None:  # a run's directory is as good: its step is known
+        inside = (Path(path) / CHECKPOINTS / name_of(named.step), Path(path) / name_of(named.step))
+        path = str(next((one for one in inside if one.exists()), path))
+    says = remedy or f"put it back, or a link to it, at {path}"
+    if not Path(path).exists():
+        raise refused(path, "is there: the weights that were not trained are in this base, and not stored again", says)
+    source = open_source(path)
+    found = {name: Written(file.stat().st_size, "") for name, file in files_of(source).items()}
+    sizes = {name: replace(one, sha256="") for name, one in named.files.items()}
+    refuse_other_base(path, replace(named, files=sizes), replace(named, files=found), says)
+    return source
+
+
+def refuse_other_base(path: str, named: Base, found: Base, remedy: str = "") -> None:
+    """Raise ConfigError with the first file in which a base is not the one that was named."""
+    if (why := named.unlike(found)) is not None:
+        rule = f"is the base that was trained on, file by file; {why}"
+        raise refused(path, rule, remedy or "restore it: other weights beside these adapters are another model")
+
+
+def files_of(source: Source) -> dict[str, Path]:
+    """The files that say a source's weights, by name: of a checkpoint its manifest, which names the others."""
+    if source.stored is not None:
+        return {MANIFEST: source.path / MANIFEST}
+    if source.directory is None:
+        return {"model.gguf": source.path}  # whatever it is called now
+    held = (*source.directory.tensors.values(), *source.directory.scales.values())
+    names = {NAME, *(one.file for one in held), *([INDEX] if (source.path / INDEX).exists() else [])}
+    return {name: source.path / name for name in sorted(names)}
+
+
+def _refuse_other_tensors(
+    given: str, model: ModelConfig, stored: Mapping[str, Stored], base: Source | None, adapters: Adapters | None
+) -> None:
     """A family of a user's own has parameters that only its model knows: those are compared when they are loaded."""
     if ":" in model.family:
         return
     shapes = parameter_shapes(model)
-    wrong = [name for name, shape in shapes.items() if name not in stored or stored[name].shape != shape]
-    wrong += [name for name in stored if name not in shapes]
+    wrong = [name for name, shape in shapes.items() if name in stored and stored[name].shape != shape]
+    wrong += [name for name in shapes if name not in stored and base is None]
+    wrong += [name for name in stored if name not in shapes and (adapters is None or name not in adapters.shapes)]
+    if adapters is not None and (faults := list(adapters.faults())):
+        raise refused(given, f"holds the adapters in its {CONFIG}; {faults[0]}", "name another step of the same run")
     if wrong:
         rule = f"holds the tensors of the model in its {CONFIG}; {wrong[0]} is not as that says ({len(wrong):,} in all)"
         raise refused(given, rule, "name another step of the same run")

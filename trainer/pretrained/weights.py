@@ -18,10 +18,12 @@ from trainer.checkpoint.names import PARTS
 from trainer.checkpoint.slices import overlaps
 from trainer.checkpoint.strict_json import Unsound
 from trainer.parallel.boxes import Box, whole_box
+from trainer.pretrained.adapters import Adapters
 from trainer.pretrained.directory import Directory
 from trainer.pretrained.files import Held
 from trainer.pretrained.format import FileTensor, Part
 from trainer.pretrained.gguf_weights import FromGguf
+from trainer.pretrained.merge import Merged
 from trainer.pretrained.refused import AGAIN, refused
 from trainer.pretrained.source import Source
 
@@ -39,14 +41,31 @@ def weights_of(source: Source, vocab: int) -> Read:
     They are of floating dtype, of shape ``box.sizes``, and only to be read. Raises ConfigError where the source is not
     what it was, or has no such parameter.
     """
-    read = _told(source, _reader(source))
+    read = parts_of(source) if source.adapters is None else _told(source, _merged(source, source.adapters))
     return read if vocab == source.model.vocab else _Grown(read, source.model.vocab)
+
+
+def parts_of(source: Source) -> Read:
+    """Likewise, where adapters stand beside the weights: theirs, and the weights as they were without them."""
+    return _told(source, _reader(source))
+
+
+def _merged(source: Source, adapters: Adapters) -> Read:
+    read = _reader(source)
+    return Merged(read, read, adapters)
 
 
 def _reader(source: Source) -> Read:
     if source.directory is not None:
         return _FromDirectory(source.directory)
-    return _FromCheckpoint(source) if source.gguf is None else FromGguf(source.gguf)
+    if source.gguf is not None:
+        return FromGguf(source.gguf)
+    stored = _FromCheckpoint(source)
+    if source.base is None or source.stored is None:
+        return stored
+    model = source.model if source.adapters is None else source.adapters.model
+    base, held = weights_of(source.base, model.vocab), source.stored
+    return lambda box: stored(box) if box.name in held else base(box)
 
 
 def _told(source: Source, read: Read) -> Read:

@@ -15,7 +15,7 @@ from trainer.config.schema import OUTSIDE_TRAJECTORY, Config
 from trainer.errors import ConfigError, Problem
 
 CONFIG = "config.yaml"
-SOURCES = "data.sources"
+SOURCES, INIT_FROM = "data.sources", "model.init_from"
 UNCHANGEABLE = {
     "data.seq_len": "the data's position is counted in samples of that length",
     "data.packing": "the data's position is counted in samples that were packed so",
@@ -87,7 +87,13 @@ def differences(path: Path, config: Config) -> list[Change]:
         rule = f"its {CONFIG} can be read ({' '.join(str(error).split())})"
         raise ConfigError(Problem("run.name", path.name, rule, "restore it, or use another run.name")) from error
     changes = _changed("", _leaves(before), _leaves(config)) + _changed_sources(before, config)
-    return [change for change in changes if not _covered(change.key, OUTSIDE_TRAJECTORY)]
+    outside = (*OUTSIDE_TRAJECTORY, *([INIT_FROM] if stands_on_base(before) and stands_on_base(config) else []))
+    return [change for change in changes if not _covered(change.key, outside)]
+
+
+def stands_on_base(config: Config) -> bool:
+    """Whether checkpoints leave weights to model.init_from: what lies there is compared, and where is no matter."""
+    return config.model.init_from is not None and bool(config.model.frozen or config.adapter.kind != "none")
 
 
 def _leaves(config: Config) -> dict[str, Any]:

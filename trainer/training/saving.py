@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from trainer.backends.base import Backend
+from trainer.checkpoint.base import without
 from trainer.checkpoint.room import available_memory, needs, refuse_too_little_room, why_synchronous
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
@@ -14,6 +15,7 @@ from trainer.config.groups.checkpoint import CheckpointConfig
 from trainer.config.schema import Config
 from trainer.errors import RunError
 from trainer.observe.records import SaveRecord
+from trainer.parallel.boxes import Store
 from trainer.rules.grace import too_short
 from trainer.training.collective import on_rank_zero
 from trainer.training.replicas import compare_replicas
@@ -34,12 +36,15 @@ class Saves:
         newest: int,
         clock: Callable[[], float] = time.monotonic,
         saved: Callable[[Path], object] | None = None,
+        base: Collection[str] = (),
     ) -> None:
-        """clock: seconds; only rank 0's counts. saved: hears of each checkpoint; must not wait or fail."""
+        """clock: seconds; only rank 0's counts. saved: hears of each checkpoint; must not wait or fail. base: names of
+        the weights that checkpoints do not hold.
+        """
         self._saved = saved or (lambda path: None)
         self._config, self._saver, self._backend, self._watchdog = config, saver, backend, watchdog
         self._clock, self._last = clock, clock()
-        self._beside = False
+        self._beside, self._base = False, base
         self.newest = newest
 
     def prepare(self, ranks_here: int, best: bool = False) -> str | None:
@@ -48,7 +53,7 @@ class Saves:
         ranks_here: of this host. best: the best checkpoint is kept beside the newest. Raises ConfigError on every rank
         where the disk is too small.
         """
-        saving, store = self._backend.saving, self._backend.store()
+        saving, store = self._backend.saving, self._stored()
         mine = needs(store)
         (written,) = saving.sum([mine.written])
         place = self._saver.place.directory
@@ -63,6 +68,9 @@ class Saves:
             self._saver.reserve(store)
             return None
         return why or f"saves hold up training: {short} ranks have too little memory for a copy"
+
+    def _stored(self) -> Store:
+        return without(self._backend.store(), self._base)
 
     def due_by_clock(self) -> bool:
         """Whether so many minutes have passed since the last save began."""
@@ -86,7 +94,7 @@ class Saves:
         self._last = self._clock()
         with self._watchdog.phase("save"):
             state.rng = self._backend.rng_state()
-            store = self._backend.store()
+            store = self._stored()
             compare_replicas(self._backend, state.step)
             self.newest = state.step
             if self._beside and not wait:

@@ -13,6 +13,7 @@ from trainer.checkpoint.index import Stored, read_index
 from trainer.checkpoint.names import PARTS
 from trainer.checkpoint.slices import fill
 from trainer.checkpoint.strict_json import Unsound
+from trainer.checkpoint.verify import read_state
 from trainer.commands.ckpt.places import CommandError, checkpoint_of
 from trainer.commands.ckpt.table import table, times
 from trainer.errors import Problem
@@ -62,7 +63,21 @@ def diff(one: str, other: str) -> Iterator[str]:
         yield from table(
             [("part", "tensor", "max |A-B|", "/ max |A|", "shape"), *(row for _, row in rows)], right=(2, 3)
         )
+    yield from _bases(paths)
     yield f"{equal:,} of {equal + len(rows):,} tensors are equal"
+
+
+def _bases(paths: list[Path]) -> Iterator[str]:
+    """Whether what they do not hold is the same."""
+    try:
+        a, b = (read_state(path).base for path in paths)
+    except (OSError, Unsound) as error:
+        raise _unreadable(paths[0], error) from None
+    if a is not None and b is not None:
+        why = a.unlike(b)
+        yield f"both stand on {a}" if why is None else f"A stands on {a}, B on {b}: {why}"
+    elif a is not None or b is not None:
+        yield f"{'B' if a is None else 'A'} stands on {b if a is None else a}, the other holds all of its weights"
 
 
 def _read(path: Path, part: str) -> Mapping[str, Stored]:

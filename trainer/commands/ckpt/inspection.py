@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from trainer.checkpoint.index import Stored, file_of, read_index
 from trainer.checkpoint.manifest import read_manifest
 from trainer.checkpoint.names import PARTS
+from trainer.checkpoint.sizes import in_bytes
 from trainer.checkpoint.strict_json import Unsound
 from trainer.checkpoint.verify import read_state
 from trainer.commands.ckpt.listing import layout
@@ -27,6 +28,9 @@ def inspect(given: str, pattern: str) -> Iterator[str]:
         raise CommandError(Problem("CHECKPOINT", str(path), f"can be read ({error})", remedy)) from None
     yield f"{path}: saved by {layout(manifest.topology)}"
     yield f"  step {state.step:,}, tokens {state.tokens:,}, updates {state.updates:,}; cursor {state.cursor}"
+    if state.base is not None:
+        yield f"  beside its base, which holds what was not trained: {state.base}, {in_bytes(state.base.bytes)}"
+        yield from (f"    {one.sha256[:16]}  {one.size:>14,}  {name}" for name, one in state.base.files.items())
     rows = [("part", "tensor", "shape", "dtype", "chunks", "files")]
     for part, tensors in parts.items():
         for name, tensor in tensors.items():

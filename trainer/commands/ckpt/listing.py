@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoint.base import Base
 from trainer.checkpoint.manifest import Manifest, read_manifest
 from trainer.checkpoint.names import LATEST, MANIFEST, checkpoints, step_of
 from trainer.checkpoint.sizes import in_bytes
 from trainer.checkpoint.strict_json import Unsound
-from trainer.checkpoint.verify import fault
+from trainer.checkpoint.verify import fault, read_state
 from trainer.commands.ckpt.places import directory_of
 from trainer.commands.ckpt.table import table
-from trainer.errors import ExitCode
+from trainer.errors import ConfigError, ExitCode
+from trainer.pretrained.base import hashed, named
+from trainer.pretrained.source import open_base, refuse_other_base
 
 AXES = ("tp", "cp", "dp", "pp")
 
@@ -60,8 +63,28 @@ def verify(run: str, say: Any) -> ExitCode:
         found = fault(path)
         wrong += found is not None
         say(f"{path.name}  {'sound' if found is None else f'UNSOUND: {found}'}  ({time.perf_counter() - start:.1f} s)")
+    for line in _bases(directory):
+        say(line)
     say("all are sound" if not wrong else f"{wrong} unsound: a resume passes over {'it' if wrong == 1 else 'them'}")
     return ExitCode.NO_CHECKPOINT if wrong else ExitCode.DONE
+
+
+def _bases(directory: Path) -> Iterator[str]:
+    """A line about each base that checkpoints stand on: a resume wants it, here or elsewhere."""
+    seen: list[Base] = []
+    for path in checkpoints(directory):
+        try:
+            base = read_state(path).base
+        except (OSError, Unsound):
+            continue
+        if base is None or any(base.path == one.path and base.unlike(one) is None for one in seen):
+            continue
+        seen.append(base)
+        try:
+            refuse_other_base(base.path, base, named(source := open_base(base), hashed(source)))
+            yield f"base {base}: as it was"
+        except ConfigError as error:
+            yield f"base {base}: not there as it was: {error.problems[0].rule}"
 
 
 def layout(topology: Mapping[str, Any]) -> str:
