@@ -1,7 +1,7 @@
 """Whether a stop has time: what a step and a save take on trn1, estimated, against reliability.grace_seconds. No torch.
 
-Step: 6 FLOP a parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1) over what the cores do at
-MFU of their 95e12 BF16 FLOP/s (half a trn1 chip's 190, AWS Neuron documentation, trn1-arch). Save: the bytes of a
+Step: 6 FLOP a parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), with adapters 4 a frozen one (no
+gradient of its own), over what the cores do at MFU of their 95e12 BF16 FLOP/s (half a trn1 chip's 190, AWS Neuron documentation, trn1-arch). Save: the bytes of a
 checkpoint over checkpoint.assumed_bytes_per_second. Neither was measured; a run says when it has measured more.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from trainer.config.adapters import adapter_parameters
 from trainer.config.arithmetic import parameters
 from trainer.config.schema import Config
 from trainer.errors import Problem
@@ -28,12 +29,19 @@ ROUND = 60
 
 def step_seconds(config: Config, cores: int) -> float:
     """Estimated seconds of a step on so many NeuronCores of trn1."""
-    return 6 * parameters(config.model) * config.train.tokens_per_step / (cores * CORE_FLOPS * MFU)
+    base, beside = parameters(config.model), adapter_parameters(config.model, config.adapter)
+    flops = (4 if beside else 6) * base + 6 * beside
+    return flops * config.train.tokens_per_step / (cores * CORE_FLOPS * MFU)
+
+
+def saved_parameters(config: Config) -> int:
+    """What a checkpoint holds: with adapters theirs alone."""
+    return adapter_parameters(config.model, config.adapter) or parameters(config.model)
 
 
 def save_seconds(config: Config) -> float:
     """Estimated seconds of a save."""
-    saved = parameters(config.model) * SAVED_BYTES.get(config.precision.mode, 12)
+    saved = saved_parameters(config) * SAVED_BYTES.get(config.precision.mode, 12)
     return saved / config.checkpoint.assumed_bytes_per_second
 
 
@@ -65,11 +73,14 @@ def stop_line(config: Config, world: World) -> str:
     """For people: what a stop takes, with its terms."""
     step, save, share = step_seconds(config, world.size), save_seconds(config), stop_share(config, world)
     part = "a step" if share == 1 else f"{share:.0%} of a step"
+    beside = adapter_parameters(config.model, config.adapter)
+    cost = f"({4 if beside else 6} x {parameters(config.model):,}{f' + 6 x {beside:,}' if beside else ''})"
+    cost = cost if beside else cost[1:-1]
     return (
         f"{share * step + save:,.0f} s (estimated): {part} of {step:,.1f} s"
-        f" (6 x {parameters(config.model):,} parameters x {config.train.tokens_per_step:,} tokens"
+        f" ({cost} parameters x {config.train.tokens_per_step:,} tokens"
         f" / ({world.size} cores x 95e12 x {MFU})) + a save of {save:,.1f} s"
-        f" ({SAVED_BYTES.get(config.precision.mode, 12)} bytes a parameter"
+        f" ({SAVED_BYTES.get(config.precision.mode, 12)} bytes a parameter{' of adapters' if beside else ''}"
         f" / {config.checkpoint.assumed_bytes_per_second:,.0f} bytes/s)"
     )
 
