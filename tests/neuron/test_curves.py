@@ -37,8 +37,11 @@ ON_DOUBLE = {
         "tp2-sp-pp2-learned",
         "tp4-sp-post",
         "cp2-zero1-window",
+        "tp2-sp-full-blocks24-window",
+        "cp2-zero1-blocks16-padded",
+        "pp2-interleaved-full-blocks16-dropout",
     ],
-    "bf16_mixed": ["dp2-tp2-zero1-padded", "dp2-zero1-full-frozen"],
+    "bf16_mixed": ["tp2-blocks24-padded", "dp2-tp2-zero1-padded", "dp2-zero1-full-frozen"],
 }
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
 IN_CI = (
@@ -47,6 +50,7 @@ IN_CI = (
     "pp2-interleaved-frozen",
     "tp2-sp-pp2-learned",
     "dp2-tp2-zero1-padded",
+    "tp2-sp-full-blocks24-window",
 )
 """Each axis, ZeRO, padded heads and both precisions; the others, further models and products, are long."""
 ON_SOURCE = {
@@ -110,8 +114,12 @@ ON_SOURCE = {
         "tp2-post",
         "tp4-sp-post",
         "tp2-sp-window",
+        "tp2-sp-full-blocks24-window",
+        "tp2-sp-cp2-zero1-blocks16-padded",
+        "tp2-sp-pp2-blocks16",
     ],
     "bf16_mixed": [
+        "dp2-tp2-sp-zero1-full-blocks24-padded",
         "tp2-sp-pp2-full-dropout",
         "dp2-zero1-full-frozen",
         "tp2-sp-pp2-mixed",
