@@ -6,6 +6,7 @@ dpN tpN ppN cpN       sizes of the axes             sp      sequence parallelism
 interleaved, zb       two stages a rank (else 1F1B) cutsA.B layers of the stages (else balanced by cost)
 zeroN                 stage of ZeRO                 selective, full, everyN: recomputation
 microN                samples of a microbatch
+blocksN               the neuron backend's attention goes by blocks of N, for these samples are shorter than its own
 
 Last, a model (else a small tied one):
 
@@ -117,6 +118,8 @@ class Layout:
     """Which of MODELS."""
     microbatch: int
     """Samples of a microbatch."""
+    block: int | None = None
+    """Keys of a block of attention."""
 
     @property
     def processes(self) -> int:
@@ -131,7 +134,7 @@ class Layout:
 
 def parse(name: str) -> Layout:
     """The layout that a name says."""
-    dp, model, parallel, microbatch = 1, "", ParallelConfig(), 0
+    dp, model, parallel, microbatch, block = 1, "", ParallelConfig(), 0, None
     for part in name.split("-"):
         word, number = re.fullmatch(r"([a-z]+)([\d.]*)", part).groups()  # type: ignore[union-attr]
         if word == "dp":
@@ -151,13 +154,15 @@ def parse(name: str) -> Layout:
             parallel = replace(parallel, recompute=word)
         elif word == "micro":
             microbatch = int(number)
+        elif word == "blocks":
+            block = int(number)
         elif word == "every":
             parallel = replace(parallel, recompute_every=int(number))
         elif word in MODELS:
             model = word
         else:
             assert part == "one", f"no part of a layout is called {part}"
-    return Layout(name, dp, parallel, model, microbatch or (2 if dp == 1 else 1))
+    return Layout(name, dp, parallel, model, microbatch or (2 if dp == 1 else 1), block)
 
 
 def configuration(layout: Layout, precision: str, backend: str = "native") -> Config:

@@ -1,6 +1,6 @@
 """The full-size recipes as tests of the neuron backend take them: whole, or shortened. Imports no Neuron library.
 
-``llama3_8b-cp2`` is a recipe over two context-parallel ranks, in the same world.
+``llama3_8b-cp2`` is a recipe over two context-parallel ranks, in the same world; ``-packed``, with documents apart.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from trainer.run.world import World
 
 CONTEXT = ["llama3_8b-cp2", "llama3_70b-cp2"]
 """No recipe uses context parallelism; these two, of long sequences, would: without a pipeline, and with one."""
-CASES = [*ALL, *CONTEXT]
+PACKED = ["deepseek7b-packed", "deepseek67b-packed"]
+"""And these with documents apart, so that attention is blockwise on trn1: without a pipeline, and with one."""
+CASES = [*ALL, *CONTEXT, *PACKED]
 LAYERS = 2
 """Of a shortened recipe without pipeline; with one, a stage has one."""
 
 
 def named(case: str) -> Config:
     """The configuration of a case."""
-    recipe, _, cp = case.partition("-cp")
+    recipe, _, changed = case.partition("-")
     config = configured(recipe)
-    return replace(config, parallel=replace(config.parallel, cp=int(cp or config.parallel.cp)))
+    if changed == "packed":
+        return replace(config, data=replace(config.data, document_mask=True))
+    return replace(config, parallel=replace(config.parallel, cp=int(changed[2:] or config.parallel.cp)))
 
 
 def planned(recipe: str, layers: int | None = None) -> tuple[Config, Derived]:

@@ -13,6 +13,7 @@ import torch
 from recipes.parts import make_mesh
 from tests.distributed.layouts import configuration, parse
 from tests.neuron import alone
+from tests.neuron.curves import cut_attention
 from tests.neuron.pretended import know_what_is_received, pretend
 from trainer.backends.neuron import device
 from trainer.backends.neuron.backend import NeuronBackend
@@ -30,6 +31,7 @@ STEPS = 6
 
 def stage(layout: str, rank: int) -> dict[str, Any]:
     """Six steps, and an evaluation after each second one."""
+    cut_attention(layout)
     config = configuration(parse(layout), "fp32", "neuron")
     world = World(size=config.parallel.pp * config.parallel.tp, rank=rank, neuron_on_cpu=True)
     derived = derive(config, world)
@@ -65,5 +67,6 @@ def _batches(count: int, seed: int) -> list[Batch]:
     for _ in range(count):
         tokens = torch.randint(512, (2, 64), generator=generator)
         positions = torch.arange(64).expand(2, 64).contiguous()
-        found.append(Batch.undrawn(tokens, tokens, positions, torch.zeros_like(tokens)))
+        documents = (torch.rand(2, 64, generator=generator) < 0.1).cumsum(1)  # others in every microbatch
+        found.append(Batch.undrawn(tokens, tokens, positions, documents))
     return found

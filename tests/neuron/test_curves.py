@@ -39,8 +39,11 @@ ON_DOUBLE = {
         "cp2-zero1-window",
         "tp2-sp-pp2-lora",
         "tp2-sp-full-dora",
+        "tp2-sp-full-blocks24-window",
+        "cp2-zero1-blocks16-padded",
+        "pp2-interleaved-full-blocks16-dropout",
     ],
-    "bf16_mixed": ["dp2-tp2-zero1-padded", "dp2-zero1-full-frozen", "dp2-tp2-zero1-lora"],
+    "bf16_mixed": ["tp2-blocks24-padded", "dp2-tp2-zero1-padded", "dp2-zero1-full-frozen", "dp2-tp2-zero1-lora"],
 }
 """By precision: each axis, schedule, the tied head, copies of heads with padding, and products."""
 IN_CI = (
@@ -50,6 +53,7 @@ IN_CI = (
     "tp2-sp-pp2-learned",
     "tp2-sp-pp2-lora",
     "dp2-tp2-zero1-padded",
+    "tp2-sp-full-blocks24-window",
 )
 """Each axis, ZeRO, padded heads and both precisions; the others, further models and products, are long."""
 ON_SOURCE = {
@@ -121,8 +125,12 @@ ON_SOURCE = {
         "cp2-zero1-lora",
         "tp2-dora",
         "tp2-sp-full-dora",
+        "tp2-sp-full-blocks24-window",
+        "tp2-sp-cp2-zero1-blocks16-padded",
+        "tp2-sp-pp2-blocks16",
     ],
     "bf16_mixed": [
+        "dp2-tp2-sp-zero1-full-blocks24-padded",
         "tp2-sp-pp2-full-dropout",
         "dp2-zero1-full-frozen",
         "tp2-sp-pp2-mixed",

@@ -20,7 +20,7 @@ from tests.ranks import Task, attempt
 pytestmark = pytest.mark.nxd
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "neuron_graphs.json"
-LAYOUTS = ["pp2", "pp4", "pp2-interleaved", "tp2-sp-pp2", "pp2-full"]
+LAYOUTS = ["pp2", "pp4", "pp2-interleaved", "tp2-sp-pp2", "pp2-full", "pp2-full-blocks16"]
 MICROBATCHES = 4
 MOST_BESIDES = 3
 """Graphs of a step that belong to no microbatch: inputs arrive, losses are added up, the phase ends."""
