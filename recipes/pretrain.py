@@ -60,7 +60,7 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
             corpus, sets = read_text(config, derived, peers, watchdog, backend)
             standing = stand(config, family, directory.checkpoints, world, peers, backend)
             backend.shard(family.build, family.plan, config.precision.mode)
-            initial = partial(initial_weights, config, family, backend.mesh, corpus.fingerprints)
+            initial = partial(initial_weights, config, family, backend.mesh, corpus.fingerprints, standing)
             here, allowed = backend.facts().topology(backend.mesh), config.resume.allow
             state = resume_or_initialise(
                 directory,

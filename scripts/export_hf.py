@@ -3,6 +3,7 @@
 python scripts/export_hf.py runs/tiny out                          its newest checkpoint
 python scripts/export_hf.py runs/tiny/checkpoints/step-00000360 out --dtype bfloat16 --shard-size 2GB
 python scripts/export_hf.py runs/tuned merged                      of a run with adapters: merged into its base
+python scripts/export_hf.py runs/tuned adapter --adapter           the adapters alone, as peft reads them
 python scripts/export_hf.py runs/tiny small --int8                 a quarter of the bytes; transformers refuses it
 python scripts/export_hf.py runs/tiny small --int8 linear          embedding and head stay FP32, as NxD Inference has it
 
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN", help="a run's directory, or one of its checkpoints")
     made.add_argument("directory", metavar="DIRECTORY", help="a new one")
     made.add_argument("--dtype", choices=DTYPES, help="of all tensors; without: as the checkpoint holds them")
+    made.add_argument("--adapter", action="store_true", help="the adapters alone, as peft's directory, in FP32")
     made.add_argument("--base", metavar="DIRECTORY", help="of a fine-tuned run: where its base is now")
     made.add_argument("--shard-size", metavar="SIZE", help="largest file of weights: 5GB (the default), 500MB, 4GiB")
     made.add_argument(
@@ -37,10 +39,14 @@ def parser() -> argparse.ArgumentParser:
 
 def act(options: argparse.Namespace) -> None:
     """Export, and say so."""
-    from trainer.commands.export_hf import export_hf  # brings torch
+    from trainer.commands.export_hf import export_adapter, export_hf  # brings torch
 
-    given = options.run, options.directory, options.dtype, options.shard_size, options.int8, options.base
-    for line in export_hf(*given):
+    if options.adapter:
+        lines = export_adapter(options.run, options.directory)
+    else:
+        given = options.run, options.directory, options.dtype, options.shard_size, options.int8, options.base
+        lines = export_hf(*given)
+    for line in lines:
         print(line, flush=True)
 
 

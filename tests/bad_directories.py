@@ -129,7 +129,7 @@ CASES: dict[str, Case] = {
     "TensorFlow": (only("tf_model.h5"), "TensorFlow", "from_tf"),
     "Flax": (only("flax_model.msgpack"), "Flax", "from_flax"),
     "GGUF": (only("model-q4.gguf"), "GGUF", "name the file"),
-    "an adapter": (only("adapter_config.json", b"{}"), "adapter", "merge"),
+    "an adapter": (only("adapter_config.json", b"{}"), "adapter", "adapter.init_from="),
     "a variant": (only("model.fp16.safetensors"), "another name", "rename"),
     "torch's shards": (only("shard-00001-model-00001-of-00001.safetensors"), "torch's shards", "consolidate"),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "no weights", "download"),

@@ -134,3 +134,67 @@ def test_commands_find_a_base_that_has_moved(workspace: Path, straight: Path, mo
     assert torch.equal(merged["lm_head.weight"], base["lm_head.weight"])
     changed = [name for name in base if not torch.equal(merged[name], base[name])]
     assert len(changed) == 14
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Of the newest checkpoint of one process."""
+    (file,) = sorted(run.glob("checkpoints/*"))[-1].glob("model/*.safetensors")
+    return load_file(file)
+
+
+STILL = ["train.steps=1", "optim.lr=1e-30", "optim.weight_decay=0"]
+"""A step that moves nothing."""
+
+
+@pytest.fixture(scope="module")
+def out(workspace: Path, straight: Path) -> Path:
+    """Peft's directory of the run's adapters."""
+    done = command(workspace, "export_hf", "runs/straight", "peft", "--adapter")
+    assert done.code == 0, done.output
+    return workspace / "peft"
+
+
+@pytest.mark.parametrize("given", [["model.init_from=runs/straight"], ["adapter.init_from=peft"]])
+def test_adapters_go_on_beside_their_base(workspace: Path, out: Path, given: list[str]) -> None:
+    """From a run, and from peft's directory; rank 16 of conf/adapter gives way."""
+    base = [one for one in LORA if one != "adapter.rank=4" and not (given[0] > "m" and one.startswith("model.init"))]
+    arguments = [*base, *STILL, *given, f"run.name=next-{given[0][:5]}"]
+    done = harness.train(workspace, arguments)
+    assert done.code == 0, done.output
+    assert "LoRA of rank 4, alpha 32, at 14 modules, trained beside base" in done.output
+    assert "weights only: optimizer, schedule, step and data begin anew" in done.output
+    run = workspace / "runs" / f"next-{given[0][:5]}"
+    assert said(run, 1)["path"] == "base"
+    before, after = load_file(out / "adapter_model.safetensors"), tensors(run)
+    assert len(before) == len(after) == 28
+    for name, values in after.items():
+        assert torch.equal(values, before[f"base_model.model.{name}.weight"]), name
+    again = harness.train(workspace, arguments)
+    assert again.code == 0, again.output
+    assert "is complete" in again.output
+
+
+def test_a_run_without_adapters_begins_with_the_merged_weights(workspace: Path, straight: Path) -> None:
+    export = command(workspace, "export_hf", "runs/straight", "merged")
+    assert export.code == 0, export.output
+    whole = [one for one in LORA if not one.startswith("adapter") and not one.startswith("model.init")]
+    done = harness.train(workspace, [*whole, *STILL, "model.init_from=runs/straight", "run.name=whole"])
+    assert done.code == 0, done.output
+    assert "its adapters are merged into its base, in FP32" in done.output
+    merged, after = load_file(workspace / "merged/model.safetensors"), tensors(workspace / "runs/whole")
+    assert merged.keys() == after.keys()
+    assert all(torch.equal(values, after[name]) for name, values in merged.items())
+
+
+def test_other_adapters_than_it_begins_with_are_refused(workspace: Path, out: Path) -> None:
+    mistakes = {
+        "adapter.rank=8": "4, as runs/straight/checkpoints/step-00000004 says",
+        "adapter.targets=[q_proj]": "[all-linear], as runs/straight",
+    }
+    base = [one for one in LORA if not one.startswith(("adapter.", "model.init"))]
+    given = [*base, "model.init_from=runs/straight", "run.name=no", *mistakes]
+    done = harness.train(workspace, given)
+    assert done.code == 3, done.output
+    assert "2 problems" in done.output
+    for said_of_it in mistakes.values():
+        assert said_of_it in done.output

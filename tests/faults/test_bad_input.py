@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import harness
+from tests import bad_adapters, directories, harness
 from tests.selection import in_ci
 from trainer.commands.launch.launcher import launch
 from trainer.run.signals import STOPPING
@@ -68,6 +68,13 @@ def data_set(cwd: Path) -> None:
     write("set/train.jsonl", '{"text": "x"}\n')(cwd)
 
 
+def adapter_of_another_kind(cwd: Path) -> None:
+    """Beside a sound model."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 512}
+    directories.write(cwd / "model", {**directories.CONFIG, **sizes})
+    bad_adapters.write(cwd / "adapter", peft_type="IA3")
+
+
 def sources(text: str) -> str:
     return f"data.sources=[{{{text}}}]"
 
@@ -96,6 +103,12 @@ CASES = {
     "half and more held out": Bad(["data.heldout_fraction=0.9"], "between 0 and 0.5"),
     "unknown rotary scaling": Bad(["model.rope_scaling.kind=longrope"], "llama3"),
     "no grace": Bad(["reliability.grace_seconds=0"], "above 0"),
+    # adapters
+    "an adapter of another kind": Bad(
+        ["model.init_from=model", "adapter=lora", "adapter.init_from=adapter"],
+        "the adapter is LoRA, DoRA included; it says peft_type = 'IA3'",
+        before=adapter_of_another_kind,
+    ),
     # what has to divide or agree
     "heads and width": Bad(["model.heads=5"], "divides model.hidden"),
     "key-value heads": Bad(["model.kv_heads=3"], "divides model.heads"),

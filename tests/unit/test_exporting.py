@@ -8,10 +8,13 @@ from threading import Event
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
+from tests import adapted, directories
 from tests.families import tokenizers_of
 from tests.families.checkpoints import save_run
 from tests.unit.test_export import LLAMA, weights
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.checkpoint import CheckpointConfig
 from trainer.run.directory import RunDirectory
 from trainer.training import exporting
@@ -53,6 +56,18 @@ def test_last_is_also_where_patience_ends_training(tmp_path: Path) -> None:
     run.exports.complete()
     run.exports.finish()
     assert run.names() == ["step-00000020"]
+
+
+def test_of_a_run_with_adapters_they_are_what_is_exported(tmp_path: Path) -> None:
+    run, base, lora = Run(tmp_path, export_hf="last"), tmp_path / "base", AdapterConfig(kind="lora", rank=2)
+    directories.write(base)
+    tensors = adapted.draw(base, lora, ["lm_head"])
+    run.exports.saved(adapted.save(run.directory.path, base, lora, tensors, step=30))
+    run.exports.finish()
+    made = run.directory.exports / "step-00000030"
+    assert sorted(path.name for path in made.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    written = load_file(made / "adapter_model.safetensors")
+    assert {f"base_model.model.{name}.weight" for name in tensors} == written.keys()
 
 
 def test_every_keeps_as_many_as_there_are_checkpoints(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from trainer.checkpoint.sizes import in_bytes
 from trainer.checkpoint.verify import fault
 from trainer.config.homes import expanded
 from trainer.errors import CheckpointError, ConfigError, Problem
-from trainer.pretrained.export import Exported, config_of, export
+from trainer.pretrained.export import Exported, config_of, export, unsound
+from trainer.pretrained.peft.write import write_adapter
 from trainer.pretrained.shards import SHARD_BYTES, parse_size
 from trainer.pretrained.target import place_of, refuse_target
 from trainer.pretrained.tokenizer_files import TOKENIZER, TokenizerFiles, tokenizer_files
@@ -41,6 +42,22 @@ def export_hf(
     done = export(checkpoint, directory, dtype, size, tokenizer, int8=int8, base=base)
     yield from described(done)
     yield from table(done)
+    yield about
+
+
+def export_adapter(given: str, target: str) -> Iterator[str]:
+    """Write the adapters as peft's directory; lines about it. Raises ConfigError or CheckpointError."""
+    directory = place_of(target)
+    refuse_target(directory)
+    checkpoint = checkpoint_of(given)
+    if (why := fault(checkpoint)) is not None:
+        raise unsound(checkpoint, why)
+    tokenizer, about = tokenizer_of(checkpoint)
+    yield f"{checkpoint} -> {target}"
+    done = write_adapter(checkpoint, config_of(checkpoint), directory, tokenizer)
+    size = f"{done.parameters:,} parameters in float32; {in_bytes(done.bytes)}"
+    yield f"  rank {done.rank} at {done.modules} modules: {size}"
+    yield f"  beside {done.base}: PeftModel.from_pretrained(model, {target!r})"
     yield about
 
 

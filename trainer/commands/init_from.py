@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from trainer.checkpoint.names import checkpoints, is_checkpoint_name
+from trainer.commands.adapter_from import LISTS, TAKEN, adapter_taken, base_of_adapters, merged
 from trainer.config.compose import to_config
 from trainer.config.groups.data import TokenizerConfig
 from trainer.config.groups.model import ModelConfig
@@ -67,6 +68,8 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
     named = str(Path(named))
     if (begun := _begun(config, named)) is not None:
         return _as_begun(config, begun, named, given)
+    config = base_of_adapters(config)
+    named = config.model.init_from or named
     if backend_name(config, world) == "fake" and not os.access(named, os.F_OK):
         why = f"{named} is not here: those of conf/model stand, and the tokenizer (backend=fake)"
         return config, (f"dimensions     {why}",)
@@ -76,7 +79,9 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
     model, grown = _model(config.model, source, given)
     tokenizer, said = _tokenizer(config, source, given, model.vocab)
     lines = [*_described(config.model, model, source, given), *grown, *said, *(f"  {note}" for note in source.notes)]
-    return replace(config, model=model, data=replace(config.data, tokenizer=tokenizer)), tuple(lines)
+    config = replace(config, model=model, data=replace(config.data, tokenizer=tokenizer))
+    config, of_adapter = adapter_taken(config, given.keys)
+    return config, (*lines, *of_adapter)
 
 
 def _begun(config: Config, named: str) -> Config | None:
@@ -108,17 +113,32 @@ def _the_same(named: str, before: str) -> bool:
     return given in places
 
 
+def _goes_on(config: Config, saved: Config, given: Given) -> Config:
+    """With the adapters that the run began with: their sizes came from where they did."""
+    before = saved.adapter.init_from
+    if before is None or config.adapter.kind != saved.adapter.kind:
+        return config
+    named = config.adapter.init_from
+    if named is not None and not _the_same(str(Path(named)), before):
+        return config  # another trajectory, and refused like one
+    taken = merged(config.adapter, saved.adapter)
+    fields = {name: getattr(config.adapter, name) for name in (*TAKEN, *LISTS) if f"adapter.{name}" in given.keys}
+    return replace(config, adapter=replace(taken, init_from=before, **fields))
+
+
 def _as_begun(config: Config, saved: Config, named: str, given: Given) -> tuple[Config, tuple[str, ...]]:
     where = str(run_path(config) / CONFIG)
     before = saved.model.init_from
     assert before is not None
-    moved = not _the_same(named, before)
+    adapters = saved.adapter.init_from
+    moved = not _the_same(named, before) and (adapters is None or not _the_same(named, adapters))
     model = _taken(config.model, saved.model)
     _refuse_other_values(list(_against(config.model, model, given, where)))
     model = replace(model, init_from=named if moved else before)
     if _moved(config, saved) and (moved or _names_base(run_path(config) / CHECKPOINTS)):
         _refuse_absent(named if moved else before)
     tokenizer = config.data.tokenizer if _says_tokenizer(config, given) else _tokenizer_of(saved, model.init_from)
+    config = _goes_on(config, saved, given)
     line = f"dimensions     {where}: the run has begun, and {KEY} ({before}) is not read again"
     if _moved(config, saved):
         line = f"dimensions     {where}: the run has begun; what it does not train is read from {model.init_from}"

@@ -22,10 +22,12 @@ def at_home(config: Config) -> Config:
     sources = [replace(source, paths=[expanded(path) for path in source.paths]) for source in data.sources]
     path = None if tokenizer.path is None else expanded(tokenizer.path)
     source = None if config.model.init_from is None else expanded(config.model.init_from)
+    adapter = None if config.adapter.init_from is None else expanded(config.adapter.init_from)
     return replace(
         config,
         run=replace(config.run, root=expanded(config.run.root)),
         model=replace(config.model, init_from=source),
+        adapter=replace(config.adapter, init_from=adapter),
         data=replace(
             data,
             sources=sources,

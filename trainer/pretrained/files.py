@@ -27,7 +27,11 @@ CONVERT = (
 )
 GGUF = "name the file itself: model.init_from=DIRECTORY/FILE.gguf"
 FOREIGN: tuple[tuple[str, str, str], ...] = (
-    ("adapter_config.json", "an adapter, which is no model", "merge it into its base (peft: merge_and_unload), save"),
+    (
+        "adapter_config.json",
+        "an adapter, which is no model",
+        "model.init_from=its base adapter=lora adapter.init_from=it",
+    ),
     ("pytorch_model*.bin*", "pickled weights, and unpickling runs code", CONVERT),
     ("*.pth", "pickled weights of Meta's layout, and unpickling runs code", CONVERT),
     ("*.pt", "pickled weights, and unpickling runs code", CONVERT),

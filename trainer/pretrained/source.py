@@ -153,6 +153,8 @@ def _of_checkpoint(given: str, path: Path, notes: list[str], moved: str | None, 
     except (OSError, Unsound, yaml.YAMLError, TypeError, ValueError, ConfigError) as error:
         rule = f"{path.name}'s {CONFIG} and index can be read ({' '.join(str(error).split())[:300]})"
         raise refused(given, rule, "name another step of the same run") from None
+    if config.adapter.kind != "none":
+        notes = [*notes, "its adapters are merged into its base, in FP32, when they are read"]
     base = None if named is None else open_base(named, moved, remedy)
     if base is None and moved is not None:
         raise _no_base(moved)

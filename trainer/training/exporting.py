@@ -11,7 +11,8 @@ from trainer.checkpoint.directory import remove, surplus
 from trainer.checkpoint.names import step_of
 from trainer.config.groups.checkpoint import CheckpointConfig
 from trainer.errors import ConfigError, RunError
-from trainer.pretrained.export import export
+from trainer.pretrained.export import config_of, export
+from trainer.pretrained.peft.write import write_adapter
 from trainer.pretrained.target import clear_abandoned
 from trainer.pretrained.tokenizer_files import TOKENIZER, tokenizer_files
 from trainer.run.directory import RunDirectory
@@ -62,7 +63,10 @@ class Exports:
             clear_abandoned(target.parent)
             kept = self._run.tokenizer
             files = tokenizer_files(kept) if (kept / TOKENIZER).is_file() else None
-            export(checkpoint, target, tokenizer=files, hashes=False)
+            if (config := config_of(checkpoint)).adapter.kind == "none":
+                export(checkpoint, target, tokenizer=files, hashes=False)
+            else:
+                write_adapter(checkpoint, config, target, files)  # the base is where it was
             for old in surplus(target.parent, step_of(target), self._config.keep, self._config.keep_every):
                 remove(old)
             self._say(f"  exported {target}")

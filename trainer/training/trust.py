@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from trainer.backends.common.peers import Peers
+from trainer.checkpoint.names import MANIFEST
 from trainer.config.keys import flatten
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
+from trainer.files import sha256
+from trainer.pretrained.peft.config import NAME, WEIGHTS
 from trainer.pretrained.source import fingerprint
 
 MAY_DIFFER = (
+    "adapter.init_from",
     "data.cache_dir",
     "data.cache_gb",
     "data.tokenizer.path",
@@ -49,6 +53,8 @@ def launch_facts(config: Config, environment: Mapping[str, Any], device: str) ->
     facts["code of the trainer"] = source_digest(Path(__file__).parents[1])[:16]
     if (source := config.model.init_from) is not None:
         facts["weights of model.init_from"] = _fingerprint(source)
+    if (adapter := config.adapter.init_from) is not None:
+        facts["adapters of adapter.init_from"] = _adapters(Path(adapter))
     for key in ("model.family", "optim.name", "backend.name"):
         if (code := _plugin_digest(str(facts[key]))) is not None:
             facts[f"code of {key}"] = code
@@ -60,6 +66,15 @@ def _fingerprint(source: str) -> str:
     try:
         return fingerprint(Path(source))
     except (OSError, ConfigError):
+        return "not there"
+
+
+def _adapters(source: Path) -> str:
+    """Of peft's directory by its bytes, which are few."""
+    try:
+        files = [source / name for name in (MANIFEST, NAME, WEIGHTS) if (source / name).is_file()]
+        return ", ".join(sha256(file)[:16] for file in files) or "not there"
+    except OSError:
         return "not there"
 
 

@@ -27,4 +27,5 @@ class AdapterConfig:
     also_train: list[str] = field(default_factory=list)
     """Globs of the model's own parameters that are trained as well, such as *norm.weight."""
     init_from: str | None = None
-    """Adapter to begin with: a directory in PEFT's layout. Unset: the model's own outputs to begin with."""
+    """Adapters to begin with, and their rank, alpha, rslora, dora and targets: a directory in PEFT's layout, or a run
+    or checkpoint of ours that has some. Unset: the model's own outputs to begin with."""

@@ -42,8 +42,10 @@ class Beginning:
         if self.plan.rule(box.name).init.kind != "lengths":
             return self.drawn(box)
         path = box.name.rpartition(".")[0]
-        columns = f"{path}.lora_embedding_A" in self.shapes
-        return (self._columns if columns else self._rows)(f"{path}.weight", box)
+        columns, weight = f"{path}.lora_embedding_A" in self.shapes, f"{path}.weight"
+        if weight not in self.shapes:  # a tied head's is the embedding's
+            weight = f"{self.plan.embedding}.weight"
+        return (self._columns if columns else self._rows)(weight, box)
 
     def _rows(self, weight: str, box: Box) -> torch.Tensor:
         """|W|, row by row."""

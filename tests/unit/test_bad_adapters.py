@@ -1,0 +1,116 @@
+"""What adapter.init_from refuses: one problem, its rule and its remedy, before torch is imported; and what it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import bad_adapters, directories, harness
+from tests.bad_adapters import CASES
+from trainer.config.groups.adapter import AdapterConfig
+from trainer.errors import ConfigError, ExitCode, Problem
+from trainer.parallel.boxes import whole_box
+from trainer.pretrained.peft.source import open_adapter
+from trainer.pretrained.peft.weights import adapter_weights, refuse_other_copies
+from trainer.pretrained.source import open_source
+from trainer.pretrained.weights import weights_of
+
+EMBEDDING = "base_model.model.model.embed_tokens.base_layer.weight"
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    directories.write(Path("model"))
+
+
+def problem_of(path: Path) -> Problem:
+    with pytest.raises(ConfigError) as raised:
+        open_adapter(str(path), open_source("model").model)
+    (problem,) = raised.value.problems
+    assert raised.value.code == ExitCode.CONFIG
+    return problem
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bad_adapter_is_refused_by_name(case: str, tmp_path: Path) -> None:
+    change, rule, remedy = CASES[case]
+    bad_adapters.write(tmp_path / "adapter")
+    change(tmp_path / "adapter")
+    problem = problem_of(tmp_path / "adapter")
+    assert problem.key == "adapter.init_from"
+    assert problem.value == str(tmp_path / "adapter")
+    assert rule in problem.rule
+    assert remedy in problem.remedy
+    for line in (problem.rule, problem.remedy):
+        assert "\n" not in line
+        assert len(line) < 700
+
+
+@pytest.mark.parametrize("given", ["nowhere", "model/config.json", "model"])
+def test_it_is_a_directory_of_pefts(given: str) -> None:
+    assert problem_of(Path(given)).value == given
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [["q_proj", "v_proj"], [f"model.layers.{layer}.self_attn.{name}_proj" for name in "vq" for layer in (1, 0)],
+     r".*\.(q|v)_proj"],
+)  # fmt: skip
+def test_targets_are_the_shortest_names_that_mean_them(targets: list[str] | str) -> None:
+    tensors = bad_adapters.write(Path("adapter"), target_modules=targets)
+    found = open_adapter("adapter", open_source("model").model)
+    expected = AdapterConfig(kind="lora", rank=2, alpha=4.0, targets=["q_proj", "v_proj"], init_from="adapter")
+    assert found.config == expected
+    read = adapter_weights(found)
+    for key, values in tensors.items():
+        name = key.removeprefix("base_model.model.").removesuffix(".weight")
+        assert torch.equal(read(whole_box(name, tuple(values.shape))), values)
+    assert len(found.shapes) == len(tensors)
+
+
+def test_modules_of_some_layers_are_named_in_full() -> None:
+    bad_adapters.write(Path("adapter"), target_modules=["q_proj", "v_proj"], layers_to_transform=[0])
+    bad_adapters.weights(lambda tensors: [tensors.pop(key) for key in list(tensors) if ".1." in key])(Path("adapter"))
+    found = open_adapter("adapter", open_source("model").model)
+    assert found.config.targets == ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused_when_it_is_read(value: float) -> None:
+    bad_adapters.write(Path("adapter"))
+    bad_adapters.put(bad_adapters.A, torch.full((2, 16), value))(Path("adapter"))
+    read = adapter_weights(open_adapter("adapter", open_source("model").model))
+    with pytest.raises(ConfigError, match=r"q_proj\.lora_A holds NaN or infinities"):
+        read(whole_box("model.layers.0.self_attn.q_proj.lora_A", (2, 16)))
+
+
+@pytest.mark.parametrize("key", [EMBEDDING, EMBEDDING.replace(".base_layer", "")])
+def test_a_copy_of_another_base_is_refused(key: str) -> None:
+    source, table = open_source("model"), directories.tensors_of(directories.CONFIG)["model.embed_tokens.weight"]
+    base = weights_of(source, 40)
+    for change in (0.0, 1.0):
+        bad_adapters.write(Path("adapter"))
+        bad_adapters.put(key, table + change)(Path("adapter"))
+        found = open_adapter("adapter", source.model)
+        if not change:
+            refuse_other_copies(found, base)
+            continue
+        with pytest.raises(ConfigError, match="is not equal to it"):
+            refuse_other_copies(found, base)
+
+
+def test_it_is_opened_without_torch() -> None:
+    bad_adapters.write(Path("adapter"))
+    code = (
+        "import sys; from trainer.pretrained.peft.source import open_adapter;"
+        "from trainer.pretrained.source import open_source;"
+        "open_adapter('adapter', open_source('model').model); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env=harness.environment() | {"PYTHONPATH": str(harness.ROOT)})  # fmt: skip
+    assert done.stdout == "False\n"

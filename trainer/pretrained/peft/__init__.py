@@ -1,0 +1,1 @@
+"""Adapters in the layout of the peft library: adapter_config.json and adapter_model.safetensors, in and out."""
