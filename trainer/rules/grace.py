@@ -1,8 +1,9 @@
 """Whether a stop has time: what a step and a save take on trn1, estimated, against reliability.grace_seconds. No torch.
 
-Step: 6 FLOP a parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), with adapters 4 a frozen one (no
-gradient of its own), over what the cores do at MFU of their 95e12 BF16 FLOP/s (half a trn1 chip's 190, AWS Neuron documentation, trn1-arch). Save: the bytes of a
-checkpoint over checkpoint.assumed_bytes_per_second. Neither was measured; a run says when it has measured more.
+Step: 6 FLOP a parameter and token (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), with adapters 4 a frozen one
+(no gradient of its own), over what the cores do at MFU of their 95e12 BF16 FLOP/s (half a trn1 chip's 190, AWS Neuron
+documentation, trn1-arch). Save: the bytes of a checkpoint over checkpoint.assumed_bytes_per_second. Neither was
+measured; a run says when it has measured more.
 """
 
 from __future__ import annotations
