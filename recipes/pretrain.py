@@ -58,7 +58,8 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
                 return ExitCode.DONE
             refuse_apart(backend, peers, directory.path, limits.setup_seconds)
             corpus, sets = read_text(config, derived, peers, watchdog, backend)
-            standing = stand(config, family, directory.checkpoints, world, peers, backend)
+            with watchdog.phase("data"):  # a large base takes long to hash
+                standing = stand(config, family, directory.checkpoints, world, peers, backend)
             backend.shard(family.build, family.plan, config.precision.mode)
             initial = partial(initial_weights, config, family, backend.mesh, corpus.fingerprints, standing)
             here, allowed = backend.facts().topology(backend.mesh), config.resume.allow

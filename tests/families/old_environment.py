@@ -1,4 +1,4 @@
-"""transformers 4.48.3 beside this environment: its own packages in front, torch and all else from here.
+"""transformers 4.48.3 and peft 0.17.1 beside this environment: its own packages in front, torch and all else from here.
 
     make env-4-48     or: python -m tests.families.old_environment
 
@@ -20,9 +20,9 @@ import pytest
 
 from tests import harness
 
-PACKAGES = ("transformers==4.48.3", "tokenizers==0.21.4", "huggingface-hub==0.36.0")
+PACKAGES = ("transformers==4.48.3", "tokenizers==0.21.4", "huggingface-hub==0.36.0", "peft==0.17.1")
 """With the others that 4.48.3 wants pinned below what transformers 5 wants; the rest is the same for both."""
-HERE = harness.ROOT / ".cache" / "environments" / PACKAGES[0].replace("==", "-")
+HERE = harness.ROOT / ".cache" / "environments" / "-".join(PACKAGES[::3]).replace("==", "-")
 SECONDS = 300
 WORKER = Path(__file__).with_name("old_worker.py")
 

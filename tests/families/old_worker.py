@@ -45,6 +45,18 @@ def logits(*directories: str) -> dict[str, Any]:
     return answers
 
 
+def adapter(base: str, directory: str, target: str) -> dict[str, Any]:
+    """An adapter that peft of this age loads beside a base, and saves; logits of ``tokens`` go along."""
+    import peft
+
+    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), directory).eval()
+    with torch.no_grad():
+        found = model(input_ids=tokens(model.config.vocab_size), use_cache=False).logits
+    model.save_pretrained(target)
+    save_file({"logits": found.float().contiguous()}, Path(target) / "logits.safetensors")
+    return {"peft": peft.__version__}
+
+
 def save(specification: str) -> dict[str, Any]:
     """Models of [[directory, configuration class, its arguments, size of a file], ...], random, as this version saves
     them.

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests import adapted
+from tests.families.old_environment import ask
+from tests.families.old_worker import tokens
 from trainer.backends.native.backend import NativeBackend
 from trainer.config.groups.adapter import AdapterConfig
 from trainer.generation.frozen import no_optimizer
@@ -181,3 +183,24 @@ def test_what_was_merged_comes_out_again(tmp_path: Path) -> None:
         found = again(whole_box(name, tuple(values.shape)))
         added = (load_file(tmp_path / "merged/model.safetensors")[name] - values).abs()
         assert bool(((found - values).abs() <= 2**-23 * (values.abs() + 2 * added) + 1e-12).all()), name
+
+
+@pytest.mark.long
+def test_peft_of_an_older_version_reads_and_writes_the_same(case: tuple[Path, Path], tmp_path: Path) -> None:
+    """0.17.1, under transformers 4.48: its outputs, and what it saves again, bit for bit."""
+    base, adapter = case
+    checkpoint, config = run_of(tmp_path, base, adapter)
+    write_adapter(checkpoint, config_of(checkpoint), tmp_path / "out")
+    assert ask("adapter", base, tmp_path / "out", tmp_path / "again") == {"peft": "0.17.1"}
+    model = theirs(base, adapter)
+    with torch.no_grad():
+        expected = model(tokens(40), use_cache=False).logits
+    found = load_file(tmp_path / "again/logits.safetensors")["logits"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    source = open_source(str(base)).model
+    first, second = (open_adapter(str(tmp_path / name), source) for name in ("out", "again"))
+    assert first.shapes == second.shapes
+    assert replace(second.config, init_from=None) == config
+    for name, shape in first.shapes.items():
+        box = whole_box(name, shape)
+        assert torch.equal(adapter_weights(first)(box), adapter_weights(second)(box)), name

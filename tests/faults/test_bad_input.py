@@ -189,7 +189,7 @@ IN_CI = {
 UNCOMPOSED = {
     *("unknown key", "unknown group", "word for a number", "fraction for a count", "unknown option", "unknown recipe"),
     *("no option", "unreadable override", "value to be given", "several values", "unknown key in a source"),
-    *("a number without end", "YAML in another encoding"),
+    *("a number without end", "YAML in another encoding", "an adapter of another kind"),
 }
 """Cases without a configuration: there is no run that exit.json could be of."""
 
