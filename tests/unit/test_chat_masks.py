@@ -13,6 +13,7 @@ from tests.families.tokenizers_of import by_hand
 from trainer.batch import IGNORED_LABEL
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.heldout import HeldoutWindows, written_for_spoken
 from trainer.data.packings import Packing
 from trainer.errors import DataError
 
@@ -46,8 +47,7 @@ def corpus_of(tmp_path: Path, every: list[dict[str, Any]], source: dict[str, Any
         sources=[SourceConfig(name="talk", paths=[str(file)], **{"chat": "auto", **(source or {})})],
         tokenizer=TokenizerConfig(kind="file", path=str(by_hand(tmp_path / "tokenizer"))),
         cache_dir=str(tmp_path / "cache"),
-        heldout_fraction=0.0,
-        **{"seq_len": 16, **data},
+        **{"heldout_fraction": 0.0, "seq_len": 16, **data},
     )
     return prepare_corpus(config, 300)
 
@@ -97,6 +97,21 @@ def test_labels_are_the_tokens_that_are_trained_on(tmp_path: Path, kind: str) ->
     found = list(zip(every.tokens[kept].tolist(), every.labels[kept].tolist(), strict=True))
     assert sorted(found) == sorted(wanted)
     assert corpus.train_part.trained == len(wanted)
+
+
+def test_bits_per_byte_are_of_what_the_assistant_says(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, rows(), heldout_fraction=0.4, seq_len=64)
+    held = corpus.heldout
+    windows = HeldoutWindows(held, corpus.tokenizer.token_bytes, 64, True, 10_000, Packing("best_fit"))
+    texts = {corpus.tokenizer.decode(held.document(number).tolist()) for number in range(held.documents)}
+    size = 0
+    for row in rows():
+        shown = "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in row["messages"])
+        if f"<bos>{shown}" in texts:
+            size += sum(len(turn["content"].encode()) for turn in row["messages"] if turn["role"] == "assistant")
+    assert 0 < held.documents < 30
+    assert windows.target_bytes == size
+    assert written_for_spoken(held, corpus.tokenizer, corpus.heldout_part.bytes) == 1
 
 
 def test_a_resume_with_another_template_is_another_text(tmp_path: Path) -> None:
