@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.families.tokenizers_of import by_hand
 from tests.selection import in_ci
+from tests.unit.test_chat_masks import rows
 
 pytestmark = pytest.mark.slow
 
@@ -107,12 +110,14 @@ EXTENDING = (harness.ROOT / "docs" / "extending.md").read_text()
 
 @pytest.fixture(scope="module")
 def extended(clone: Path) -> Path:
-    """The clone with the files that docs/extending.md shows."""
+    """The clone with the files that docs/extending.md shows, and with conversations for docs/data.md."""
     for block in re.findall(r"```(?:yaml|python)\n(.*?)```", EXTENDING, re.DOTALL):
         first, _, rest = block.partition("\n")
         path = clone / first.removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(rest)
+    by_hand(clone / "my-tokenizer")
+    (clone / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(300)))
     return clone
 
 

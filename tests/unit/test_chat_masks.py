@@ -13,7 +13,11 @@ from tests.families.tokenizers_of import by_hand
 from trainer.batch import IGNORED_LABEL
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.corpus import Corpus, prepare_corpus
+from trainer.data.heldout import HeldoutWindows, written_for_spoken
+from trainer.data.indexed import IndexedWriter
 from trainer.data.packings import Packing
+from trainer.data.shard import IndexedShard
+from trainer.data.stream import TokenStream
 from trainer.errors import DataError
 
 TURNS = [
@@ -44,10 +48,13 @@ def corpus_of(tmp_path: Path, every: list[dict[str, Any]], source: dict[str, Any
     file.write_text("".join(json.dumps(row) + "\n" for row in every))
     config = DataConfig(
         sources=[SourceConfig(name="talk", paths=[str(file)], **{"chat": "auto", **(source or {})})],
-        tokenizer=TokenizerConfig(kind="file", path=str(by_hand(tmp_path / "tokenizer"))),
         cache_dir=str(tmp_path / "cache"),
-        heldout_fraction=0.0,
-        **{"seq_len": 16, **data},
+        **{
+            "tokenizer": TokenizerConfig(kind="file", path=str(by_hand(tmp_path / "tokenizer"))),
+            "heldout_fraction": 0.0,
+            "seq_len": 16,
+            **data,
+        },
     )
     return prepare_corpus(config, 300)
 
@@ -82,6 +89,35 @@ def test_each_token_is_trained_on_as_its_turn_says(tmp_path: Path, template: str
         assert found.tolist() == [False] * len(bos) + trained
 
 
+def test_a_template_may_be_one_of_several_by_name(tmp_path: Path) -> None:
+    named = [{"name": "default", "template": "{{ messages }}"}, {"name": "tagged", "template": TAGGED}]
+    by_hand(tmp_path / "several", chat_template=named)
+    more = {"tokenizer": TokenizerConfig(kind="file", path=str(tmp_path / "several")), "chat_template": "tagged"}
+    corpus = corpus_of(tmp_path, rows(), **more)
+    assert corpus.train[0].document(1).tolist() == expected(corpus, rows()[1]["messages"])[0]
+    assert "the tokenizer's template tagged" in corpus.chats["talk"]
+
+
+def test_a_mask_beside_token_files_holds_across_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    documents = [rng.integers(0, 200, size) for size in rng.integers(2, 40, 60)]
+    masks = [
+        rng.random(len(one)) < 0.4 if number < 40 else np.ones(len(one), bool) for number, one in enumerate(documents)
+    ]
+    for name, part in (("a", slice(0, 20)), ("b", slice(20, 40)), ("c", slice(40, 60))):
+        with IndexedWriter(tmp_path / name, 300, masked=name != "c") as writer:
+            for ids, trained in zip(documents[part], masks[part], strict=True):
+                writer.append(ids, trained)
+    assert not (tmp_path / "c.mask").exists()
+    stream = TokenStream.over([IndexedShard(tmp_path / name) for name in "abc"])
+    ids, trained = np.concatenate(documents), np.concatenate(masks)
+    packed = Packing().samples(stream, 16, False)
+    every = packed.rows(np.arange(len(packed)))
+    wanted = np.where(trained, ids, IGNORED_LABEL)[1:]
+    padded = np.pad(wanted, (0, every.labels.size - len(wanted)), constant_values=IGNORED_LABEL)
+    assert every.labels.ravel().tolist() == padded.tolist()
+
+
 @pytest.mark.parametrize("kind", ["contiguous", "best_fit"])
 def test_labels_are_the_tokens_that_are_trained_on(tmp_path: Path, kind: str) -> None:
     corpus = corpus_of(tmp_path, rows())
@@ -97,6 +133,21 @@ def test_labels_are_the_tokens_that_are_trained_on(tmp_path: Path, kind: str) ->
     found = list(zip(every.tokens[kept].tolist(), every.labels[kept].tolist(), strict=True))
     assert sorted(found) == sorted(wanted)
     assert corpus.train_part.trained == len(wanted)
+
+
+def test_bits_per_byte_are_of_what_the_assistant_says(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, rows(), heldout_fraction=0.4, seq_len=64)
+    held = corpus.heldout
+    windows = HeldoutWindows(held, corpus.tokenizer.token_bytes, 64, True, 10_000, Packing("best_fit"))
+    texts = {corpus.tokenizer.decode(held.document(number).tolist()) for number in range(held.documents)}
+    size = 0
+    for row in rows():
+        shown = "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in row["messages"])
+        if f"<bos>{shown}" in texts:
+            size += sum(len(turn["content"].encode()) for turn in row["messages"] if turn["role"] == "assistant")
+    assert 0 < held.documents < 30
+    assert windows.target_bytes == size
+    assert written_for_spoken(held, corpus.tokenizer, corpus.heldout_part.bytes) == 1
 
 
 def test_a_resume_with_another_template_is_another_text(tmp_path: Path) -> None:

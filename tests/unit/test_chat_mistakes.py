@@ -48,6 +48,7 @@ TURNS: list[tuple[Any, str]] = [
     (None, "without the columns of its shape"),
     ([USER, USER, ASSISTANT], "refused by the template (TemplateError: two in a row)"),
 ]
+PLAIN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>{% endfor %}"
 STRICT = (
     "{% for m in messages %}{% if not loop.first and m['role'] == messages[loop.index0 - 1]['role'] %}"
     "{{ raise_exception('two in a row') }}{% endif %}{% if m['role'] in ('user', 'assistant', 'system') %}"
@@ -139,6 +140,17 @@ def test_a_template_that_cannot_be_trained_on_is_refused_before_a_row_is_read(
     (problem,) = raised.value.problems
     assert said in problem.rule
     assert int(raised.value.code) == 3
+
+
+def test_a_template_that_does_not_end_for_one_row_ends_the_run_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template, "bounded", lambda: bounded(0.5))
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    own = "{% if messages[0]['content'] == 'on 2' %}" + loop + "{% endif %}" + PLAIN
+    (tmp_path / "own.jinja").write_text(own)
+    with pytest.raises(ConfigError, match=r"ends for every conversation .*rows.jsonl, line 3\)"):
+        corpus_of(tmp_path, rows(5), chat_template=str(tmp_path / "own.jinja"))
 
 
 def test_a_template_that_raises_for_every_row_says_so(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def document(row: dict[str, Any]) -> str:
     return found.text
 
 
-def agreeing(directory: Path, text: str, file: Path) -> int:
-    """Conversations of which ids and mask are transformers'; others both refuse, or the template lacks their tools."""
+def agreeing(directory: Path, text: str, file: Path, every: int = 1) -> int:
+    """Conversations of which ids and mask are transformers'; others the template refuses, or lacks their tools."""
     file.write_text(text)
     chat = chat_of(directory, file)
     assert chat.rule == "its generation tags"
@@ -83,7 +83,7 @@ def agreeing(directory: Path, text: str, file: Path) -> int:
     special = {name: said[name] for name in ("bos_token", "eos_token", "pad_token") if said.get(name)}
     theirs: Any = PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"), **special)
     count = 0
-    for row in conversations():
+    for row in conversations()[::every]:
         found = chat.tokens(document(row))
         if not isinstance(found, Tokens):
             assert "the template" in found.words
@@ -112,7 +112,7 @@ def test_every_other_template_that_trl_trains_with(tmp_path: Path) -> None:
     directory = family_tokenizer("qwen3")
     for name, text in training_templates().items():
         if not name.startswith(ELSEWHERE):
-            assert agreeing(directory, text, tmp_path / f"{name}.jinja") > 140, name
+            assert agreeing(directory, text, tmp_path / f"{name}.jinja", every=5) > 28, name
 
 
 def between(ids: Sequence[int], head: list[int], end: int) -> list[bool]:

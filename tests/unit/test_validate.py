@@ -102,7 +102,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("data.heldout_fraction", 0.9, "data.heldout_fraction", "between 0 and 0.5"),
     ("data.heldout_documents", 10_001, "data.heldout_documents", "between 1 and 10000"),
     ("data.packing", "bfd", "data.packing", "contiguous, best_fit"),
-    ("data.long_documents", "truncate", "data.long_documents", "split, drop"),
+    ("data.long_documents", "cut", "data.long_documents", "split, truncate, drop"),
     ("data.long_documents", "drop", "data.long_documents", "add data.packing=best_fit"),
     ("data.heldout_documents", 0, "data.heldout_documents", "between 1 and 10000"),
     ("data.prefetch", -1, "data.prefetch", "0 or more"),

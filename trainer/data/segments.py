@@ -47,6 +47,7 @@ class SegmentedSamples(Samples):
         sizes = [len(packed) for packed in self._packed]
         if not sizes[0]:
             rule = f"leaves something of source {name}, all of whose documents have more than {seq_len:,} tokens"
+            rule += " and nothing to train on in the first of them" if packing.long_documents == "truncate" else ""
             raise DataError(Problem("data.long_documents", packing.long_documents, rule, "set it to split"))
         self._starts = [0, *accumulate(sizes[:-1])]
         self.growth = [(part.number, size) for part, size in zip(segments, sizes, strict=True)]

@@ -9,16 +9,18 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.config.groups.data import SourceConfig
-from trainer.data.chat.conversation import Chat, Conversed, conversed
 from trainer.data.documents import documents, found_documents, size_in_bytes
 from trainer.data.encoding import encoded
 from trainer.data.indexed import IndexedWriter
 from trainer.data.progress import Advance, Report, track
 from trainer.data.skipped import Policy, Skipped
 from trainer.data.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from trainer.data.chat.conversation import Chat, Conversed
 
 TRAIN, HELDOUT, FIGURES = "train", "heldout", "figures.json"
 REFERENCE_DOCUMENTS, REFERENCE_BYTES = 2000, 16 << 20
@@ -128,6 +130,8 @@ def tokenize_source(
         if chat is None:
             done = tokenize(documents(source, policy), tokenizer, fraction, directory, advance)
         else:
+            from trainer.data.chat.conversation import conversed  # brings jinja2
+
             every, root = found_documents(source, policy)
             said = conversed(every, chat, lambda found: policy.take(source, found, root))
             done = store(said, tokenizer, fraction, directory, advance, masked=True)

@@ -51,6 +51,8 @@ def _set(key: str, one: EvaluationSetConfig) -> Iterator[Problem]:
         yield Problem(f"{key}.paths", one.paths, "names at least one file, and no path is empty", "set paths: [...]")
     elif one.kind == "tasks" and len(one.paths) > 1:
         yield Problem(f"{key}.paths", one.paths, "one file of tasks a set", "make each a set with its own name")
+    if one.kind == "tasks" and one.chat is not None:
+        yield Problem(f"{key}.chat", one.chat, "used only by kind=text", "leave it out: tasks say what is asked")
     yield from units(key, one)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,10 @@ Conversed = tuple[str, NDArray[np.int32], NDArray[np.bool_] | None, int]
 def conversed(documents: Iterable[Document], chat: Chat, take: Callable[[Bad | Aside], None]) -> Iterator[Conversed]:
     """Conversations with their tokens. take: told of those that cannot be used, and what is worth a word."""
     for document in documents:
-        found = chat.tokens(document.text)
+        try:
+            found = chat.tokens(document.text)
+        except Failed as failed:
+            raise chat.endless(failed, str(document.place)) from None
         if isinstance(found, Reason):
             take(Bad(found, document.place))
             continue
@@ -80,10 +84,8 @@ class Chat:
         self._refused: Counter[str] = Counter()
         self.warnings: list[str] = []
         added = tokenizer.inner.get_added_tokens_decoder()
-        self._specials = [token.content for token in added.values() if token.special]
+        self._markers = [token.content for token in added.values() if len(token.content.split()) == 1]
         self._sizes = {index: len(token.content.encode()) for index, token in added.items() if token.special}
-        self._inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())  # here a template's tokens are tokens
-        self._inner.encode_special_tokens = False
         self._template = None
         self.rule = COMPLETIONS
         if settings.template is not None:
@@ -92,11 +94,11 @@ class Chat:
             try:
                 self._look(self._template)
             except Failed as failed:
-                raise chat_error(settings, f"renders a conversation ({failed.words})") from None
+                raise self.endless(failed, "two questions and two answers") from None
 
     def _look(self, template: ChatTemplate) -> None:
         """At what it makes of a conversation of ours. Raises Failed where it does not end."""
-        self._around = around_of(template, self._specials, self._settings.special.get("eos_token"))
+        self._around = around_of(template, self._markers, self._settings.special.get("eos_token"))
         self._tools = tools_of(template)
         try:
             rendered = self._rendered(template, PROBE, [], 0)
@@ -111,11 +113,22 @@ class Chat:
             )
             raise ConfigError(problem)
         begin, end = rendered.spans[-1]
-        if not rendered.text[begin:end].rstrip().endswith(tuple(self._specials)):
+        if not rendered.text[begin:end].rstrip().endswith(tuple(self._markers)):
             self.warnings.append(
                 f"warning: {self._settings.name} ends the assistant's turns with no token of their own:"
                 " the model will not learn where to stop"
             )
+
+    @cached_property
+    def _inner(self) -> tokenizers.Tokenizer:
+        """The tokenizer, to which what a template writes are tokens; only who makes tokens pays for it."""
+        inner = tokenizers.Tokenizer.from_str(self._tokenizer.inner.to_str())
+        inner.encode_special_tokens = False
+        return inner
+
+    def endless(self, failed: Failed, place: str) -> ConfigError:
+        """The error for a template that does not end. place: of the conversation."""
+        return chat_error(self._settings, f"ends for every conversation ({failed.words}: {place})")
 
     def described(self) -> str:
         """For people, in a line."""
@@ -128,7 +141,9 @@ class Chat:
         return said
 
     def tokens(self, document: str) -> Tokens | Reason:
-        """Of a conversation as ``Conversations`` has it, or why it cannot be used. Raises ConfigError."""
+        """Of a conversation as ``Conversations`` has it, or why it cannot be used. Raises Failed where the template does
+        not end.
+        """
         value = json.loads(document)
         if "prompt" in value:
             return self._completed(value["prompt"], value["completion"])
@@ -143,7 +158,7 @@ class Chat:
             rendered = self._rendered(self._template, turns, tools, value.get("from", 0))
         except Failed as failed:
             if failed.endless:
-                raise chat_error(self._settings, f"renders each conversation ({failed.words})") from None
+                raise
             return self._refusal(failed)
         if isinstance(rendered, Reason):
             return rendered

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from trainer.config.groups.data import DataConfig, SourceConfig
-from trainer.data.chat.conversation import Chat
 from trainer.data.chat.settings import ChatSettings, settings_of
 from trainer.data.chat.shapes import AUTO, NEEDED
 from trainer.data.documents import found_in, found_in_inputs, inputs_of
@@ -16,6 +16,9 @@ from trainer.data.progress import Report
 from trainer.data.readers.found import Document, Found
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from trainer.data.chat.conversation import Chat
 
 FILES, ROWS = 64, 100
 """Of a source and of a file: as many are looked at, at the most, to tell its shape."""
@@ -74,6 +77,8 @@ def chat_of(
     """What makes tokens of a source's conversations; None of plain text. Raises ConfigError."""
     if source.chat is None:
         return None
+    from trainer.data.chat.conversation import Chat  # brings jinja2
+
     settings = settings_of(source, config, tokenizer)
     chat = Chat(settings, tokenizer)
     if report is not None:

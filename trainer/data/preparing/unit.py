@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer.data.chat.conversation import Chat, Conversed, conversed
 from trainer.data.chat.settings import ChatSettings
 from trainer.data.preparing.duplicates import Drops
 from trainer.data.preparing.passed_over import PassedOver
@@ -23,6 +22,9 @@ from trainer.data.tokenizer import Tokenizer
 from trainer.data.tokenizing import Part as Amount
 from trainer.data.tokenizing import Tokenized, store, tokenize
 from trainer.files import sync
+
+if TYPE_CHECKING:
+    from trainer.data.chat.conversation import Chat, Conversed
 
 RESULT = "unit.json"
 
@@ -112,6 +114,8 @@ def prepare_unit(task: Task, tokenizer: Tokenizer, advance: Advance) -> None:
 
 
 def _conversed(kept: _Kept, task: Task, tokenizer: Tokenizer) -> Iterator[Conversed]:
+    from trainer.data.chat.conversation import conversed  # brings jinja2
+
     assert task.chat is not None, "a source of conversations"
     chat = _chat(json.dumps(task.chat), tokenizer)
     pieces = [0]
@@ -126,6 +130,8 @@ def _conversed(kept: _Kept, task: Task, tokenizer: Tokenizer) -> Iterator[Conver
 @lru_cache(maxsize=4)
 def _chat(settings: str, tokenizer: Tokenizer) -> Chat:
     """A worker has many units of few sources."""
+    from trainer.data.chat.conversation import Chat
+
     return Chat(ChatSettings(**json.loads(settings)), tokenizer)
 
 
