@@ -141,7 +141,7 @@ class Chat:
         return said
 
     def tokens(self, document: str) -> Tokens | Reason:
-        """Of a conversation as ``Conversations`` has it, or why it cannot be used. Raises Failed where the template does
+        """Of a conversation as ``Conversations`` has it, or why it cannot be used. Raises Failed where a template does
         not end.
         """
         value = json.loads(document)
