@@ -167,11 +167,6 @@ class Rank:
             # Every block gathers once more in the backward pass: it did not keep what it gathered (the same section),
             # or it runs again as a whole.
             add(phase, "tp", "all_gather", m * (seams + 2 * self.layers), size)
-            # Each rank saw its part of the sequence, or its heads, of what all have in full.
-            layer = sum(ceil(rows / self._shards()) for rows in self.whole_vectors())
-            last = self.last * sum(ceil(rows / self._shards()) for rows in self.norm())
-            positions = sum(ceil(rows / self._shards()) * width for rows, width in self.positions())
-            add("update", "tp", "all_reduce", 1, (self.layers * layer + last + positions) * FP32)
         else:
             add(phase, "tp", "all_reduce", m * (4 * self.layers + self.first + self.last), size)
         if self.last:  # the largest logit, then the sum of powers and the target's logit: three numbers a token
@@ -179,10 +174,22 @@ class Rank:
             assert self.tokens % chunks == 0
             add(phase, "tp", "all_reduce", m * chunks, self.tokens // chunks * FP32)
             add(phase, "tp", "all_reduce", m * chunks, self.tokens // chunks * 2 * FP32)
-        if self.heads[2] > 1:  # copies of key-value heads: k and v of every layer, one collective for each head
+        self._summed_in_update(add)
+        add("update", "tp", "all_reduce", 1, FP32)  # the squared norm
+
+    def _summed_in_update(self, add: Add) -> None:
+        """What each rank has a part of the gradient of: of what all have in full, it saw its part of the sequence, or
+        its heads; of copies of key-value heads (k and v of every layer, one collective for each head) its queries.
+        """
+        if self.config.parallel.sp:
+            layer = sum(ceil(rows / self._shards()) for rows in self.whole_vectors())
+            last = self.last * sum(ceil(rows / self._shards()) for rows in self.norm())
+            positions = sum(ceil(rows / self._shards()) * width for rows, width in self.positions())
+            add("update", "tp", "all_reduce", 1, (self.layers * layer + last + positions) * FP32)
+        if self.heads[2] > 1:
+            model = self.config.model
             rows, columns = ceil(self.heads[1] * self.head_size / self._shards()), model.hidden + model.qkv_bias
             add("update", "tp", "all_reduce", self.heads[1], 2 * self.layers * rows * columns * FP32)
-        add("update", "tp", "all_reduce", 1, FP32)  # the squared norm
 
     def _pipeline(self, add: Add) -> None:
         """Activations go forward and their gradients back."""

@@ -7,6 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from recipes.rehearse import piece_of, ranks_of
+from tests.recipes.adapted_forms import AdaptedRank
 from tests.recipes.closed_forms import Rank
 from trainer.commands.entry import register_schema
 from trainer.config.arithmetic import parameters
@@ -60,7 +61,8 @@ def test_a_step_is_what_the_formulas_say(recipe: str) -> None:
         seen.add(layers[stage])
         ends = (stage == 0, stage == config.parallel.pp - 1)
         start = sum(layers[:stage])
-        expected = Rank(config, layers[stage], *ends, derived.dp, derived.accumulation, start)
+        kind = Rank if config.adapter.kind == "none" else AdaptedRank
+        expected = kind(config, layers[stage], *ends, derived.dp, derived.accumulation, start)
         assert report.parameters == expected.parameters()
         flops = report.totals.flops
         assert flops.matmul == pytest.approx(expected.matmul_flops(), rel=0.01)

@@ -63,12 +63,13 @@ class LoraLinear(nn.Linear):
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """Without the bias; where dim 1 is cut, this rank's part of a sum."""
         dropped = self.dropout(x, self.keys)
-        low, base = F.linear(dropped, self.lora_A), F.linear(x, self.weight)
+        added = F.linear(F.linear(dropped, self.lora_A) * self.scale, self.lora_B)
         if self.lora_magnitude_vector is None:
-            # One kernel for product, scale and sum: a third of the passes over what is as large as the output.
-            rows = torch.addmm(base.flatten(0, -2), low.flatten(0, -2), self.lora_B.t(), alpha=self.scale)
-            return rows.view_as(base)
-        share, added = self.share(), F.linear(low, self.lora_B) * self.scale
+            # One kernel for the large product and the sum; and it comes last: a recomputation, which ends with the last
+            # tensor that the backward pass keeps, spares it.
+            rows = torch.addmm(added.flatten(0, -2), x.flatten(0, -2), self.weight.t())
+            return rows.view_as(added)
+        share, base = self.share(), F.linear(x, self.weight)
         if dropped is x:
             return share * (base + added)
         return base + (share - 1) * F.linear(dropped, self.weight) + share * added
