@@ -73,7 +73,6 @@ def run(config: Config, derived: Derived, world: World, overrides: list[str]) ->
                 allowed,
                 here,
                 standing,
-                config.model.vocab,
             )
             follow_text(config, backend, corpus, state)
             if config.checkpoint.export_hf and world.rank == 0 and not backend.extracting:
@@ -114,15 +113,8 @@ def train(
         print("\n".join(lines), flush=True)
     evaluator = make_evaluator(config, derived, corpus, sets, dp_rank)
     saver = make_saver(config, directory, backend, facts)
-    saves = Saves(
-        config.checkpoint,
-        saver,
-        backend,
-        watchdog,
-        newest=state.step,
-        saved=exports.saved if exports else None,
-        base=standing.names if standing else (),
-    )
+    saved, left = exports.saved if exports else None, standing.names if standing else ()
+    saves = Saves(config.checkpoint, saver, backend, watchdog, newest=state.step, saved=saved, base=left)
     if not backend.extracting:
         if (line := saves.prepare(world.local_size or 1, config.evaluation.best is not None)) and not world.rank:
             print(f"  {line}", flush=True)

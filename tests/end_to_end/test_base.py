@@ -19,7 +19,7 @@ from trainer.data.tokenizer import train_bpe
 pytestmark = pytest.mark.slow
 
 LORA = [
-    *("recipe=tiny", "data.sources=[{paths: [corpus]}]", "precision=bf16_mixed", "data.seq_len=32"),
+    *("recipe=tiny", "data.sources=[{paths: [corpus]}]", "precision=fp32", "data.seq_len=32"),
     *("data.heldout_fraction=0.1", "train.tokens=null", "train.steps=4", "train.tokens_per_step=256"),
     *("train.microbatch=2", "schedule=constant", "optim.lr=1e-2", "checkpoint.every_steps=2"),
     *("evaluation.every_steps=0", "logging.every_steps=1", "adapter=lora", "adapter.rank=4", "model.init_from=base"),
@@ -98,6 +98,21 @@ def test_a_killed_run_goes_on_where_its_base_has_moved(workspace: Path, straight
     for part in ("model", "optimizer"):
         for file in (straight / "checkpoints/step-00000004" / part).glob("*.safetensors"):
             assert file.read_bytes() == (again / "checkpoints/step-00000004" / part / file.name).read_bytes(), file
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", ["parallel.pp=2", "parallel.zero=3"])
+def test_another_layout_reads_its_own_part_of_the_base(workspace: Path, straight: Path, layout: str) -> None:
+    run = workspace / "runs" / layout[9:].replace("=", "")
+    shutil.copytree(straight, run)
+    shutil.rmtree(run / "checkpoints/step-00000004")
+    (run / "result.json").unlink()
+    done = harness.train(workspace, [*LORA, f"run.name={run.name}", layout], processes=2)
+    assert done.code == 0, done.output
+    assert f"resuming {run.name} from step 2" in done.output
+    steps, others = harness.records(straight), harness.records(run)
+    harness.assert_same_curve(steps, others)
+    assert len(read_index(run / "checkpoints/step-00000004/model")) == 28
 
 
 def test_another_base_is_refused(workspace: Path, straight: Path) -> None:

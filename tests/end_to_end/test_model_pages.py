@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import harness
+from tests import adapted, harness
 from tests.evaluation.test_text import write
+from trainer.config.groups.adapter import AdapterConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -41,6 +42,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (checkpoints / "step-00000360").symlink_to("step-00000002")
     (cwd / "models").mkdir()
     write(cwd / "models/SmolLM2", "llama", "grouped")
+    lora, base = AdapterConfig(kind="lora", rank=2), cwd / "models/SmolLM2"
+    adapted.save(cwd / "runs/tuned", base, lora, adapted.draw(base, lora, ["lm_head"]))
     (cwd / "texts").mkdir()
     for name in ("heldout.txt", "texts/one.txt"):
         (cwd / name).write_text("def main(): return 1\n" * 20)
@@ -104,4 +107,5 @@ def test_exporting(workspace: Path) -> None:
         words = command.split()
         words[3] = f"out-{number}"
         run(workspace, " ".join(words))
-        assert (workspace / f"out-{number}" / "config.json").is_file()
+        name = "adapter_config.json" if "--adapter" in words else "config.json"
+        assert (workspace / f"out-{number}" / name).is_file()

@@ -6,12 +6,13 @@ import fcntl
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests import harness
+from tests import adapted, directories, harness
 from trainer.checkpoint.names import checkpoints
 from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
@@ -19,6 +20,7 @@ from trainer.commands.ckpt.difference import diff
 from trainer.commands.ckpt.inspection import inspect
 from trainer.commands.ckpt.listing import ls, verify
 from trainer.commands.ckpt.pruning import prune
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.errors import ConfigError, ExitCode
 from trainer.parallel.boxes import Box, Placed, Store, whole_box
 
@@ -191,3 +193,26 @@ def test_looking_needs_no_torch(tmp_path: Path) -> None:
         env=harness.environment() | {"PYTHONPATH": str(harness.ROOT)},
     )  # fmt: skip
     assert done.stdout == "False\n"
+
+
+def test_a_base_is_listed_proven_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lora = AdapterConfig(kind="lora", rank=2)
+    for name in ("one", "other"):
+        directories.write(Path(name), tensors=directories.tensors_of(directories.CONFIG, seed=len(name)))
+    tensors = adapted.draw(Path("one"), lora, ["lm_head"])
+    for run, base in (("a", "one"), ("b", "one"), ("c", "other")):
+        adapted.save(Path(run), Path(base), lora, tensors)
+    shown = "\n".join(inspect("a", "*"))
+    assert "beside its base, which holds what was not trained: one (2 files)" in shown
+    assert sha256(Path("one/model.safetensors").read_bytes()).hexdigest()[:16] in shown
+    assert list(diff("a", "b"))[2:] == ["both stand on one (2 files)", "2 of 2 tensors are equal"]
+    (line,) = (line for line in diff("a", "c") if "stands on" in line)
+    assert line.startswith("A stands on one (2 files), B on other (2 files): model.safetensors has another SHA-256")
+    said: list[str] = []
+    assert verify("a", said.append) == ExitCode.DONE
+    assert "base one (2 files): as it was" in said
+    Path("one").rename("elsewhere")
+    said.clear()
+    assert verify("a", said.append) == ExitCode.DONE, "it may be elsewhere"
+    assert any(line.startswith("base one (2 files): not there as it was: is there") for line in said)

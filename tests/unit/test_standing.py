@@ -29,7 +29,7 @@ from trainer.parallel.mesh import Mesh
 from trainer.pretrained.source import open_source
 from trainer.run.directory import RunDirectory, config_yaml
 from trainer.run.world import World
-from trainer.training.base import Standing, stand
+from trainer.training.base import Standing, stand, together
 from trainer.training.initial import initial_weights
 from trainer.training.resume import resume_or_initialise
 
@@ -79,7 +79,6 @@ class Launch:
             [],
             {},
             self.standing,
-            self.config.model.vocab,
         )
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -182,3 +181,12 @@ def test_nothing_is_hashed_where_everything_is_trained_or_drawn() -> None:
     backend.setup()
     config, peers = Config(task="pretrain", model=drawn), Peers(dist.HashStore())
     assert stand(config, family_of(drawn), Path("none"), World(), peers, backend) is None
+
+
+def test_ranks_whose_bases_differ_in_a_byte_are_named() -> None:
+    """Their headers are the same, and so is what is compared at the start of a launch."""
+    source, peers = open_source("base"), Peers(dist.HashStore(), 0, 4)
+    mine: list[dict[str, list[object]]] = [{"config.json": [3, "a"]}, {"model.safetensors": [5, "b"]}]
+    assert list(together(mine * 2, source, peers)) == ["config.json", "model.safetensors"]
+    with pytest.raises(ConfigError, match=r"model\.safetensors of rank 3 is not that of rank 1"):
+        together([*mine, mine[0], {"model.safetensors": [5, "c"]}], source, peers)

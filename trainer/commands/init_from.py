@@ -80,6 +80,9 @@ def resolve(config: Config, given: Given, world: World) -> tuple[Config, tuple[s
     tokenizer, said = _tokenizer(config, source, given, model.vocab)
     lines = [*_described(config.model, model, source, given), *grown, *said, *(f"  {note}" for note in source.notes)]
     config = replace(config, model=model, data=replace(config.data, tokenizer=tokenizer))
+    adapter = config.adapter.init_from
+    if adapter is not None and backend_name(config, world) == "fake" and not os.access(adapter, os.F_OK):
+        return config, (*lines, f"adapter        {adapter} is not here: what conf/adapter says stands (backend=fake)")
     config, of_adapter = adapter_taken(config, given.keys)
     return config, (*lines, *of_adapter)
 

@@ -85,10 +85,7 @@ def export(
     if wrong := fault(checkpoint, hashes=False):
         raise unsound(checkpoint, wrong)
     config = config_of(checkpoint)
-    if tokenizer is not None and tokenizer.size > config.model.vocab:
-        rule = f"a row of the embedding for each of the tokenizer's {tokenizer.size:,} ids"
-        remedy = "export with the tokenizer that the run used"
-        raise ConfigError(Problem("model.vocab", config.model.vocab, rule, remedy))
+    _refuse_other_tokenizer(config, tokenizer)
     try:
         opened, model = contents_of(checkpoint, config, composed(checkpoint, base, hashes))
         tensors = list(format_of(model.family).tensors(model))
@@ -119,6 +116,13 @@ def export(
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     kind = made if int8 is None else "int8"
     return Exported(model.family, parameters, kind, held, len(shards), size, tuple(errors))
+
+
+def _refuse_other_tokenizer(config: Config, tokenizer: TokenizerFiles | None) -> None:
+    if tokenizer is not None and tokenizer.size > config.model.vocab:
+        rule = f"a row of the embedding for each of the tokenizer's {tokenizer.size:,} ids"
+        remedy = "export with the tokenizer that the run used"
+        raise ConfigError(Problem("model.vocab", config.model.vocab, rule, remedy))
 
 
 def _width(dtype: str) -> tuple[int, bool]:

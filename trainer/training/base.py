@@ -14,7 +14,7 @@ from trainer.backends.base import Backend
 from trainer.backends.common.peers import Peers
 from trainer.checkpoint.base import Base
 from trainer.checkpoint.hashed_file import Written
-from trainer.checkpoint.load import stored_names
+from trainer.checkpoint.load import base_of, stored_names
 from trainer.checkpoint.names import checkpoints
 from trainer.checkpoint.strict_json import Unsound
 from trainer.checkpoint.verify import read_state
@@ -36,16 +36,25 @@ MOVED = "model.init_from=DIRECTORY says where it is now, if it has moved"
 
 @dataclass
 class Standing:
-    """What a run stands on. base: its files, as they are now. names: of the parameters that checkpoints leave to it."""
+    """What a run stands on. base: its files, as they are now. names: of the parameters that checkpoints leave to it.
+    vocab: rows of the run's embedding.
+    """
 
     source: Source
     base: Base
     names: set[str]
+    vocab: int
 
-    def leave_out(self, checkpoint: Path) -> set[str]:
-        """From now on ``names`` are those that a checkpoint does not hold; one that was trained once is stored on."""
-        self.names -= stored_names(checkpoint)
-        return self.names
+    def resume(self, checkpoint: Path, store: Store) -> None:
+        """Fill what a verified checkpoint leaves to the base, and leave that to it from now on.
+
+        What it holds is stored on: it was trained once, or an earlier version saved it. Raises ConfigError where the
+        base is another one.
+        """
+        before = base_of(checkpoint)
+        self.names = set() if before is None else self.names - stored_names(checkpoint)
+        self.refuse_other(before)
+        self._fill(store)
 
     def refuse_other(self, before: Base | None) -> None:
         """Raise ConfigError where a checkpoint was trained on another base."""
@@ -53,12 +62,12 @@ class Standing:
             refuse_other_base(self.source.given, before, self.base, f"name the base that it was; {MOVED}")
 
     @torch.no_grad()
-    def fill(self, store: Store, vocab: int) -> None:
+    def _fill(self, store: Store) -> None:
         """This rank's boxes of its parameters; padding is zero."""
         mine = {name: placed for name, placed in store.model.items() if name in self.names}
         for placed in mine.values():
             placed.tensor.zero_()
-        read = weights_of(self.source, vocab)
+        read = weights_of(self.source, self.vocab)
         for placed in mine.values():
             for box in placed.boxes:
                 box.of(placed.tensor).copy_(read(box))
@@ -84,7 +93,7 @@ def stand(
     source, share = found
     mine = json.dumps({name: [one.size, one.sha256] for name, one in share.items()})
     shares = [json.loads(text) for text in peers.everyone(SHARES, mine, seconds, say)]
-    return Standing(source, named(source, _together(shares, source, peers)), names)
+    return Standing(source, named(source, together(shares, source, peers)), names, config.model.vocab)
 
 
 def _find(config: Config, directory: Path, world: World) -> tuple[Source, Mapping[str, Written]] | None:
@@ -114,7 +123,7 @@ def _named_by(begun: list[Path]) -> Base | None:
     return None
 
 
-def _together(shares: list[dict[str, list[object]]], source: Source, peers: Peers) -> dict[str, Written]:
+def together(shares: list[dict[str, list[object]]], source: Source, peers: Peers) -> dict[str, Written]:
     """The files that all ranks have found. Raises ConfigError where two have found another."""
     files: dict[str, tuple[int, list[object]]] = {}
     for rank, share in enumerate(shares):

@@ -12,7 +12,7 @@ import torch
 from trainer.backends.base import Backend, Initialise
 from trainer.checkpoint.base import without
 from trainer.checkpoint.directory import Ranks, clear_leftovers, newest_sound, remove, set_aside, surplus
-from trainer.checkpoint.load import base_of, load_checkpoint, refuse_other_tensors, topology_changes
+from trainer.checkpoint.load import load_checkpoint, refuse_other_tensors, topology_changes
 from trainer.checkpoint.names import LATEST, name_of
 from trainer.checkpoint.state import TrainState
 from trainer.config.groups.checkpoint import CheckpointConfig
@@ -20,7 +20,6 @@ from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
 from trainer.files import write_atomically
 from trainer.observe.wandb_sink import forget_wandb
-from trainer.parallel.boxes import Store
 from trainer.run.directory import RunDirectory
 from trainer.training.base import Standing
 from trainer.training.collective import on_every_rank
@@ -36,7 +35,6 @@ def resume_or_initialise(
     allowed: Sequence[str],
     topology: Mapping[str, Any],
     standing: Standing | None = None,
-    vocab: int = 0,
 ) -> TrainState:
     """Fill the backend's weights and moments. Collective: all ranks verify their share, rank 0 decides for all.
 
@@ -45,7 +43,7 @@ def resume_or_initialise(
     initial: opens the initial weights, where there is no checkpoint. steps: length of training. corpus: fingerprints of
     the text and the tokenizer as they are now; a checkpoint that saw others is refused unless ``allowed``
     (resume.allow) names ``data``. topology: what this launch runs on, to be compared with what saved. standing: where
-    weights are that checkpoints do not hold. vocab: rows of the embedding.
+    weights are that checkpoints do not hold.
     The state keeps the checkpoint's fingerprints: ``follow_text`` makes them those of now.
     Raises CheckpointError on every rank when there are checkpoints and none verifies: starting anew would throw away
     a run.
@@ -63,32 +61,30 @@ def resume_or_initialise(
             print(f"starting {directory.path.name} at step 0", flush=True)
         backend.load_initial(on_every_rank(backend.host, initial))
         return TrainState(corpus=dict(corpus), base=None if standing is None else standing.base)
-    whole = store = backend.store()
+    store = backend.store()
     if standing is not None:
-        store = without(whole, standing.leave_out(found))
-        on_every_rank(backend.saving, partial(_fill_base, standing, found, whole, vocab))
+        on_every_rank(backend.saving, partial(standing.resume, found, store))
+        store = without(store, standing.names)
     on_every_rank(backend.saving, partial(refuse_other_tensors, found, store))
     state = on_every_rank(backend.saving, partial(load_checkpoint, found, store, backend.saving.group))
     if state.step > steps:
         rule = f"at least the {state.step} steps that the run has trained already"
         raise ConfigError(Problem("train.steps", steps, rule, "lengthen it, or use another run.name"))
     other_text = on_every_rank(backend.saving, partial(refuse_other_text, state.corpus, corpus, allowed))
-    if standing is not None:
-        state.base = standing.base
+    state.base = None if standing is None or not standing.names else standing.base
     backend.loaded(state.updates)
     backend.set_rng_state(state.rng)
     if rank == 0:
         print(f"resuming {directory.path.name} from step {state.step}", flush=True)
-        if other_text:
-            print(f"  going on with other content of: {', '.join(other_text)}", flush=True)
-        if changes := topology_changes(found, topology):
-            print(f"  on other terms ({'; '.join(changes)}): the same curve, but not to the last bit", flush=True)
+        _say_what_changed(other_text, topology_changes(found, topology))
     return state
 
 
-def _fill_base(standing: Standing, checkpoint: Path, store: Store, vocab: int) -> None:
-    standing.refuse_other(base_of(checkpoint))
-    standing.fill(store, vocab)
+def _say_what_changed(text: Sequence[str], changes: Sequence[str]) -> None:
+    if text:
+        print(f"  going on with other content of: {', '.join(text)}", flush=True)
+    if changes:
+        print(f"  on other terms ({'; '.join(changes)}): the same curve, but not to the last bit", flush=True)
 
 
 def begin(directory: RunDirectory, config: Config, overrides: list[str], state: TrainState, steps: int) -> None:
