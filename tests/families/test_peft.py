@@ -41,11 +41,13 @@ TOKENS = torch.arange(12).view(1, 12) * 3 % 40
 
 def directory(path: Path, kind: str, tied: bool) -> Path:
     """A random model that transformers saved."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 
     torch.manual_seed(1)
-    config, model = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[kind]
-    made = model(config(**SIZES, tie_word_embeddings=tied, initializer_range=0.3))
+    small = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    config = {"llama": LlamaConfig, "qwen2": Qwen2Config, "gpt2": GPT2Config}[kind]
+    sizes = small if kind == "gpt2" else SIZES
+    made = AutoModelForCausalLM.from_config(config(**sizes, tie_word_embeddings=tied, initializer_range=0.3))
     for name, parameter in made.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter)
@@ -76,6 +78,7 @@ CASES = {
     "ends-dora": ("llama", False, ["q_proj", "embed_tokens", "lm_head"], {"use_dora": True}),
     "tied": ("llama", True, ["q_proj", "embed_tokens"], {}),
     "tied-head": ("llama", True, ["o_proj", "lm_head"], {}),
+    "transposed": ("gpt2", True, ["c_fc", "c_proj"], {}),
     "saved": ("qwen2", False, ["q_proj"], {"modules_to_save": ["model.norm", "lm_head"]}),
 }
 

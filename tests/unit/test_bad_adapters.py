@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from tests import bad_adapters, directories, harness
+from tests import adapted, bad_adapters, directories, harness
 from tests.bad_adapters import CASES
 from trainer.config.groups.adapter import AdapterConfig
 from trainer.errors import ConfigError, ExitCode, Problem
 from trainer.parallel.boxes import whole_box
+from trainer.pretrained.export import config_of
 from trainer.pretrained.peft.source import open_adapter
 from trainer.pretrained.peft.weights import adapter_weights, refuse_other_copies
+from trainer.pretrained.peft.write import write_adapter
 from trainer.pretrained.source import open_source
 from trainer.pretrained.weights import weights_of
 
@@ -114,3 +118,42 @@ def test_it_is_opened_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env=harness.environment() | {"PYTHONPATH": str(harness.ROOT)})  # fmt: skip
     assert done.stdout == "False\n"
+
+
+def test_an_adapter_of_a_part_of_a_fused_tensor_goes_neither_way() -> None:
+    """GPT-2's c_attn holds queries, keys and values, and has one adapter in peft."""
+    sizes = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, "layer_norm_epsilon": 1e-5}
+    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", **sizes}
+    directories.write(Path("gpt2"), config)
+    model, lora = open_source("gpt2").model, AdapterConfig(kind="lora", rank=2)
+    bad_adapters.write(Path("adapter"))
+    save_file({bad_adapters.OTHER: torch.zeros(2, 16)}, "adapter/adapter_model.safetensors")
+    with pytest.raises(ConfigError, match=r"attn\.c_attn holds several of ours in one"):
+        open_adapter("adapter", model)
+    queries = "model.layers.0.self_attn.q_proj"
+    checkpoint = adapted.save(Path("run"), Path("gpt2"), lora, adapted.draw(Path("gpt2"), lora, [queries]))
+    with pytest.raises(ConfigError, match=r"q_proj is a part of transformer\.h\.0\.attn\.c_attn") as raised:
+        write_adapter(checkpoint, config_of(checkpoint), Path("out"))
+    assert raised.value.problems[0].remedy.startswith("export merged weights")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("also", "told"),
+    [
+        ("model.layers.0.self_attn.q_proj.weight", "q_proj has an adapter as well"),
+        ("model.norm.weight", None),
+        ("model.embed_tokens.weight", "is tied to the head"),
+    ],
+)
+def test_whole_modules_that_peft_cannot_say_are_refused(also: str, told: str | None) -> None:
+    tensors = directories.write(Path("tied"), directories.CONFIG | {"tie_word_embeddings": True})
+    lora = AdapterConfig(kind="lora", rank=2, also_train=[also])
+    parts = adapted.draw(Path("tied"), lora, ["model.layers.0.self_attn.q_proj"]) | {also: tensors[also]}
+    checkpoint = adapted.save(Path("run"), Path("tied"), lora, parts)
+    if told is None:
+        write_adapter(checkpoint, config_of(checkpoint), Path("out"))
+        assert json.loads(Path("out/adapter_config.json").read_text())["modules_to_save"] == ["model.norm"]
+        return
+    with pytest.raises(ConfigError, match=told):
+        write_adapter(checkpoint, config_of(checkpoint), Path("out"))

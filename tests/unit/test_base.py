@@ -180,3 +180,21 @@ def test_the_files_of_a_base_are_shared_over_processes(run: Path) -> None:
     shares = [hashed(source, rank, 2) for rank in range(2)]
     assert sorted(name for share in shares for name in share) == ["config.json", "model.safetensors"]
     assert named(source, shares[0] | shares[1]) == open_source(str(run)).named
+
+
+def test_bases_that_stand_on_each_other_in_a_circle_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crafted: sizes are right, and the hash that would tell is looked at only once all is open."""
+    monkeypatch.setattr("trainer.pretrained.source.DEEPEST", 3)
+    source = open_source(str(run))
+    second = adapted.save(Path("second"), source.path, LORA, adapted.draw(Path("base"), LORA, ["lm_head"], seed=1))
+    state = json.loads((source.path / "state.json").read_text())
+    state["base"] = named(open_source(str(second)), hashed(open_source(str(second)))).to_json()
+    (source.path / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((source.path / MANIFEST).read_text())
+    manifest["files"]["state.json"]["size"] = (source.path / "state.json").stat().st_size
+    (source.path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    state = json.loads((second / "state.json").read_text())
+    state["base"]["files"][MANIFEST]["size"] = (source.path / MANIFEST).stat().st_size
+    (second / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+    with pytest.raises(ConfigError, match="or in a circle"):
+        open_source(str(run))

@@ -36,6 +36,8 @@ from trainer.pretrained.shards import INDEX, SINGLE
 from trainer.pretrained.tokens import FILE, tokenizer_of
 from trainer.run.directory import CHECKPOINTS, TOKENIZER
 
+DEEPEST = 16
+"""Runs that stand on each other."""
 IMPORTED = "imported"
 """In the manifest of what scripts/import_hf.py made: from which directory."""
 
@@ -69,18 +71,19 @@ class Source:
     """Of a checkpoint of ours, that stand beside the weights."""
 
 
-def open_source(given: str, base: str | None = None, remedy: str = "") -> Source:
+def open_source(given: str, base: str | None = None, remedy: str = "", below: int = 0) -> Source:
     """Raises ConfigError, with one problem of key model.init_from, where it is none or not whole.
 
-    base: where the base is now, of a checkpoint that has one; None: where it says. remedy: how to say so.
+    base: where the base is now, of a checkpoint that has one; None: where it says. remedy: how to say so. below: how
+    many stand on this one.
     """
     try:
-        return _open(given, base, remedy)
+        return _open(given, base, remedy, below)
     except OSError as error:
         raise refused(given, f"can be read ({error.strerror})", "restore access to it") from None
 
 
-def _open(given: str, base: str | None, remedy: str) -> Source:
+def _open(given: str, base: str | None, remedy: str, below: int) -> Source:
     path = Path(given)
     if not path.exists():
         hub = "/" in given and not given.startswith((".", "/", "~")) and given.count("/") == 1
@@ -92,7 +95,7 @@ def _open(given: str, base: str | None, remedy: str) -> Source:
         raise refused(given, "is a directory; it is a file", f"name the directory that it is in: {path.parent}")
     if (checkpoint := checkpoint_in(path)) is not None:
         found, notes = checkpoint
-        return _of_checkpoint(given, found, notes, base, remedy)
+        return _of_checkpoint(given, found, notes, base, remedy, below)
     if base is not None:
         raise _no_base(base)
     if any((path / name).exists() for name in (NAME, SINGLE, INDEX)):
@@ -145,7 +148,7 @@ def _of_gguf(given: str, path: Path) -> Source:
     return Source(given, path, opened.model, dtypes, None, notes, gguf=opened)
 
 
-def _of_checkpoint(given: str, path: Path, notes: list[str], moved: str | None, remedy: str) -> Source:
+def _of_checkpoint(given: str, path: Path, notes: list[str], moved: str | None, remedy: str, below: int) -> Source:
     try:
         config = to_config(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
         stored, topology = read_index(path / PARTS[0]), read_manifest(path).topology
@@ -155,7 +158,7 @@ def _of_checkpoint(given: str, path: Path, notes: list[str], moved: str | None, 
         raise refused(given, rule, "name another step of the same run") from None
     if config.adapter.kind != "none":
         notes = [*notes, "its adapters are merged into its base, in FP32, when they are read"]
-    base = None if named is None else open_base(named, moved, remedy)
+    base = None if named is None else open_base(named, moved, remedy, below + 1)
     if base is None and moved is not None:
         raise _no_base(moved)
     adapters = _adapters(config, stored)
@@ -191,7 +194,7 @@ def _adapters(config: Config, stored: Mapping[str, Stored]) -> Adapters | None:
     return Adapters(config.adapter, config.model, shapes) if config.adapter.kind != "none" else None
 
 
-def open_base(named: Base, moved: str | None = None, remedy: str = "") -> Source:
+def open_base(named: Base, moved: str | None = None, remedy: str = "", below: int = 1) -> Source:
     """The base that a checkpoint names, with files of the sizes that it names. moved: where it is now, if elsewhere.
 
     Raises ConfigError where it is not there, or is another one.
@@ -203,7 +206,10 @@ def open_base(named: Base, moved: str | None = None, remedy: str = "") -> Source
     says = remedy or f"put it back, or a link to it, at {path}"
     if not Path(path).exists():
         raise refused(path, "is there: the weights that were not trained are in this base, and not stored again", says)
-    source = open_source(path)
+    if below > DEEPEST:
+        rule = f"ends in a base that holds all of its weights, {DEEPEST} deep at most; this goes on, or in a circle"
+        raise refused(path, rule, "export merged weights, and name that directory")
+    source = open_source(path, below=below)
     found = {name: Written(file.stat().st_size, "") for name, file in files_of(source).items()}
     sizes = {name: replace(one, sha256="") for name, one in named.files.items()}
     refuse_other_base(path, replace(named, files=sizes), replace(named, files=found), says)
