@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import date
 from functools import cache
@@ -113,6 +114,42 @@ def test_every_other_template_that_trl_trains_with(tmp_path: Path) -> None:
     for name, text in training_templates().items():
         if not name.startswith(ELSEWHERE):
             assert agreeing(directory, text, tmp_path / f"{name}.jinja", every=5) > 28, name
+
+
+TAGS = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
+PROMPTS = {"<think>", "</think>", "assistant", "\n", "\n\n"}
+"""Tokens besides special ones that trl's templates mark and that markers leave to the prompt, or to the turn behind."""
+
+
+@pytest.mark.long
+def test_without_their_tags_the_same_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tag becomes a condition that holds; special tokens of all families are those of one tokenizer."""
+    inner = tokenizers.Tokenizer.from_file(str(family_tokenizer("qwen3") / "tokenizer.json"))
+    every = {name: text for name, text in training_templates().items() if not name.startswith(ELSEWHERE)}
+    named = {token for text in every.values() for token in re.findall(r"<\|[^|>{]*\|>|<\uff5c[^\uff5c]*\uff5c>", text)}
+    inner.add_special_tokens(sorted(named | {"<s>", "<start_of_turn>", "<end_of_turn>"}))
+    inner.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "<|im_end|>"}')
+    monkeypatch.setattr(Chat, "_inner", inner)  # a copy for each template takes a second
+    rows = [document(row) for row in conversations() if not row["tools"]][::12]
+    for name, text in every.items():
+        (tmp_path / "tagged.jinja").write_text(text)
+        (tmp_path / "plain.jinja").write_text(TAGS.sub(_condition, text))
+        tagged, plain = (chat_of(tmp_path, tmp_path / f"{kind}.jinja") for kind in ("tagged", "plain"))
+        assert plain.rule == "marking"
+        count = 0
+        for row in rows:
+            one, other = tagged.tokens(row), plain.tokens(row)
+            if isinstance(one, Tokens) and isinstance(other, Tokens):
+                differing = one.ids[one.trained != other.trained].tolist()
+                words = {inner.decode([token], skip_special_tokens=True) for token in differing} - {""}
+                assert words <= PROMPTS, name
+                count += 1
+        assert count > 10, name
+
+
+def _condition(tag: re.Match[str]) -> str:
+    return f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}"
 
 
 def between(ids: Sequence[int], head: list[int], end: int) -> list[bool]:

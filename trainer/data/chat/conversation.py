@@ -141,9 +141,7 @@ class Chat:
         return said
 
     def tokens(self, document: str) -> Tokens | Reason:
-        """Of a conversation as ``Conversations`` has it, or why it cannot be used. Raises Failed where a template does
-        not end.
-        """
+        """Of a conversation as ``Conversations`` has it, or why it cannot be used. Raises Failed for an endless one."""
         value = json.loads(document)
         if "prompt" in value:
             return self._completed(value["prompt"], value["completion"])

@@ -144,5 +144,7 @@ def prefix_spans(
         if not (text.startswith(before) and text.startswith(whole) and len(before) < len(whole)):
             return None
         said = whole[len(before) :]
-        spans.append((len(before), len(before) + (around.last_end(said) or len(said))))
+        if (end := around.last_end(said)) is None and around.ends:
+            return None  # what follows on the turn cannot be told from it
+        spans.append((len(before), len(before) + (end or len(said))))
     return spans

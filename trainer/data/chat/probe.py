@@ -100,7 +100,7 @@ def _begins(header: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
 
 
 def _ends(template: ChatTemplate, pattern: re.Pattern[str]) -> tuple[str, ...]:
-    """In the midst of a conversation, and at its end: the first special token, if it does not open a turn."""
+    """In the midst of a conversation, and at its end: the first special tokens, up to one that opens a turn."""
     text = template.render(PROBE)
     places = [text.find(mark) for mark in (ASKED, ANSWERED, ASKED_AGAIN, ANSWERED_AGAIN)]
     if -1 in places or sorted(places) != places:
@@ -108,12 +108,25 @@ def _ends(template: ChatTemplate, pattern: re.Pattern[str]) -> tuple[str, ...]:
     before = pattern.findall(text[: places[0]])
     try:  # a template may put words of its own before ours, with an end; it has none before those of a system
         told = template.render([{"role": "system", "content": TOLD}, *PROBE])
-        opening = {*before[-1:], *pattern.findall(told[: max(0, told.find(TOLD))])}
+        told = told[: max(0, told.find(TOLD))]
     except Failed:
-        opening = set(before)
-    gaps = text[places[1] + len(ANSWERED) : places[2]], text[places[3] + len(ANSWERED_AGAIN) :]
-    first = (next(pattern.finditer(gap), None) for gap in gaps)
-    return tuple(dict.fromkeys(one[0] for one in first if one is not None and one[0] not in opening))
+        told = text[: places[0]]
+    opening = {*before[-1:], *pattern.findall(told)}
+    last = _run(text[places[3] + len(ANSWERED_AGAIN) :], pattern, opening)
+    if last:  # there are ends: what stands first of all, behind a beginning of the text, is none
+        opening = {*before[-1:], *pattern.findall(told)[:2]}
+    midst = _run(text[places[1] + len(ANSWERED) : places[2]], pattern, opening)
+    return tuple(one for one in dict.fromkeys((midst, last)) if one)
+
+
+def _run(gap: str, pattern: re.Pattern[str], opening: set[str]) -> str:
+    """The first special tokens of a text that stand side by side, up to one that opens a turn."""
+    if (first := pattern.search(gap)) is None:
+        return ""
+    end = first.start()
+    while (match := pattern.match(gap, end)) is not None and match[0] not in opening:
+        end = match.end()
+    return gap[first.start() : end]
 
 
 def tools_of(template: ChatTemplate) -> Tools:
