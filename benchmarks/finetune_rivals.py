@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,38 @@ def main() -> None:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(asked.seed)
-    tokenizer = AutoTokenizer.from_pretrained(asked.model)
+    tokenizer: Any = AutoTokenizer.from_pretrained(asked.model)
     tokenizer.chat_template = training_template(tokenizer.chat_template)
     rows = [json.loads(line) for line in Path(asked.data).read_text(encoding="utf-8").splitlines()]
-    model = AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32, attn_implementation="sdpa")
     lora = LoraConfig(
         r=asked.rank, lora_alpha=asked.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
     )
+    timed = clock()
+    trainer = lean()(
+        model=AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32, attn_implementation="sdpa"),
+        args=settings(asked),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora if asked.lora else None,
+        callbacks=[timed],
+    )
+    trainer.train()
+    if asked.save:
+        (trainer.model.merge_and_unload() if asked.lora else trainer.model).save_pretrained(asked.save)
+        tokenizer.save_pretrained(asked.save)
+    seconds = [after - before for before, after in pairwise(timed.marks)]
+    measured = {"seconds": seconds, "tokens": trainer.tokens / asked.steps, "trained": trainer.trained / asked.steps}
+    print(json.dumps(measured))
+
+
+def clock() -> Any:
+    """A callback with the times at which training began and steps ended: what is between steps counts."""
+    from transformers import TrainerCallback
 
     class Timed(TrainerCallback):
-        """Seconds of each step, what is between steps included."""
-
         def __init__(self) -> None:
             self.marks: list[float] = []
 
@@ -50,14 +68,19 @@ def main() -> None:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.marks.append(time.perf_counter())
 
-    class Lean(SFTTrainer):
-        """Without metrics for each token; and it counts what it is given."""
+    return Timed()
 
+
+def lean() -> Any:
+    """SFTTrainer without its metrics for each token, which counts what it is given."""
+    from trl import SFTTrainer
+
+    class Lean(SFTTrainer):
         tokens: int = 0
         trained: int = 0
 
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = 1
         ) -> Any:
             labels = inputs["labels"]
             self.trained += int((labels[:, 1:] != -100).sum())
@@ -65,7 +88,14 @@ def main() -> None:
             outputs = model(**inputs, use_cache=False, fused_lm_head=True)
             return -outputs.log_probs.sum() / num_items_in_batch
 
-    config = SFTConfig(
+    return Lean
+
+
+def settings(asked: argparse.Namespace) -> Any:
+    """What recipe=smollm2_lora says, in trl's words."""
+    from trl import SFTConfig
+
+    return SFTConfig(
         output_dir=asked.output,
         use_cpu=True,
         bf16=asked.bf16,
@@ -89,26 +119,6 @@ def main() -> None:
         seed=asked.seed,
         torch_compile=asked.compile,
         dataset_num_proc=1,
-    )
-    timed = Timed()
-    trainer = Lean(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        peft_config=lora if asked.lora else None,
-        callbacks=[timed],
-    )
-    trainer.train()
-    if asked.save:
-        trained: Any = trainer.model
-        (trained.merge_and_unload() if asked.lora else trained).save_pretrained(asked.save)
-        tokenizer.save_pretrained(asked.save)
-    seconds = [after - before for before, after in zip(timed.marks, timed.marks[1:], strict=False)]
-    print(
-        json.dumps(
-            {"seconds": seconds, "tokens": trainer.tokens / asked.steps, "trained": trainer.trained / asked.steps}
-        )
     )
 
 
