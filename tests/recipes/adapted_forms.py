@@ -41,6 +41,14 @@ class AdaptedRank(Rank):
         repeated = 2 * self.repeated * self.adapters() * self.tokens * self.microbatches
         return super().recomputed_flops() + repeated
 
+    def _tensor(self, add: Add) -> None:
+        """Nothing before the first layer is trained: no gradient leaves its attention, and none enters the embedding."""
+        super()._tensor(add)
+        if self.first and self.config.parallel.sp:
+            size = self.tokens * self.config.model.hidden * BF16
+            for kind in ("reduce_scatter", "all_gather"):
+                add("forward_backward", "tp", kind, -self.microbatches, size)
+
     def _summed_in_update(self, add: Add) -> None:
         """Each rank saw a part of what is not cut: its features' share of A, its positions' or features' of B."""
         shards = self._shards()
