@@ -42,7 +42,7 @@ class AdaptedRank(Rank):
         return super().recomputed_flops() + repeated
 
     def _tensor(self, add: Add) -> None:
-        """Nothing before the first layer is trained: no gradient leaves its attention, and none enters the embedding."""
+        """Nothing before the first layer is trained: no gradient leaves its attention, none enters the embedding."""
         super()._tensor(add)
         if self.first and self.config.parallel.sp:
             size = self.tokens * self.config.model.hidden * BF16
