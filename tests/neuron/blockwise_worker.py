@@ -155,3 +155,20 @@ def on_lazy_tensors(name: str) -> list[float]:
     blocks.BLOCK = 32
     exact = dense(CASES[name])
     return [apart(blockwise(CASES[name], dtype, device), exact) for dtype in (torch.float32, torch.bfloat16)]
+
+
+def run_layers(layers: int) -> None:
+    """Forward and backward of some layers of attention, 4 heads of 32 and 2,048 tokens, as one graph on XLA's CPU."""
+    import torch_xla
+
+    where = torch_xla.device()
+    x = torch.ones(1, 4, 2048, 32).to(where).requires_grad_()
+    weights = [torch.eye(32).to(where).requires_grad_() for _ in range(layers)]
+    ids = (torch.arange(2048) // 300).unsqueeze(0).to(where)
+    torch_xla.sync()
+    visible = Share(0, 1).visible(ids)
+    for weight in weights:
+        context = Context(None, None, visible, ids, ids)  # type: ignore[arg-type]
+        x = x + blockwise_attend(x @ weight, x @ weight.T, x, context)
+    x.square().sum().backward()
+    torch_xla.sync(wait=True)

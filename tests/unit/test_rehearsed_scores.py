@@ -53,9 +53,9 @@ def test_deepseek_7b_block_by_block(recompute: str) -> None:
     strips = found(with_documents("deepseek7b", recompute, seq_len=4096))
     assert isinstance(strips, Strips)
     assert strips.least == 2 * 4 * 512 * 4096
-    assert strips.most == 18 * 4 * 512 * 4096 + 24 * 4 * 4096 * 128
+    assert strips.most == 20 * 4 * 512 * 4096 + 32 * 4 * 4096 * 128
     for words in (
-        "0.02 to 0.19 GiB = 1 samples x (4 heads x 512 x 4,096 x 2 to 18",
+        "0.02 to 0.22 GiB = 1 samples x (4 heads x 512 x 4,096 x 2 to 20",
         "65,536 bytes a layer",
         "document_mask",
     ):
@@ -69,7 +69,7 @@ def test_the_verdict_has_them() -> None:
     assert plain.fits
     fits = replace(plain, scores=found(with_documents("deepseek7b", seq_len=4096)))
     assert fits.fits is True
-    assert "+ scores 0.02 to 0.19 = 9.63 to 9.80 GiB, of 14.0" in str(fits)
+    assert "+ scores 0.02 to 0.22 = 9.63 to 9.83 GiB, of 14.0" in str(fits)
     whole = Scores(4, 4096, 4096, 1, 30, "bf16_mixed", "data.document_mask")
     unsure = replace(plain, scores=whole)
     assert unsure.fits is None
@@ -116,11 +116,11 @@ def test_autograd_keeps_the_most(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pytorch_takes_the_most_of_a_block(tmp_path: Path) -> None:
-    """Bytes a score of a block in the backward pass, where one number a key is too little to count; and what 64 a key
-    cost, of which 8 are no sums but gradients that the rehearsed kernel returns too.
+    """Bytes a score of a block in the backward pass, where one number a key is too little to count; and what a number
+    more of each key takes.
     """
     [measured] = run(Task("tests.neuron.attention_worker:of_a_block"), tmp_path, over_gloo(DOUBLE))
     for mode, dtype in (("bf16_mixed", "torch.bfloat16"), ("fp32", "torch.float32")):
         score, element = measured[dtype]
-        assert score == pytest.approx(STRIP[mode][1], rel=0.1)
-        assert element == pytest.approx(SUMS, rel=0.2)
+        assert 0.9 * STRIP[mode][1] < score <= STRIP[mode][1]
+        assert 0.8 * SUMS < element <= SUMS

@@ -19,7 +19,8 @@ class Context(NamedTuple):
     """What every layer's attention needs to know about the samples; built once a forward pass by ``build_context``.
 
     cosines, sines: FP32 [batch, 1, seq, head_dim / 2], None where positions are learned. mask: bool [batch, 1, seq,
-    keys], True where attention may look; window: the same inside the sliding window; None where no layer uses it.
+    keys], True where attention may look; window: the same inside the sliding window; None where no layer uses it. (A
+    lowering with an ``attend`` of its own may describe both otherwise.)
     positions, document_ids: int64 [batch, seq], for a lowering whose attention works without a dense mask. keys: for
     dropout between blocks, as trainer.batch.Batch has them; within: of the positions within blocks; None where nothing
     is dropped.

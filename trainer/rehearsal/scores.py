@@ -28,10 +28,10 @@ WORKING = {"bf16_mixed": (2, 6), "bf16": (2, 6), "fp32": (4, 8)}
 """Of one layer besides, while its backward pass runs: at least the gradient of the scores."""
 MASK = 1
 """Of a pair of positions, at most: heads share a mask, and the compiler may let layers share it too."""
-STRIP = {"bf16_mixed": (2, 18), "bf16": (2, 18), "fp32": (4, 20)}
-"""Bytes of a score of a block: at least its gradient; at most four FP32 tensors, and one in the model's dtype."""
-SUMS = 24
-"""Bytes, at most, of an element of keys: sums over blocks of its gradient and its value's, before and after one."""
+STRIP = {"bf16_mixed": (2, 20), "bf16": (2, 20), "fp32": (4, 22)}
+"""Bytes of a score of a block: at least its gradient; at most four FP32 tensors, one in the model's dtype, a mask."""
+SUMS = 32
+"""Bytes, at most, of an element of keys: of FP32 sums over blocks, two before and after one, and of what is added."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: Visible)
     running = _Running(nothing)
     for step in visible.key_blocks(blocks.BLOCK):
         best, total, sums = running.of(step.queries)
-        scores = _scores(q[..., step.queries, :], k[:, :, step.keys], visible, step)
+        scores = _scores(q[..., step.queries, :], _after(k[:, :, step.keys], sums), visible, step)
         # Of a row that sees none of the blocks so far all shares are 1, until the first score that it sees makes its
         # factor 0. Each sees itself at last.
         best, before = torch.maximum(best, scores.amax(-1, keepdim=True)), best
@@ -101,13 +101,13 @@ def _gradients(
     of_queries = []
     for step in visible.query_blocks(blocks.BLOCK):
         rows, incoming = q[..., step.queries, :], gradient[..., step.queries, :]
-        keys, values = k[:, :, step.keys], v[:, :, step.keys]
+        of_k, of_v = running.of(step.keys)
+        keys, values = _after(_after(k[:, :, step.keys], incoming), of_k), v[:, :, step.keys]
         shares = torch.exp(_scores(rows, keys, visible, step) - log_sums[..., step.queries, :])
         of_shares = _product(incoming, values.transpose(-1, -2)).float()
         mean = (shares * of_shares).sum(-1, keepdim=True)
         of_scores = (shares * (of_shares - mean) * q.shape[-1] ** -0.5).to(q.dtype)
         of_queries.append(_product(of_scores, keys))
-        of_k, of_v = running.of(step.keys)
         more = _over_queries(of_scores, rows), _over_queries(shares.to(v.dtype), incoming)
         running.keep((of_k + more[0].float(), of_v + more[1].float()), step.finished)
     of_k, of_v = running.whole()
@@ -118,6 +118,16 @@ def _scores(rows: torch.Tensor, keys: torch.Tensor, visible: Visible, step: Step
     """FP32 [batch, key-value heads, group, queries, keys]; MASKED where a query may not look."""
     scores = _product(rows, keys.transpose(-1, -2)).float() * rows.shape[-1] ** -0.5
     return scores.masked_fill(~visible.mask(step.queries, step.keys).unsqueeze(1), MASKED)
+
+
+def _after(tensor: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
+    """The same tensor, [batch, key-value heads, ...], when the earlier one is there.
+
+    Blocks need nothing of one another's, so a compiler may compute them side by side, and those of the backward pass in
+    the forward pass: XLA's for CPUs does, and drops barriers. No compiler may take zero times a number for zero.
+    """
+    zero = earlier.flatten(2)[..., :1].unsqueeze(-1) * 0
+    return tensor + zero.to(tensor.dtype)
 
 
 def _product(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
