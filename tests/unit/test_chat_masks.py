@@ -12,6 +12,7 @@ import pytest
 from tests.families.tokenizers_of import by_hand
 from trainer.batch import IGNORED_LABEL
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
+from trainer.data import decoded
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.heldout import HeldoutWindows, written_for_spoken
 from trainer.data.indexed import IndexedWriter
@@ -87,6 +88,23 @@ def test_each_token_is_trained_on_as_its_turn_says(tmp_path: Path, template: str
         assert stream.slice(begin, end).tolist() == bos + ids
         found = stream.trained(np.array([begin]), np.array([end - begin]))
         assert found.tolist() == [False] * len(bos) + trained
+
+
+def test_a_picture_has_what_is_trained_on_in_marks(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, rows(2), seq_len=64)
+    sample = Packing().samples(corpus.train[0], 64, True)[0]
+    shown = [line.removeprefix("    | ") for line in decoded.turns(sample, corpus.tokenizer)]
+    first = shown.index("<bos><|im_start|>user")
+    count = len(corpus.tokenizer.inner.encode("sat on the mat").ids) + 1
+    assert shown[first + 1 : first + 4] == [
+        "the cat 0<|im_end|>",
+        "<|im_start|>assistant",
+        f"[[sat on the mat<|im_end|>]]  ({count} trained on)",
+    ]
+    total = len(expected(corpus, rows()[0]["messages"])[0]) + 1
+    assert any(f"{total} tokens from its token 0 on, {count} trained on" in line for line in shown)
+    coloured = "\n".join(decoded.turns(sample, corpus.tokenizer, decoded.COLOURS))
+    assert "\x1b[1;32msat on the mat<|im_end|>\x1b[0m" in coloured
 
 
 def test_a_template_may_be_one_of_several_by_name(tmp_path: Path) -> None:

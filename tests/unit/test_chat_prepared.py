@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.families.tokenizers_of import by_hand
+from tests.families.tokenizers_of import TEMPLATE, by_hand
 from tests.unit.test_chat_masks import rows
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.data.corpus import Corpus, prepare_corpus
 from trainer.data.preparing.preparation import Options, prepare
 from trainer.errors import DataError
+from trainer.pretrained.tokenizer_files import tokenizer_files
 
 
 @pytest.fixture
@@ -54,6 +55,9 @@ def test_prepared_shards_have_the_tokens_and_the_masks_of_a_run(config: DataConf
     prepared = prepare_corpus(replace(config, sources=sources, tokenizer=tokenizer), 300)
     assert all_of(prepared) == all_of(direct)
     assert prepared.figures == direct.figures
+    beside = tokenizer_files(tmp_path / "out" / "tokenizer")
+    assert beside.templates == {"default": TEMPLATE}
+    assert (beside.tokens["bos_token"], beside.tokens["eos_token"]) == ("<bos>", "<|im_end|>")
     manifest = json.loads((tmp_path / "out" / "talk" / "manifest.json").read_text())
     assert manifest["figures"]["train"]["untrained"] == sum(not one for one in all_of(direct)[0][1])
     assert len(manifest["shards"]) > 3

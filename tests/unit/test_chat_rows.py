@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.ipc
 import pytest
 
-from trainer.config.groups.data import SourceConfig
+from tests.s3 import Server
+from trainer.config.groups.data import DataConfig, SourceConfig
 from trainer.data.chat.sources import told
 from trainer.data.documents import documents
+from trainer.data.remote import reading
 
 TURNS = [
     {"role": "system", "content": "Be brief."},
@@ -76,6 +78,14 @@ def test_a_data_set_on_disk_gives_them_too(tmp_path: Path) -> None:
 
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "set"))
     found = parsed(SourceConfig(kind="huggingface", paths=[str(tmp_path / "set")], chat="auto"))
+    assert found == [{"messages": TURNS, "tools": TOOLS}, {"messages": [TURNS[1], TURNS[4]]}]
+
+
+def test_objects_in_s3_give_them_too(s3: Server, tmp_path: Path) -> None:
+    bucket = s3.bucket()
+    s3.client().put_object(Bucket=bucket, Key="rows.jsonl", Body=write(tmp_path, "jsonl").read_bytes())
+    with reading(DataConfig(cache_dir=str(tmp_path / "cache"))):
+        found = parsed(SourceConfig(paths=[f"s3://{bucket}/rows.jsonl"], chat="auto"))
     assert found == [{"messages": TURNS, "tools": TOOLS}, {"messages": [TURNS[1], TURNS[4]]}]
 
 

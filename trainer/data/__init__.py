@@ -15,6 +15,7 @@ Reading order:
 - cache: a directory built once, by the first process that needs it, and keyed by content
 - cutting: where a long document may be cut without a change of its ids
 - encoding: texts to arrays of ids, a batch at a time
+- chat: conversations as documents, by templates, with what is trained on
 - tokenizing: one source turned into a training and a held-out .bin/.idx pair, with its figures
 - ranges: which documents of token files that are ready are held out
 - in_place: token files that are ready, opened where they are

@@ -129,14 +129,8 @@ def _prepare(config: DataConfig, vocab: int, report: Report | None) -> Corpus:
             one = open_prepared(source, tokenizer, config.heldout_fraction, report)
             marks[source_key(source.name)] = one.mark
         else:
-            own = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
-            build, more, words = _conversing(source, tokenizer, config, report, own)
-            if more:
-                marks[CHAT_KEY.format(source.name)] = more[0]
-            key = _key("tokens", prints[source.name], tokenizer.fingerprint, config.heldout_fraction, *more)
-            directory = _timed(f"tokenised {source.name}", cache, key, build, report, look)
-            marks[source_key(source.name)] = directory.name
-            one = replace(_tokenised(directory, tokenizer), chat=words)
+            one, found = _tokens_of(source, tokenizer, config, prints[source.name], report, look)
+            marks |= found
         if source.kind != "indexed":
             _tell_skipped(source, one.figures, config.bad_documents, report)
             _tell_unknown(source, one.figures, config.tokenizer, tokenizer, report)
@@ -171,6 +165,24 @@ def prepare_text(
     figures = SourceFigures.read(directory)
     _tell_skipped(source, figures, config.bad_documents, report)
     return TokenStream.open(directory / TRAIN, ids=tokenizer.size), key, figures.train.bytes
+
+
+def _tokens_of(
+    source: SourceConfig,
+    tokenizer: Tokenizer,
+    config: DataConfig,
+    text: str,
+    report: Report | None,
+    look: Callable[[], None],
+) -> tuple[Opened, dict[str, str]]:
+    """The tokens of a source of text, from the cache or made now, and their fingerprints. text: fingerprint of it."""
+    own = partial(tokenize_source, source, tokenizer, config.heldout_fraction, report, config.bad_documents)
+    build, more, words = _conversing(source, tokenizer, config, report, own)
+    key = _key("tokens", text, tokenizer.fingerprint, config.heldout_fraction, *more)
+    cache = Path(config.cache_dir).expanduser()
+    directory = _timed(f"tokenised {source.name}", cache, key, build, report, look)
+    marks = {source_key(source.name): directory.name, **{CHAT_KEY.format(source.name): mark for mark in more}}
+    return replace(_tokenised(directory, tokenizer), chat=words), marks
 
 
 def _conversing(

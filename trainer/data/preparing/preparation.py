@@ -22,7 +22,7 @@ from trainer.data.preparing.passes import Passes, cannot_write
 from trainer.data.preparing.pool import workers
 from trainer.data.preparing.reading import UnitText
 from trainer.data.preparing.source import WORK, SourceWork
-from trainer.data.preparing.tokenizer import TOKENIZER, given_tokenizer, prepared_tokenizer
+from trainer.data.preparing.tokenizer import TOKENIZER, given_tokenizer, keep_template, prepared_tokenizer
 from trainer.data.preparing.units import inputs, units
 from trainer.data.progress import Report
 from trainer.data.remote import reading
@@ -81,7 +81,8 @@ def _prepare(config: DataConfig, options: Options, report: Report) -> list[Prepa
     for source, files in zip(config.sources, found, strict=True):
         dedup = {"method": options.dedup, "threshold": options.threshold}
         chat = None if source.chat is None else chat_of(source, config, given_tokenizer(config), report)
-        said = None if chat is None else chat[1]
+        if (said := None if chat is None else chat[1]) is not None:
+            keep_template(options.output, said)
         settings = settings_of(source, tokenizer, config.heldout_fraction, dedup, config.bad_documents, said)
         every.append(SourceWork(source, options.output / source.name, settings, files, chat=said))
     done = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainer.config.groups.data import DataConfig, TokenizerConfig
 from trainer.data import tokenizer as tokenizers
+from trainer.data.chat.settings import ChatSettings
 from trainer.data.preparing.manifest import MANIFEST
 from trainer.data.preparing.units import Inputs, deciding_fields
 from trainer.data.progress import Report, track
@@ -18,6 +19,7 @@ from trainer.data.tokenizer_files import load
 from trainer.data.tokenizing import training_texts
 from trainer.errors import DataError, Problem
 from trainer.files import write_atomically, write_json
+from trainer.pretrained.tokenizer_files import TEMPLATE
 
 TOKENIZER, FILE, CONFIG = "tokenizer", "tokenizer.json", "tokenizer_config.json"
 LEARNT = "learnt_from"
@@ -53,6 +55,16 @@ def prepared_tokenizer(config: DataConfig, inputs: list[Inputs], output: Path, r
 def given_tokenizer(config: DataConfig) -> Tokenizer:
     """The tokenizer of a file where it was given: the chat template and the roles of tokens lie there."""
     return load(config.tokenizer, Path(config.cache_dir).expanduser())[0]
+
+
+def keep_template(output: Path, settings: ChatSettings) -> None:
+    """Put the template of conversations beside the prepared tokenizer: exports, chats and evaluations want it there."""
+    directory = output / TOKENIZER
+    if settings.template is None:
+        return
+    write_atomically(directory / TEMPLATE, settings.template)
+    said = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    write_json(directory / CONFIG, {**settings.special, **said})
 
 
 def _there(directory: Path) -> tuple[Tokenizer, str | None] | None:
