@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import prod
 
 from recipes import pretrain
+from trainer.config.adapters import scale_of
 from trainer.config.schema import Config
 from trainer.errors import ExitCode
 from trainer.models.family import Family, family_of, shapes_of
@@ -33,8 +34,7 @@ def trained(config: Config, family: Family) -> Iterator[str]:
     yield f"trained        {learnt:,} of {every:,} parameters ({kind})"
     if adapter.kind == "lora":
         name = "DoRA" if adapter.dora else "LoRA"
-        scale = adapter.alpha / (adapter.rank**0.5 if adapter.rslora else adapter.rank)
         faster = f", B at {adapter.lr_ratio:g} times the learning rate" if adapter.lr_ratio != 1 else ""
-        count = sum(name.endswith(".lora_A") or name.endswith(".lora_embedding_A") for name in shapes)
-        yield f"adapter        {name} of rank {adapter.rank}, scale {scale:g}, on {count:,} modules{faster}"
+        count = sum(name.endswith((".lora_A", ".lora_embedding_A")) for name in shapes)
+        yield f"adapter        {name} of rank {adapter.rank}, scale {scale_of(adapter):g}, on {count:,} modules{faster}"
     yield "begins anew    optimizer, schedule, step and order of the data: only weights are taken over"

@@ -34,7 +34,19 @@ def test_every_recipe_but_the_tiny_one_is_full_size() -> None:
     assert recipes == {"tiny", *ANYWHERE, *FULL_SIZE}
 
 
-@pytest.mark.parametrize("recipe", FULL_SIZE)
+FINE_TUNED = [recipe for recipe in FULL_SIZE if recipe.endswith(("_sft", "_lora"))]
+
+
+@pytest.mark.parametrize("recipe", [*FINE_TUNED[:1], *ANYWHERE])
+def test_a_recipe_of_fine_tuning_says_which_weights_it_wants(tmp_path: Path, recipe: str) -> None:
+    done = run(tmp_path, f"recipe={recipe}")
+    assert done.code == 3
+    assert "model.init_from = 'models/" in done.output
+    assert "hf download" in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in FULL_SIZE if recipe not in FINE_TUNED])
 def test_a_full_size_recipe_says_what_it_needs_within_ten_seconds(tmp_path: Path, recipe: str) -> None:
     start = time.monotonic()
     done = run(tmp_path, f"recipe={recipe}")

@@ -195,7 +195,7 @@ def test_cfg_and_help_work_as_a_hydra_user_expects(tmp_path: Path) -> None:
     assert "factor: 0.316" in done.output
     done = run(tmp_path, "--help")
     assert done.code == 0
-    assert "recipe: deepseek67b, deepseek7b, falcon40b" in done.output
+    assert "recipe: deepseek67b, deepseek67b_lora, deepseek7b" in done.output
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,15 @@ from trainer.config.groups.model import ModelConfig
 
 ALL_LINEAR = "all-linear"
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+A, B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
+EMBEDDING_A, EMBEDDING_B = "lora_embedding_A", "lora_embedding_B"
+KINDS = (A, B, MAGNITUDE, EMBEDDING_A, EMBEDDING_B)
+"""Last parts of the canonical names of adapters' parameters."""
+
+
+def scale_of(adapter: AdapterConfig) -> float:
+    """s, of what an adapter adds: alpha / rank, with rslora alpha / sqrt(rank) (Kalajdzievski, arXiv:2312.03732)."""
+    return adapter.alpha / (adapter.rank**0.5 if adapter.rslora else adapter.rank)
 
 
 def is_targeted(path: str, target: str) -> bool:

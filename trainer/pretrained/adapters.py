@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from trainer.config.adapters import EMBEDDING, EMBEDDING_A, EMBEDDING_B, HEAD, KINDS, MAGNITUDE, A, B
 from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.pretrained.shapes import Shapes, parameter_shapes
-
-A, B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
-EMBEDDING_A, EMBEDDING_B = "lora_embedding_A", "lora_embedding_B"
-KINDS = (A, B, MAGNITUDE, EMBEDDING_A, EMBEDDING_B)
-EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
-
-
-def scale_of(config: AdapterConfig) -> float:
-    """s, of what an adapter adds: alpha / rank, with rslora alpha / sqrt(rank) (Kalajdzievski, arXiv:2312.03732)."""
-    return config.alpha / (config.rank**0.5 if config.rslora else config.rank)
 
 
 def is_adapters(name: str) -> bool:

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 
 from trainer.checkpoint.strict_json import Unsound
+from trainer.config.adapters import EMBEDDING, EMBEDDING_A, EMBEDDING_B, HEAD, MAGNITUDE, A, B, scale_of
 from trainer.parallel.boxes import Box, whole_box
-from trainer.pretrained.adapters import EMBEDDING, EMBEDDING_A, EMBEDDING_B, HEAD, MAGNITUDE, A, Adapters, B, scale_of
+from trainer.pretrained.adapters import Adapters
 
 Read = Callable[[Box], torch.Tensor]
 BLOCK_ROWS = 256

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from trainer.config.adapters import scale_of
 from trainer.config.groups.adapter import AdapterConfig
 from trainer.errors import ConfigError, Problem
 from trainer.models.adapters.embedding import LoraEmbedding
@@ -23,9 +24,8 @@ ALSO = "adapter.also_train"
 
 
 def lora_of(config: AdapterConfig) -> Lora:
-    """Its scale: alpha / rank, with rslora alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)."""
-    scale = config.alpha / (config.rank**0.5 if config.rslora else config.rank)
-    return Lora(config.rank, scale, config.dropout, config.dora)
+    """What the adapters of a configuration have in common."""
+    return Lora(config.rank, scale_of(config), config.dropout, config.dora)
 
 
 def adapt(

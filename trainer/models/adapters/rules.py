@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from trainer.config.adapters import KINDS
 from trainer.parallel.plan import ZEROS, Init, Plan, Rule, normal
 
-ADAPTERS = ("*.lora_A", "*.lora_B", "*.lora_magnitude_vector", "*.lora_embedding_A", "*.lora_embedding_B")
+ADAPTERS = tuple(f"*.{kind}" for kind in KINDS)
 """Globs of the canonical names of adapters' parameters."""
 LENGTHS = Init("lengths")
 

@@ -14,11 +14,12 @@ from trainer.checkpoint.names import CONFIG, PARTS
 from trainer.checkpoint.strict_json import Unsound
 from trainer.checkpoint.tensorfile import Entry, read_header
 from trainer.checkpoint.verify import read_state
+from trainer.config.adapters import EMBEDDING, HEAD, KINDS
 from trainer.config.compose import to_config
 from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.errors import ConfigError
-from trainer.pretrained.adapters import EMBEDDING, HEAD, KINDS, Adapters, path_of, split_names, weight_shapes
+from trainer.pretrained.adapters import Adapters, path_of, split_names, weight_shapes
 from trainer.pretrained.fit import FLOATS
 from trainer.pretrained.peft.config import KEY, PREFIX, WEIGHTS, PeftConfig, read_config, refused
 from trainer.pretrained.peft.names import ALL_LINEAR, Modules, compressed, matches
