@@ -113,7 +113,7 @@ def test_every_other_template_that_trl_trains_with(tmp_path: Path) -> None:
     directory = family_tokenizer("qwen3")
     for name, text in training_templates().items():
         if not name.startswith(ELSEWHERE):
-            assert agreeing(directory, text, tmp_path / f"{name}.jinja", every=5) > 28, name
+            assert agreeing(directory, text, tmp_path / f"{name}.jinja", every=5) >= 25, name
 
 
 TAGS = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
