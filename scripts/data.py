@@ -2,6 +2,8 @@
 
 python scripts/data.py show recipe=tiny [overrides] [--step 100] [--samples 2] [--picture lengths.png]
 
+Of conversations what is trained on is highlighted.
+
 --step: from that step on (without: where the run of this name stands, else 1); --samples: so many of them in full
 
 exit 0: shown; 3: a mistake in the command or the configuration; 4: the text cannot be used
