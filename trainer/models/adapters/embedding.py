@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer.lookup import lookup
-from trainer.models.adapters.lora import Lora, total
+from trainer.models.adapters.lora import Lora, over_lengths, total
 from trainer.models.embedding import Embedding
 
 
@@ -46,9 +46,8 @@ class LoraEmbedding(Embedding):
         """[size]: the magnitudes over the lengths of the columns; only the magnitudes have a gradient."""
         assert self.lora_magnitude_vector is not None
         with torch.no_grad():
-            lengths = self.total(self.merged().float().square().sum(dim=0)).sqrt()
-        safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
-        return self.lora_magnitude_vector / safe.to(self.lora_magnitude_vector.dtype)
+            squares = self.total(self.merged().float().square().sum(dim=0))
+        return over_lengths(self.lora_magnitude_vector, squares)
 
     def merged(self) -> torch.Tensor:
         """W + s (B A)^T, [vocab, size]."""

@@ -30,6 +30,12 @@ def total(squares: torch.Tensor) -> torch.Tensor:
     return squares
 
 
+def over_lengths(magnitudes: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+    """Magnitudes over the roots of sums of squares, FP32. What is zero is padding, and stays so: 0 / 0 would not."""
+    lengths = squares.sqrt()
+    return magnitudes / torch.where(lengths > 0, lengths, torch.ones_like(lengths)).to(magnitudes.dtype)
+
+
 class LoraLinear(nn.Linear):
     """A linear and its adapter.
 
@@ -78,10 +84,8 @@ class LoraLinear(nn.Linear):
         """[out]: the magnitudes over the lengths of the rows of W + s B A; only the magnitudes have a gradient."""
         assert self.lora_magnitude_vector is not None
         with torch.no_grad():
-            lengths = self.total(self.merged().float().square().sum(dim=1)).sqrt()
-        # A row of zeros is padding: it stays zero, and 0 / 0 would not.
-        safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
-        return self.lora_magnitude_vector / safe.to(self.lora_magnitude_vector.dtype)
+            squares = self.total(self.merged().float().square().sum(dim=1))
+        return over_lengths(self.lora_magnitude_vector, squares)
 
     def merged(self) -> torch.Tensor:
         """W + s B A, [out, in]."""
