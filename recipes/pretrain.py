@@ -142,5 +142,6 @@ class Launch:
                 backend.saving, lambda: begin(self.directory, config, self.overrides, state, self.derived.steps)
             )
             if first:
-                keep_tokenizer(self.directory, corpus.tokenizer.file, corpus.tokenizer.eod_token, say)
+                words, template = corpus.tokenizer, config.data.chat_template
+                keep_tokenizer(self.directory, words.file, words.eod_token, say, template)
         return saves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -47,6 +48,18 @@ def test_last_is_the_end_of_training_alone(tmp_path: Path) -> None:
     run.exports.saved(run.save(30))
     run.exports.finish()
     assert run.names() == ["step-00000030"]
+
+
+def test_the_template_of_the_conversations_goes_along(tmp_path: Path) -> None:
+    """In the place of the tokenizer's own, which the model was not trained with."""
+    run = Run(tmp_path)
+    run.directory.path.mkdir()
+    mine = tmp_path / "mine.jinja"
+    mine.write_text("{{ messages[0]['content'] }}!")
+    keep_tokenizer(run.directory, _tokenizer(tmp_path), "<|endoftext|>", run.said.append, str(mine))
+    kept = run.directory.tokenizer
+    assert (kept / "chat_template.jinja").read_text() == mine.read_text()
+    assert json.loads((kept / "tokenizer_config.json").read_text())["chat_template"] == mine.read_text()
 
 
 def test_last_is_also_where_patience_ends_training(tmp_path: Path) -> None:

@@ -53,11 +53,11 @@ class TokenizerFiles:
             path.write_bytes(data)
 
 
-def tokenizer_files(source: Path, eod: str | None = None) -> TokenizerFiles:
+def tokenizer_files(source: Path, eod: str | None = None, template: str | None = None) -> TokenizerFiles:
     """Those of a directory, or of a tokenizer.json by itself.
 
-    eod: the token that ends a document in training: where the directory says no end of text, it is that. Raises
-    ConfigError that names the file.
+    eod: the token that ends a document in training: where the directory says no end of text, it is that. template: of
+    chats, in the place of the directory's own. Raises ConfigError that names the file.
     """
     directory = source if source.is_dir() else source.parent
     file = source / TOKENIZER if source.is_dir() else source
@@ -70,7 +70,7 @@ def tokenizer_files(source: Path, eod: str | None = None) -> TokenizerFiles:
     absent = {name: tokens.pop(name) for name, token in list(tokens.items()) if token not in vocabulary}
     notes = tuple(f"{name} is left out: {file.name} has no {token!r}" for name, token in absent.items())
     others = [token for token in _others(said, added) if token in vocabulary and token not in tokens.values()]
-    templates = _templates(directory, said.get("chat_template"))
+    templates = _templates(directory, said.get("chat_template")) | ({} if template is None else {"default": template})
     ends = _ends(directory, [tokens.get("eos_token"), eod], vocabulary)
     settings = _settings(said, tokens, others, templates)
     files = {

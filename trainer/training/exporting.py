@@ -10,6 +10,7 @@ from pathlib import Path
 from trainer.checkpoint.directory import remove, surplus
 from trainer.checkpoint.names import step_of
 from trainer.config.groups.checkpoint import CheckpointConfig
+from trainer.data.chat.settings import template_named
 from trainer.errors import ConfigError, RunError
 from trainer.pretrained.export import config_of, export
 from trainer.pretrained.peft.write import write_adapter
@@ -79,15 +80,20 @@ class Exports:
             self._say(f"  {checkpoint.name} was not exported, by a mistake of this program:\n{traceback.format_exc()}")
 
 
-def keep_tokenizer(directory: RunDirectory, file: Path | None, eod: str, say: Say = print) -> None:
+def keep_tokenizer(
+    directory: RunDirectory, file: Path | None, eod: str, say: Say = print, template: str | None = None
+) -> None:
     """Put the run's tokenizer beside its checkpoints, in the form that goes along with exports. For rank 0 alone.
 
-    file: the tokenizer.json that it was read from. What cannot be done is said: training needs none of it.
+    file: the tokenizer.json that it was read from. template: data.chat_template, which conversations were written by:
+    it goes along in the place of the tokenizer's own. What cannot be done is said: training needs none of it.
     """
     if file is None:
         return
     try:
         files = tokenizer_files(file, eod)
+        if template is not None:
+            files = tokenizer_files(file, eod, template_named(template, files.templates)[1])
         directory.tokenizer.mkdir(exist_ok=True)
         files.write(directory.tokenizer)
         for note in files.notes:

@@ -73,7 +73,7 @@ def settings_of(source: SourceConfig, config: DataConfig, tokenizer: Tokenizer) 
     assert source.chat is not None, "a source of conversations"
     assert tokenizer.file is not None, "the rules ask for a tokenizer of a file"
     files = tokenizer_files(tokenizer.file, tokenizer.eod_token)
-    name, text = _template(config.chat_template, files.templates, tokenizer.file)
+    name, text = template_named(config.chat_template, files.templates)
     if text is None and source.chat != "prompt_completion":
         rule = f"the tokenizer has a chat template (chat_template.jinja); {tokenizer.file.parent} has none"
         raise ConfigError(Problem(KEY, None, rule, "name a file: data.chat_template=FILE"))
@@ -81,8 +81,11 @@ def settings_of(source: SourceConfig, config: DataConfig, tokenizer: Tokenizer) 
     return ChatSettings(source.chat, column, text, name, files.tokens, config.chat_date, config.train_on)
 
 
-def _template(given: str | None, templates: Mapping[str, str], file: Path) -> tuple[str, str | None]:
-    """Its name for people, and its text."""
+def template_named(given: str | None, templates: Mapping[str, str]) -> tuple[str, str | None]:
+    """A template's name for people, and its text; None where the tokenizer has none.
+
+    given: data.chat_template. Raises ConfigError for a file that cannot be read.
+    """
     if given is None or given in templates:
         name = given or DEFAULT
         said = "the tokenizer's template" + ("" if name == DEFAULT else f" {name}")
