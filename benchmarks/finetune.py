@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.finetune_rivals import hide_xla
+
 ROOT = Path(__file__).resolve().parent.parent
 RIVAL = ROOT / "benchmarks" / "finetune_rivals.py"
 
@@ -123,7 +125,7 @@ def quality(asked: argparse.Namespace) -> None:
 
 def heldout_loss(model: Path, rows: Path) -> float:
     """Nats for each token between ``<|im_start|>assistant`` and the end of its turn, that included: by transformers."""
-    sys.modules.setdefault("torch_xla", None)  # type: ignore[arg-type]
+    hide_xla()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -23,7 +23,7 @@ TEMPLATE_TURNS = ("{% generation %}", "{% endgeneration %}")
 def main() -> None:
     """Train, and print what was measured."""
     asked = arguments()
-    sys.modules["torch_xla"] = None  # type: ignore[assignment]  # installed, it is taken for the device, use_cpu or not
+    hide_xla()
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -52,6 +52,14 @@ def main() -> None:
     seconds = [after - before for before, after in pairwise(timed.marks)]
     measured = {"seconds": seconds, "tokens": trainer.tokens / asked.steps, "trained": trainer.trained / asked.steps}
     print(json.dumps(measured))
+
+
+def hide_xla() -> None:
+    """Before transformers is imported: where torch_xla is installed it is taken for the device, use_cpu or not
+    (findings/xla_taken_by_trainer.sh).
+    """
+    modules: dict[str, Any] = sys.modules
+    modules["torch_xla"] = None
 
 
 def clock() -> Any:

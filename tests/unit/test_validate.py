@@ -15,7 +15,6 @@ from trainer.config.groups.train import TrainConfig
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
 from trainer.evaluation.choices import MEASURES
-from trainer.rules.adapters import adapters
 from trainer.rules.check import validate
 from trainer.rules.derived import derive
 from trainer.rules.evaluation import CHOICES
@@ -190,27 +189,6 @@ def test_length_and_warm_up_are_derived() -> None:
     assert derived.warmup_steps == 1
     assert derive(changed(config, "schedule.warmup_fraction", 0.2), ONE).warmup_steps == 10
     assert derive(changed(config, "schedule.warmup_steps", 7), ONE).warmup_steps == 7
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("rank", 0, "rank >= 1"),
-        ("alpha", 0.0, "twice the rank"),
-        ("alpha", float("nan"), "0 < alpha < inf"),
-        ("lr_ratio", float("inf"), "0 < lr_ratio < inf"),
-        ("dropout", 1.0, "dropout < 1"),
-        ("targets", [], "all-linear"),
-        ("targets", ["q_proj", " "], "leave empty ones out"),
-        ("also_train", [""], "leave empty ones out"),
-    ],
-)
-def test_values_of_an_adapter(key: str, value: Any, words: str) -> None:
-    config = changed(changed(VALID, "adapter.kind", "lora"), "model.init_from", "models/one")
-    assert not list(adapters(config, ONE))
-    (problem,) = adapters(changed(config, f"adapter.{key}", value), ONE)
-    assert problem.key == f"adapter.{key}"
-    assert words in problem.rule + problem.remedy
 
 
 def test_a_cpu_without_bf16_falls_back_and_says_so() -> None:

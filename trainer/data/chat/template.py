@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import jinja2.ext
@@ -48,12 +48,13 @@ class ChatTemplate:
         """today: what a template takes for the present; None: that. Raises ConfigError where it is no template."""
         self._special = dict(special)
         self._environment = _environment(today)
+        self._generation = cast(_Generation, self._environment.extensions[_Generation.identifier])
         try:
             with bounded():
                 self._template = self._environment.from_string(text)
         except Exception as error:  # jinja2 works constants out as it compiles
             raise _wrong(f"is a template ({_told(error)})") from None
-        self.marks = bool(self._environment.extensions[_Generation.identifier].found)  # type: ignore[attr-defined]
+        self.marks = bool(self._generation.found)
         self.dated = "strftime_now" in text
 
     def __call__(self, messages: Sequence[Message], answer: bool = True) -> str:
@@ -77,7 +78,7 @@ class ChatTemplate:
         """The text of a conversation. marked: with BEGIN and END around what the template marks. Raises Failed."""
         plain = [dict(message) for message in messages]
         given = None if not tools else [dict(tool) for tool in tools]
-        self._environment.extensions[_Generation.identifier].marking = marked  # type: ignore[attr-defined]
+        self._generation.marking = marked
         try:
             with bounded():
                 text = self._template.render(
