@@ -18,7 +18,7 @@ from trainer.rules.mixing import mixing
 from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
 from trainer.rules.neuron import neuron, neuron_machine
-from trainer.rules.places import data_places, run_root
+from trainer.rules.places import data_places, register, run_root
 from trainer.rules.processes import batch, layout, rehearsal, tensor_parallel
 from trainer.rules.tasks import tasks
 from trainer.rules.text import sources, tokenizer
@@ -44,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     rehearsal,
     recipe,
     run_root,
+    register,
     data_places,
     plugins,
     doors,
