@@ -23,7 +23,8 @@ def composable_schema() -> DictConfig:
     in (RENAMED in trainer.config.compose); trainer.config.mistakes reports any other key.
     """
     node: DictConfig = OmegaConf.structured(thawed(Config))
-    for group in (node.optim, node.optim.options, node.model.options, node.backend, node.backend.options):
+    own = (node.optim.options, node.model.options, node.backend.options, node.launcher.options)
+    for group in (node.optim, node.backend, node.launcher.environment, *own):
         OmegaConf.set_struct(group, False)
     return node
 

@@ -23,6 +23,7 @@ def at_home(config: Config) -> Config:
     path = None if tokenizer.path is None else expanded(tokenizer.path)
     source = None if config.model.init_from is None else expanded(config.model.init_from)
     adapter = None if config.adapter.init_from is None else expanded(config.adapter.init_from)
+    local = replace(config.launcher.local, register=expanded(config.launcher.local.register))
     return replace(
         config,
         run=replace(config.run, root=expanded(config.run.root)),
@@ -34,4 +35,5 @@ def at_home(config: Config) -> Config:
             tokenizer=replace(tokenizer, path=path),
             cache_dir=expanded(data.cache_dir),
         ),
+        launcher=replace(config.launcher, local=local),
     )

@@ -13,6 +13,7 @@ from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.checkpoint import CheckpointConfig
 from trainer.config.groups.data import DataConfig
 from trainer.config.groups.evaluation import EvaluationConfig
+from trainer.config.groups.launcher import LauncherConfig
 from trainer.config.groups.logging import LoggingConfig
 from trainer.config.groups.model import ModelConfig
 from trainer.config.groups.optim import OptimConfig
@@ -34,6 +35,7 @@ OUTSIDE_TRAJECTORY = (
     "evaluation",
     "logging",
     "backend",
+    "launcher",
     "rehearsal",
     "reliability",
     "train.microbatch",
@@ -89,6 +91,8 @@ class Config:
     """What is printed."""
     backend: BackendConfig = field(default_factory=BackendConfig)
     """What executes the step."""
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    """What starts a job, and where."""
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     """What backend=fake pretends."""
     reliability: ReliabilityConfig = field(default_factory=ReliabilityConfig)

@@ -18,7 +18,7 @@ from trainer.rules.mixing import mixing
 from trainer.rules.names import doors, plugins, recipe, secrets, tracker
 from trainer.rules.nearest import layouts
 from trainer.rules.neuron import neuron, neuron_machine
-from trainer.rules.places import data_places, run_root
+from trainer.rules.places import data_places, register, run_root
 from trainer.rules.processes import batch, layout, rehearsal, tensor_parallel
 from trainer.rules.tasks import tasks
 from trainer.rules.text import sources, tokenizer
@@ -44,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     rehearsal,
     recipe,
     run_root,
+    register,
     data_places,
     plugins,
     doors,
@@ -58,8 +59,12 @@ ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, tasks, neuron_machine, gra
 """Rules about the processes and the machine at hand, rather than the configuration alone."""
 
 
+def problems_of(config: Config, world: World, rules: Iterable[Rule] | None = None) -> list[Problem]:
+    """What is wrong by every rule, or by those given."""
+    return [problem for rule in (RULES if rules is None else rules) for problem in rule(config, world)]
+
+
 def validate(config: Config, world: World, rules: Iterable[Rule] | None = None) -> None:
     """Check every rule, or those given. Raises ConfigError with all problems at once."""
-    problems = [problem for rule in (RULES if rules is None else rules) for problem in rule(config, world)]
-    if problems:
+    if problems := problems_of(config, world, rules):
         raise ConfigError(problems)

@@ -13,6 +13,7 @@ from trainer.config.plugins import problem_of, problem_of_named
 from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.files import is_directory_name
+from trainer.launchers import LAUNCHERS
 from trainer.models.families import FAMILIES
 from trainer.optim import OPTIMIZERS
 from trainer.redact import HIDDEN, redact
@@ -52,8 +53,8 @@ def plugins(config: Config, world: World) -> Iterator[Problem]:
 
 
 def doors(config: Config, world: World) -> Iterator[Problem]:
-    """model.family, optim.name, backend.name: an entry of the table, or module:maker with options of its own."""
-    model, optim, backend = config.model, config.optim, config.backend
+    """model.family, optim.name, backend.name, launcher.name: of the table, or module:maker with options."""
+    model, optim, backend, launcher = config.model, config.optim, config.backend, config.launcher
     yield from _door("model.family", model.family, FAMILIES, "trainer/models/families")
     yield from _options("model", model.options, model.family in FAMILIES)
     yield from _door("optim.name", optim.name, OPTIMIZERS, "trainer/optim")
@@ -64,6 +65,8 @@ def doors(config: Config, world: World) -> Iterator[Problem]:
     known = {"auto": "", "fake": "", **BACKENDS}
     yield from _door("backend.name", backend.name, known, "trainer/backends")
     yield from _options("backend", backend.options, backend.name in known)
+    yield from _door("launcher.name", launcher.name, LAUNCHERS, "trainer/launchers")
+    yield from _options("launcher", launcher.options, launcher.name in LAUNCHERS)
 
 
 def _door(key: str, value: str, table: Mapping[str, str], where: str) -> Iterator[Problem]:

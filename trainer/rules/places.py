@@ -19,6 +19,11 @@ def run_root(config: Config, world: World) -> Iterator[Problem]:
     yield from _directory("run.root", config.run.root, "checkpoints and metrics are written there")
 
 
+def register(config: Config, world: World) -> Iterator[Problem]:
+    """Local jobs are found by their names there."""
+    yield from _directory("launcher.local.register", config.launcher.local.register, "jobs lock their names there")
+
+
 def data_places(config: Config, world: World) -> Iterator[Problem]:
     """The cache is a directory; sources and tokenizer are files that can be opened."""
     yield from _directory("data.cache_dir", config.data.cache_dir, "tokens are read from there as from memory")

@@ -68,6 +68,7 @@ POSITIVE = (
     "evaluation.windows",
     "logging.every_steps",
     "backend.timeout_seconds",
+    "launcher.nodes",
     "reliability.nonfinite_limit",
     "reliability.grace_seconds",
     "reliability.setup_seconds",
@@ -86,6 +87,9 @@ POSITIVE_WHEN_SET = (
     "model.rope_scaling.attention_factor",
     "rehearsal.world",
     "parallel.cores",
+    "launcher.processes",
+    "launcher.limit_minutes",
+    "launcher.price_per_node_hour",
 )
 NOT_NEGATIVE = (
     "optim.weight_decay",

@@ -21,12 +21,18 @@ def follow_launcher() -> bool:
     launcher = int(text) if text.isdecimal() else 0
     if not launcher:
         return True
-    if os.getppid() == launcher:
-        try:
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        except (OSError, AttributeError):
-            return True
+    if os.getppid() == launcher and not end_with_parent():
+        return True
     return _lives(launcher)  # checked last: it may have died before prctl took effect
+
+
+def end_with_parent() -> bool:
+    """Ask the kernel to send this process SIGTERM when its parent ends. False where the system cannot."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def _lives(pid: int) -> bool:

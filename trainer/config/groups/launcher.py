@@ -1,0 +1,36 @@
+"""Keys of `launcher`: what starts a job, on how many nodes, and what each engine has to be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    register: str = "runs/.launches"
+    """Directory in which jobs of this machine are found by their names: a small file for each."""
+
+
+@dataclass(frozen=True)
+class LauncherConfig:
+    name: str = "local"
+    """An entry of trainer/launchers/__init__.py | module:maker of a user's own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that a launcher of a user's own reads."""
+    nodes: int = 1
+    """Machines of a job. scripts/submit.py takes nodes=N for it."""
+    processes: int | None = None
+    """Processes of a node. Unset: 32 with backend=neuron, one for each NeuronCore of trn1.32xlarge; else 1."""
+    limit_minutes: float | None = None
+    """Longest that a job may run, in minutes. Before that it is asked to stop, and saves. Unset: no limit of ours."""
+    price_per_node_hour: float | None = None
+    """What a node costs in an hour, in any currency. Unset: unknown, and no limit of money can be set."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Further variables of the job's environment; they go before ours. No secrets: they are kept with the run."""
+    python: str | None = None
+    """The interpreter on the nodes. Unset: the one that submits, or that of the image."""
+    setup: list[str] = field(default_factory=list)
+    """Lines of shell on each node before Python starts: to load modules, to activate an environment."""
+    local: LocalConfig = field(default_factory=LocalConfig)
+    """What launcher=local has to be told."""

@@ -1,0 +1,10 @@
+"""The door for an engine that starts jobs: one file, and one line here. launcher.name names the entry, or module:maker
+outside.
+"""
+
+LAUNCHERS = {
+    "local": "trainer.launchers.local:LocalLauncher",
+}
+"""Name -> module:maker. A maker is called with a LauncherConfig and returns a trainer.launchers.base.Launcher. Imports
+nothing, so that trainer.rules may read the names.
+"""
