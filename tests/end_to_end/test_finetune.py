@@ -140,6 +140,8 @@ def test_killed_and_resumed_beside_a_base_that_has_moved(workspace: Path, straig
         assert (done.code, "Traceback" in done.output) == (3, False), done.output
         done = harness.train(workspace, [f"model.init_from={moved}" if "init_from" in one else one for one in settings])
         assert done.code == 0, done.output
+        assert "resuming killed from step" in done.output
+        assert "begins anew" not in done.output
     finally:
         moved.rename(workspace / MODEL)
     assert losses(killed)[-4:] == losses(straight)[-4:]
