@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
@@ -117,6 +118,42 @@ def test_the_exports_are_loaded_and_say_the_same(workspace: Path) -> None:
     merged = transformers.AutoModelForCausalLM.from_pretrained(workspace / "my-model")(tokens).logits
     torch.testing.assert_close(adapted, merged, rtol=1e-5, atol=1e-5)
     assert (before - adapted).abs().max() > 1e-3, "something was learnt"
+
+
+def test_greedy_answers_are_the_same_token_for_token(workspace: Path) -> None:
+    """The run by our command, the merged weights in transformers, base and adapter in PEFT; not those of the base."""
+    assert (workspace / "my-adapter").exists(), "test_the_page makes it"
+    said = three_ways(workspace, [question for question, _ in QUESTIONS[:3]], tokens=24)
+    assert said["ours"] == said["merged"] == said["adapter"]
+    assert said["ours"] != said["base"]
+
+
+def three_ways(workspace: Path, prompts: list[str], tokens: int) -> dict[str, list[list[int]]]:
+    """The ids that follow on each prompt by runs/mine, my-model, my-adapter beside the base, and by the base alone."""
+    torch, peft, transformers = (pytest.importorskip(name) for name in ("torch", "peft", "transformers"))
+    asked = " ".join(f'--prompt "{prompt}"' for prompt in prompts)
+    lines = run(workspace, f"python scripts/generate.py runs/mine --json --dtype float32 --tokens {tokens} {asked}")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(workspace / "my-model")
+
+    def model(path: Path) -> Any:
+        return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+
+    def said(asked: Any) -> list[list[int]]:
+        found = []
+        for prompt in prompts:
+            ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+            more = asked.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
+                                  do_sample=False)  # fmt: skip
+            found.append(more[0, ids.shape[1] :].tolist())
+        return found
+
+    base = model(workspace / MODEL)
+    return {
+        "ours": [json.loads(line)["tokens"] for line in lines.splitlines() if line.startswith("{")],
+        "merged": said(model(workspace / "my-model")),
+        "base": said(base),
+        "adapter": said(peft.PeftModel.from_pretrained(base, workspace / "my-adapter")),
+    }
 
 
 def test_a_checkpoint_holds_what_is_trained_and_nothing_else(straight: Path) -> None:
