@@ -86,6 +86,8 @@ OTHERS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"chat": "conversations"}, {"conversations": [{"from": "function_call", "value": "x"}]}, "tool calls that are no"),
     ({"chat": "messages"}, {"messages": [USER, ASSISTANT], "tools": "look"}, "tools that are no list of objects"),
     ({"chat": "auto"}, {"question": "x"}, "rows that can be used, of one shape"),
+    ({"chat": "auto"}, {"instruction": "x", "output": ""}, "an assistant turn that is empty"),
+    ({"chat": "auto"}, {"messages": [ASSISTANT, {"role": "system", "content": "x"}]}, "roles out of order"),
     ({"chat": "auto"}, {"prompt": "x", "completion": "y", "messages": [USER, ASSISTANT]}, "there are rows of messages"),
     ({"chat": "messages", "text_field": "turns"}, {"messages": [USER, ASSISTANT]}, "without the columns of its shape"),
 ]
