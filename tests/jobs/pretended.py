@@ -26,7 +26,7 @@ NIGHTLY = JobConfig(
     recipe="smollm2_lora",
     schedule=JobScheduleConfig(cron="30 2 * * *", time_zone="Europe/Berlin"),
     sets=[JobSetConfig(name="frozen", paths=["frozen.jsonl"])],
-    gates=[JobGateConfig(name="better", kind="champion", on="frozen")],
+    gates=[JobGateConfig(name="better", kind="champion", set="frozen")],
 )
 
 

@@ -94,6 +94,7 @@ class Stages:
             "start": start,
             "money_per_hour": found.money_per_hour,
             "compiles": found.compiles,
+            "runs": found.runs,
         }
         if one.due.get("trigger") != "hand" and (before := self._same(job, found.data, found.recipe)):
             why = f"no new data: data and recipe are those of {before[0]}, which was {before[1]}"
@@ -160,8 +161,8 @@ class Stages:
         )
 
     def _notify(self, job: Job, one: Occurrence, now: datetime) -> Outcome:
-        if one.end not in job.config.notify.on:
-            return Skipped(f"notify.on does not name {one.end}")
+        if one.end not in job.config.notify.ends:
+            return Skipped(f"notify.ends does not name {one.end}")
         return Done({"told": self.desk.tell(job, one)})
 
 
