@@ -111,7 +111,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("data.heldout_documents", 10_001, "data.heldout_documents", "between 1 and 10000"),
     ("data.packing", "bfd", "data.packing", "contiguous, best_fit"),
     ("data.long_documents", "cut", "data.long_documents", "split, truncate, drop"),
-    ("data.long_documents", "drop", "data.long_documents", "add data.packing=best_fit"),
+    ("data.long_documents", "drop", "data.long_documents", "add data.packing=best_fit, or set it to split"),
     ("data.heldout_documents", 0, "data.heldout_documents", "between 1 and 10000"),
     ("data.prefetch", -1, "data.prefetch", "0 or more"),
     ("checkpoint.every_steps", -5, "checkpoint.every_steps", "0 or more"),
