@@ -39,9 +39,11 @@ def parser() -> argparse.ArgumentParser:
 
 def act(options: argparse.Namespace) -> None:
     """Export, and say so."""
-    from trainer.commands.export_hf import export_adapter, export_hf  # brings torch
+    from trainer.commands.export_hf import export_adapter, export_hf, refuse_options  # brings torch
 
     if options.adapter:
+        merged = {"--dtype": options.dtype, "--shard-size": options.shard_size, "--int8": options.int8}
+        refuse_options({**merged, "--base": options.base})
         lines = export_adapter(options.run, options.directory)
     else:
         given = options.run, options.directory, options.dtype, options.shard_size, options.int8, options.base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trainer.checkpoint.directory import newest_sound
@@ -59,6 +59,14 @@ def export_adapter(given: str, target: str) -> Iterator[str]:
     yield f"  rank {done.rank} at {done.modules} modules: {size}"
     yield f"  beside {done.base}: PeftModel.from_pretrained(model, {target!r})"
     yield about
+
+
+def refuse_options(options: Mapping[str, str | None]) -> None:
+    """Raise ConfigError where --adapter is given with what is said of merged weights. options: by name."""
+    rule, remedy = "says how merged weights are written; --adapter writes none", "leave one of them out"
+    problems = [Problem(name, value, rule, remedy) for name, value in options.items() if value is not None]
+    if problems:
+        raise ConfigError(problems)
 
 
 def described(done: Exported) -> Iterator[str]:
