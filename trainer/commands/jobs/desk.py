@@ -28,6 +28,7 @@ from trainer.launchers.making import launcher_of
 from trainer.launchers.request import Request
 from trainer.launchers.submission import Submission, read_submission, write_submission
 from trainer.run.directory import RESULT, run_path
+from trainer.run.exit_json import EXIT
 
 if TYPE_CHECKING:
     from trainer.commands.jobs.compose import Composed
@@ -104,7 +105,10 @@ class RealDesk:
             return Condition(GONE, None, "its records are gone")
         status = launcher_of(submission.launcher).status(occurrence.stages[stage].id, submission.request)
         code = status.code if status.code is not None or status.state is not State.ENDED else 1
-        return Condition(STATES[status.state], code, status.reason)
+        why = status.reason
+        if code and stage == "train":
+            why = f"{why}; {problems_of(run_of(occurrence))}".rstrip("; ")
+        return Condition(STATES[status.state], code, why)
 
     def cancel(self, job: Job, occurrence: Occurrence, stage: str) -> None:
         """By its id, or by its name where nobody has written an id down."""
@@ -211,6 +215,15 @@ def run_name(occurrence: Occurrence) -> str:
 def run_of(occurrence: Occurrence) -> Path:
     """Its directory, as prepare has found it."""
     return Path(occurrence.record("prepare")["runs"], run_name(occurrence))
+
+
+def problems_of(run: Path) -> str:
+    """What the run's exit.json says is to be mended; empty where it says nothing."""
+    try:
+        problems = read_json(run / EXIT)["problems"]
+        return "; ".join(f"{p['key']} = {p['value']}: {p['rule']}; {p['remedy']}" for p in problems)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def directory_of(occurrence: Occurrence, stage: str) -> Path:
