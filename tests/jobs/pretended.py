@@ -120,7 +120,7 @@ class Pretended:
         self._at("tell")
         return "a list"
 
-    def clean(self, job: Job, occurrence: Occurrence, versions: frozenset[str]) -> None:
+    def clean(self, job: Job, occurrence: Occurrence) -> None:
         pass
 
     storage: Memory = field(default_factory=Memory)

@@ -83,6 +83,6 @@ class Desk(Protocol):
         """Notify; who was told. Raises RunError."""
         ...
 
-    def clean(self, job: Job, occurrence: Occurrence, versions: frozenset[str]) -> None:
-        """Delete runs that are kept no longer. versions: of the registry, which stay."""
+    def clean(self, job: Job, occurrence: Occurrence) -> None:
+        """Delete runs that are kept no longer."""
         ...

@@ -19,6 +19,7 @@ from trainer.jobs.work import Again, Broken, Done, Ends, Job, Outcome, Running, 
 
 BEST = "champion"
 """The alias that occurrences start from and are compared with, whichever one they move."""
+ALIASES = (BEST, "challenger")
 BEYOND = 1
 """Exit code of what was cancelled because it used more than it may."""
 DECIDED_BY_DATA = (PUBLISHED, REJECTED)
@@ -161,9 +162,22 @@ class Stages:
         )
 
     def _notify(self, job: Job, one: Occurrence, now: datetime) -> Outcome:
+        if one.end == PUBLISHED:
+            self._tidy(job, one)
         if one.end not in job.config.notify.ends:
             return Skipped(f"notify.ends does not name {one.end}")
         return Done({"told": self.desk.tell(job, one)})
+
+    def _tidy(self, job: Job, one: Occurrence) -> None:
+        """Delete versions and runs beyond what retention keeps; never what an alias names or would go back to."""
+        registry = self.registry(job)
+        aliases = [registry.alias(name) for name in ALIASES]
+        kept = {version for alias in aliases for version in (alias.version, alias.before)}
+        versions = registry.versions()
+        for version in versions[: -job.config.retention.versions]:
+            if version not in kept:
+                registry.remove(version)
+        self.desk.clean(job, one)
 
 
 def name_of(one: Occurrence, stage: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -138,9 +139,11 @@ class RealDesk:
         """By webhook and command."""
         return notify.tell(job, occurrence)
 
-    def clean(self, job: Job, occurrence: Occurrence, versions: frozenset[str]) -> None:
-        """Runs of this job beyond retention.runs lose their directories; the registry has copies."""
-        runs = sorted(path for path in run_of(occurrence).parent.glob(f"{job.name}-2*") if path.is_dir())
+    def clean(self, job: Job, occurrence: Occurrence) -> None:
+        """Runs of this job beyond retention.runs lose their directories; what was published is in the registry."""
+        mine = re.compile(rf"{re.escape(job.name)}-\d{{8}}t\d{{6}}z(-[a-z]+)*")
+        above = run_of(occurrence).parent
+        runs = sorted(path for path in above.iterdir() if mine.fullmatch(path.name) and not path.is_symlink())
         for path in runs[: -job.config.retention.runs]:
             shutil.rmtree(path, ignore_errors=True)
 
