@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from trainer.commands.jobs import notify
 from trainer.config.keys import flatten
 from trainer.config.schema import OUTSIDE_TRAJECTORY, Config
-from trainer.data.known import known_fingerprint
 from trainer.errors import ConfigError, DataError, Problem
 from trainer.files import read_json, write_json
 from trainer.jobs.desk import ALIVE, GONE, OVER, PENDING, Condition, Resolved
@@ -243,6 +242,8 @@ def composed(overrides: Sequence[str]) -> Composed:
 
 def data_of(config: Config) -> str:
     """Over the fingerprints of the sources, by name."""
+    from trainer.data.known import known_fingerprint  # brings pyarrow, which no idle tick needs
+
     cache = Path(config.data.cache_dir)
     found = {one.name: [known_fingerprint(one, cache), one.weight, one.chat] for one in config.data.sources}
     return _hash(found)
