@@ -3,6 +3,7 @@ outside.
 """
 
 LAUNCHERS = {
+    "kubernetes": "trainer.launchers.kubernetes.launcher:KubernetesLauncher",
     "local": "trainer.launchers.local:LocalLauncher",
 }
 """Name -> module:maker. A maker is called with a LauncherConfig and returns a trainer.launchers.base.Launcher. Imports

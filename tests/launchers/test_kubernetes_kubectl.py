@@ -1,0 +1,203 @@
+"""From submission to the end through kubectl: a stand-in that keeps objects; the tests are the controllers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.launchers import fake_kubectl
+from tests.launchers.rendered import kubernetes, request
+from trainer.launchers.base import LaunchError, State
+from trainer.launchers.kubernetes.launcher import RESOURCES, KubernetesLauncher
+from trainer.launchers.request import Request
+
+TREE = Path(__file__).parents[2]
+NAME = "nightly-20260930"
+BORN = "2026-09-30T01:00:00Z"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_kubectl.Cluster:
+    """An empty one, which kubectl on PATH reaches."""
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -m tests.launchers.fake_kubectl "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TREE), *sys.path]))
+    monkeypatch.setenv("FAKE_CLUSTER", str(tmp_path / "cluster"))
+    (tmp_path / "cluster").mkdir()
+    return fake_kubectl.Cluster(tmp_path / "cluster")
+
+
+def asked(tmp_path: Path) -> Request:
+    return request(directory=tmp_path / "launch", run=tmp_path / "runs" / "nightly", working_directory=tmp_path)
+
+
+def change(cluster: fake_kubectl.Cluster, kind: str, status: dict[str, Any], **spec: Any) -> None:
+    """As the controller does."""
+    found = cluster.get(RESOURCES[kind], "default", NAME)
+    assert found is not None
+    found["metadata"]["creationTimestamp"] = BORN
+    found["status"] = status
+    found["spec"] |= spec
+    cluster.put(found)
+
+
+def pod(cluster: fake_kubectl.Cluster, index: int, state: dict[str, Any], **status: Any) -> None:
+    """One of the set's."""
+    labels = {"jobset.sigs.k8s.io/jobset-name": NAME, "batch.kubernetes.io/job-completion-index": str(index)}
+    containers = [{"name": "node", "state": state}] if state else []
+    metadata = {"name": f"{NAME}-node-0-{index}-x7k2p", "namespace": "default", "labels": labels}
+    cluster.put({"kind": "Pod", "metadata": metadata, "status": {"containerStatuses": containers, **status}})
+
+
+def true(kind: str, message: str) -> dict[str, Any]:
+    return {"conditions": [{"type": kind, "status": "True", "reason": "R", "message": message}]}
+
+
+@pytest.mark.parametrize("kind", ["jobset", "trainjob"])
+def test_a_job_from_its_beginning_to_its_end(kind: str, cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    launcher, wanted = KubernetesLauncher(kubernetes(kind=kind)), asked(tmp_path)
+    assert launcher.find(NAME) is None
+    id = launcher.submit(wanted)
+    assert launcher.find(NAME) == id
+    kept = yaml.safe_load((tmp_path / "launch" / f"{kind}.yaml").read_text())
+    assert cluster.get(RESOURCES[kind], "default", NAME)["spec"] == kept["spec"]  # type: ignore[index]
+    assert launcher.status(id, wanted).state is State.PENDING
+    ready = {"name": "node", "ready": 1, "succeeded": 0, "failed": 0, "active": 1, "suspended": 0}
+    change(cluster, kind, {"replicatedJobsStatus" if kind == "jobset" else "jobsStatus": [ready]})
+    assert launcher.status(id, wanted).state is State.RUNNING
+    change(cluster, kind, true("Completed" if kind == "jobset" else "Complete", "all jobs completed"))
+    status = launcher.status(id, wanted)
+    assert (status.state, status.code, status.reason) == (State.ENDED, 0, "all jobs completed")
+    with pytest.raises(LaunchError, match="there is " + id):
+        launcher.submit(wanted)
+    launcher.cancel(id)
+    launcher.cancel(id)
+    assert launcher.find(NAME) is None
+    assert launcher.status(id, wanted).state is State.UNKNOWN
+    assert not list(cluster.root.rglob("*.json")), "the TrainingRuntime goes with its job"
+
+
+def test_two_hosts_submit_at_once(
+    cluster: fake_kubectl.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have looked before either submits: the server takes one."""
+    first, second, wanted = KubernetesLauncher(kubernetes()), KubernetesLauncher(kubernetes()), asked(tmp_path)
+    monkeypatch.setattr(second, "find", lambda name: None)
+    first.submit(wanted)
+    with pytest.raises(LaunchError, match="AlreadyExists") as caught:
+        second.submit(wanted)
+    assert caught.value.problems[0].remedy == "find it by this name, or take another"
+
+
+def test_the_code_is_that_of_the_worker_that_ended_first(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    launcher, wanted = KubernetesLauncher(kubernetes()), asked(tmp_path)
+    id = launcher.submit(wanted)
+    for index, (code, second) in enumerate([(137, 9), (11, 5), (0, 1)]):
+        pod(cluster, index, {"terminated": {"exitCode": code, "finishedAt": f"2026-09-30T02:00:0{second}Z"}})
+    change(cluster, "jobset", true("Failed", "jobset failed due to one or more job failures"))
+    status = launcher.status(id, wanted)
+    assert (status.state, status.code) == (State.ENDED, 11)
+    assert status.reason == "jobset failed due to one or more job failures"
+
+
+@pytest.mark.parametrize(("time", "code"), [("2026-09-30T03:00:00+00:00", 10), ("2026-09-30T00:59:59+00:00", 137)])
+def test_exit_json_goes_before_unless_it_is_an_earlier_launchs(
+    time: str, code: int, cluster: fake_kubectl.Cluster, tmp_path: Path
+) -> None:
+    launcher, wanted = KubernetesLauncher(kubernetes()), asked(tmp_path)
+    id = launcher.submit(wanted)
+    pod(cluster, 0, {"terminated": {"exitCode": 137, "finishedAt": "2026-09-30T03:00:01Z"}})
+    change(cluster, "jobset", true("Failed", "deadline"))
+    assert wanted.run is not None
+    wanted.run.mkdir(parents=True)
+    (wanted.run / "exit.json").write_text(json.dumps({"code": 10, "title": "preempted, saved", "time": time}))
+    assert launcher.status(id, wanted).code == code
+
+
+def test_why_a_job_waits(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    launcher, wanted = KubernetesLauncher(kubernetes(queue="trn1")), asked(tmp_path)
+    id = launcher.submit(wanted)
+    change(cluster, "jobset", {}, suspend=True)
+    assert launcher.status(id, wanted).reason == "waits in Kueue's queue trn1"
+    change(cluster, "jobset", {}, suspend=False)
+    short = "0/3 nodes are available: 3 Insufficient aws.amazon.com/neuron."
+    pod(cluster, 0, {}, conditions=[{"type": "PodScheduled", "status": "False", "message": short}])
+    status = launcher.status(id, wanted)
+    assert (status.state, status.reason) == (State.PENDING, f"{NAME}-node-0-0-x7k2p: {short}")
+    pod(cluster, 0, {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}})
+    assert "Back-off pulling image" in launcher.status(id, wanted).reason
+
+
+def test_logs_of_all_nodes_in_their_order(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    launcher, wanted = KubernetesLauncher(kubernetes()), asked(tmp_path)
+    id = launcher.submit(wanted)
+    for index in (10, 2, 0):
+        pod(cluster, index, {})
+    for index in (10, 2):  # the first has not begun
+        path = cluster.path("pods", "default", f"{NAME}-node-0-{index}-x7k2p").with_suffix(".log")
+        path.write_text(f"step 1\nstep {index}\n")
+    before = f"{NAME}-node-0-{{}}-x7k2p: step {{}}"
+    assert [*launcher.logs(id, wanted)] == [before.format(i, step) for i in (2, 10) for step in (1, i)]
+
+
+def test_a_server_that_is_away_or_refuses(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    launcher, wanted = KubernetesLauncher(kubernetes()), asked(tmp_path)
+    id = launcher.submit(wanted)
+    (cluster.root / "down").touch()
+    status = launcher.status(id, wanted)
+    assert (status.state, status.code) == (State.UNKNOWN, None)
+    assert "was refused" in status.reason
+    with pytest.raises(LaunchError, match="was refused") as caught:
+        launcher.find(NAME)
+    assert caught.value.problems[0].remedy == "check that the cluster is up: kubectl cluster-info"
+
+
+def test_without_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LaunchError, match="is on PATH; it is not"):
+        KubernetesLauncher(kubernetes()).submit(asked(tmp_path))
+
+
+def test_the_real_kubectl_knows_every_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It complains of the server, which nobody is, and of nothing else."""
+    real = shutil.which("kubectl")
+    if real is None:
+        pytest.skip("no kubectl here")
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "nobody"}
+    config |= {"clusters": [{"name": "nobody", "cluster": {"server": "http://127.0.0.1:9"}}]}
+    config |= {"contexts": [{"name": "nobody", "context": {"cluster": "nobody", "user": ""}}]}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    calls: list[list[str]] = []
+    plain = subprocess.run
+
+    def run(arguments: list[str], **settings: Any) -> Any:
+        calls.append(arguments)
+        done = plain(arguments, **settings)
+        assert "127.0.0.1:9" in done.stderr, done.stderr
+        return plain(["sh", "-c", "echo '{\"items\": []}'"], **settings)
+
+    launcher, wanted = KubernetesLauncher(kubernetes(kind="trainjob", context="nobody")), asked(tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(launcher, "find", lambda name: None)
+    id = launcher.submit(wanted)
+    [*launcher.logs(id, wanted)]
+    launcher.cancel(id)
+    launcher._get(id)
+    assert {call[1] for call in calls} == {"apply", "create", "get", "delete"}
+    logs = plain(
+        [real, "logs", "a", "--tail=-1", *launcher._kubectl._where], capture_output=True, text=True, check=False
+    )
+    assert "127.0.0.1:9" in logs.stderr
