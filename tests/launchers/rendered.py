@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.launcher import LauncherConfig
+from trainer.config.groups.launcher_batch import BatchConfig
 from trainer.config.groups.launcher_kubernetes import KubernetesConfig
 from trainer.launchers import environment
+from trainer.launchers.batch.launcher import BatchLauncher
+from trainer.launchers.batch.schedule import schedule
 from trainer.launchers.kubernetes.cron import access, cronjob
 from trainer.launchers.kubernetes.launcher import KubernetesLauncher
 from trainer.launchers.request import Request
@@ -75,6 +78,31 @@ def of_kubernetes() -> dict[str, str]:
     return found
 
 
+def batch(**changed: Any) -> LauncherConfig:
+    """Settings for AWS Batch."""
+    settings = {"image": IMAGE, "queue": "trn1", "file_system": "fs-0123456789abcdef0", "region": "us-west-2"}
+    return LauncherConfig(name="batch", batch=BatchConfig(**settings | changed))
+
+
+def of_batch() -> dict[str, str]:
+    """Path below GOLDEN -> text."""
+    role = "arn:aws:iam::123456789012:role/{}"
+    secret = {"WANDB_API_KEY": "arn:aws:secretsmanager:us-west-2:123456789012:secret:wandb-AbCdEf"}
+    small = {"instance": None, "vcpus": 4, "memory_mib": 8192, "share": "team", "secrets": secret}
+    roles = {"job_role": role.format("job"), "execution_role": role.format("start")}
+    cases = {
+        "nodes": (request(), batch(security_groups=["sg-0123456789abcdef0"])),
+        "one_node": (on_cpu(), batch(**small, **roles, file_system=None, host_path="/fsx")),
+    }
+    found = {}
+    for case, (asked, config) in cases.items():
+        for name, text in BatchLauncher(config).render(asked).items():
+            if name != environment.FILE:
+                found[f"batch/{case}/{name}"] = text
+    scheduled = schedule(tick(), batch(schedule_role=role.format("schedule")), "*/5 * * * *", "Europe/Berlin")
+    return found | {f"batch/tick/{name}": text for name, text in scheduled.items()}
+
+
 def everything() -> dict[str, str]:
     """Of all engines here."""
-    return of_kubernetes()
+    return of_kubernetes() | of_batch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.launchers.rendered import GOLDEN, kubernetes, of_kubernetes, on_cpu, 
 from tests.launchers.strict import errors
 from trainer.launchers.kubernetes.launcher import KubernetesLauncher
 from trainer.launchers.kubernetes.names import object_name
+from trainer.trainium.environment import Variable
 
 RENDERED = of_kubernetes()
 
@@ -135,6 +137,23 @@ def test_nodes_meet_at_the_first_ones_name() -> None:
         "exec python scripts/launch.py --standalone --nproc_per_node 2"
         """ scripts/train.py recipe=tiny 'run.name=it'"'"'s tiny'"""
     )
+
+
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """What Kubernetes makes of a command or a value: $$ is $, $(NAME) the variable, anything else stays."""
+    return re.sub(
+        r"\$(\$|\(([^)]*)\))", lambda found: "$" if found[1] == "$" else variables.get(found[2], found[0]), text
+    )
+
+
+def test_dollars_reach_the_shell() -> None:
+    config = replace(kubernetes(), setup=["echo $$ $(HOME) $HOME $$(HOME)"])
+    asked = request(environment=(Variable("HOME", "/root", "", ""), Variable("PRICE", "5$$ $(HOME)", "", "")))
+    found = yaml.safe_load(KubernetesLauncher(config).render(asked)["jobset.yaml"])
+    worker = next(containers(found))
+    variables = {variable["name"]: variable["value"] for variable in worker["env"]}
+    assert "echo $$ $(HOME) $HOME $$(HOME)\n" in expanded(worker["command"][2], variables)
+    assert expanded(variables["PRICE"], variables) == "5$$ $(HOME)"
 
 
 def test_names_fit_and_stay_apart() -> None:

@@ -3,6 +3,7 @@ outside.
 """
 
 LAUNCHERS = {
+    "batch": "trainer.launchers.batch.launcher:BatchLauncher",
     "kubernetes": "trainer.launchers.kubernetes.launcher:KubernetesLauncher",
     "local": "trainer.launchers.local:LocalLauncher",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainer.config.groups.launcher_batch import BatchConfig
 from trainer.config.groups.launcher_kubernetes import KubernetesConfig
 
 
@@ -36,5 +37,7 @@ class LauncherConfig:
     """Lines of shell on each node before Python starts: to load modules, to activate an environment."""
     kubernetes: KubernetesConfig = field(default_factory=KubernetesConfig)
     """What launcher=kubernetes has to be told."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    """What launcher=batch has to be told."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """What launcher=local has to be told."""

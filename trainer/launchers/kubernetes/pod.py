@@ -58,14 +58,19 @@ def container(name: str, lines: str, request: Request, settings: KubernetesConfi
         "name": name,
         "image": settings.image,
         "workingDir": settings.directory,
-        "command": ["bash", "-c", lines],
-        "env": [{"name": variable.name, "value": variable.value} for variable in request.environment],
+        "command": ["bash", "-c", as_is(lines)],
+        "env": [{"name": variable.name, "value": as_is(variable.value)} for variable in request.environment],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts(settings),
     }
     if settings.secret:
         found["envFrom"] = [{"secretRef": {"name": settings.secret}}]
     return found
+
+
+def as_is(text: str) -> str:
+    """A text that Kubernetes gives to the container unchanged: it would replace $(NAME), and $$ by $."""
+    return text.replace("$", "$$")
 
 
 def resources(settings: KubernetesConfig) -> dict[str, Any]:
