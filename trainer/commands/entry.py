@@ -164,12 +164,23 @@ def run(composed: DictConfig, load: LoadRecipe) -> None:
 
 def inspect(composed: DictConfig, show: Callable[[Config], Iterable[str]]) -> None:
     """Print something about a configuration without running it, on any machine."""
+
+    def print_it(config: Config, notes: Sequence[str], world: World) -> None:
+        validate(config, world, [rule for rule in RULES if rule not in ABOUT_THIS_LAUNCH])
+        print("\n".join([*notes, *show(config)]), flush=True)
+
+    consider(composed, print_it)
+
+
+def consider(composed: DictConfig, act: Callable[[Config, Sequence[str], World], None]) -> None:
+    """Do something with a configuration other than to run it here; an error of it is reported.
+
+    act: gets the configuration, lines for people about where its values come from, and this process's world.
+    """
     world = World.from_environment()
     _ending.codes.append(ExitCode.DONE)
     try:
-        config, notes = configure(composed, world)
-        validate(config, world, [rule for rule in RULES if rule not in ABOUT_THIS_LAUNCH])
-        print("\n".join([*notes, *show(config)]), flush=True)
+        act(*configure(composed, world), world)
     except RunError as error:
         _ending.codes[-1] = _ending.report(error, world)
 

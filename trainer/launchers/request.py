@@ -34,7 +34,7 @@ class Request:
     """Where rendered files and logs are kept, and the end of a local job."""
     nodes: int = 1
     processes: int = 1
-    """Of a node. 0: the command is started once, without scripts/launch.py, to prepare, evaluate or export."""
+    """Of a node. 0: the command is started once, as no rank of a launch: to prepare, evaluate or export."""
     grace_seconds: float = 60.0
     """Between the signal to stop and the end."""
     limit_minutes: float | None = None

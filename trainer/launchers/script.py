@@ -40,7 +40,7 @@ def command(request: Request, config: LauncherConfig, meeting: tuple[str, ...]) 
     meeting: torchrun's arguments by which nodes find each other, quoted already.
     """
     words = [shlex.quote(config.python or sys.executable)]
-    if request.processes:
+    if request.processes > 1 or request.nodes > 1:  # one process needs no launcher, which takes seconds to start
         words += [in_tree(LAUNCH), *meeting, f"--nproc_per_node {request.processes}"]
     script, *arguments = request.command
     return " ".join([*words, in_tree(script), *(shlex.quote(argument) for argument in arguments)])

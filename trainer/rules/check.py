@@ -59,8 +59,12 @@ ABOUT_THIS_LAUNCH: tuple[Rule, ...] = (batch, layout, tasks, neuron_machine, gra
 """Rules about the processes and the machine at hand, rather than the configuration alone."""
 
 
+def problems_of(config: Config, world: World, rules: Iterable[Rule] | None = None) -> list[Problem]:
+    """What is wrong by every rule, or by those given."""
+    return [problem for rule in (RULES if rules is None else rules) for problem in rule(config, world)]
+
+
 def validate(config: Config, world: World, rules: Iterable[Rule] | None = None) -> None:
     """Check every rule, or those given. Raises ConfigError with all problems at once."""
-    problems = [problem for rule in (RULES if rules is None else rules) for problem in rule(config, world)]
-    if problems:
+    if problems := problems_of(config, world, rules):
         raise ConfigError(problems)

@@ -1,0 +1,87 @@
+"""Where submissions of a run are kept: RUN/launch/0001, 0002 ..., of which each is made by one submitter alone.
+
+launch/0001/submission.json   who was asked for what, and the id
+launch/0001/...               the rendered files, and what the job prints
+launch/dry-run/               what the last --dry-run has rendered
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from trainer.errors import Problem
+from trainer.launchers.base import Launcher, LaunchError, State
+from trainer.launchers.making import launcher_of
+from trainer.launchers.request import name_of
+from trainer.launchers.submission import Submission, read_submission, write_submission
+
+DRY_RUN = "dry-run"
+
+
+def launches(run: Path) -> Path:
+    """The directory of a run's submissions."""
+    return run.absolute() / "launch"
+
+
+def numbers(run: Path) -> list[int]:
+    """Of the submissions, oldest first."""
+    return sorted(int(path.name) for path in launches(run).glob("[0-9]*") if path.name.isdigit())
+
+
+def newest(run: Path) -> Submission | None:
+    """The newest submission, with its id if the engine has one: who made it may have crashed before recording that."""
+    for number in reversed(numbers(run)):
+        submission = read_submission(attempt_directory(run, number))
+        if submission is not None and submission.id is None:
+            id = launcher_of(submission.launcher).find(submission.request.name)
+            submission = replace(submission, id=id)
+            if id is not None:
+                write_submission(submission)
+        if submission is not None and submission.id is not None:
+            return submission
+    return None
+
+
+def refuse_live(run: Path, remedy: str) -> None:
+    """Raise LaunchError where a submission of this run waits or runs."""
+    last = newest(run)
+    if last is None or last.id is None:
+        return
+    status = launcher_of(last.launcher).status(last.id, last.request)
+    if status.state in (State.PENDING, State.RUNNING):
+        rule = f"no submission of this run is live; {last.id} ({last.launcher.name}) is {status.state.value}"
+        raise LaunchError(Problem("run.name", run.name, rule, remedy))
+
+
+def attempt_directory(run: Path, number: int) -> Path:
+    """Where one submission is kept."""
+    return launches(run) / f"{number:04d}"
+
+
+def name_of_attempt(run: Path, number: int) -> str:
+    """The submission's own name: the same run elsewhere has another."""
+    digest = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:8]
+    return name_of(run.name, f"{number:04d}-{digest}")
+
+
+def claim(directory: Path) -> bool:
+    """Whether this process has made the directory. Raises LaunchError where nobody can."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        rule = f"takes the rendered files ({error.strerror})"
+        raise LaunchError(Problem("run.root", str(directory), rule, "make room or restore access")) from None
+    return True
+
+
+def submit(launcher: Launcher, made: Submission) -> str:
+    """Submit and record. A submission whose id is not recorded is found by its name (newest)."""
+    write_submission(made)
+    id = launcher.submit(made.request)
+    write_submission(replace(made, id=id))
+    return id
