@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ BORN = "2026-09-30T01:00:00Z"
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_kubectl.Cluster:
-    """An empty one, which kubectl on PATH reaches."""
+    """An empty one, which a stand-in for kubectl on PATH reaches."""
     program = tmp_path / "bin" / "kubectl"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -m tests.launchers.fake_kubectl "$@"\n')
@@ -37,6 +37,24 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_kubectl.Clu
     monkeypatch.setenv("FAKE_CLUSTER", str(tmp_path / "cluster"))
     (tmp_path / "cluster").mkdir()
     return fake_kubectl.Cluster(tmp_path / "cluster")
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_kubectl.Cluster]:
+    """An empty one, which the real kubectl reaches."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl here")
+    from tests.launchers.api_server import ApiServer
+
+    server = ApiServer(fake_kubectl.Cluster(tmp_path / "cluster"))
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "here"}
+    config |= {"clusters": [{"name": "here", "cluster": {"server": server.url}}]}
+    config |= {"contexts": [{"name": "here", "context": {"cluster": "here", "user": ""}}]}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # where it keeps what it has discovered
+    yield server.cluster
+    server.close()
 
 
 def asked(tmp_path: Path) -> Request:
@@ -58,7 +76,8 @@ def pod(cluster: fake_kubectl.Cluster, index: int, state: dict[str, Any], **stat
     labels = {"jobset.sigs.k8s.io/jobset-name": NAME, "batch.kubernetes.io/job-completion-index": str(index)}
     containers = [{"name": "node", "state": state}] if state else []
     metadata = {"name": f"{NAME}-node-0-{index}-x7k2p", "namespace": "default", "labels": labels}
-    cluster.put({"kind": "Pod", "metadata": metadata, "status": {"containerStatuses": containers, **status}})
+    found = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [{"name": "node"}]}}
+    cluster.put({**found, "status": {"containerStatuses": containers, **status}})
 
 
 def true(kind: str, message: str) -> dict[str, Any]:
@@ -67,6 +86,17 @@ def true(kind: str, message: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["jobset", "trainjob"])
 def test_a_job_from_its_beginning_to_its_end(kind: str, cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    follow(kind, cluster, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jobset", "trainjob"])
+def test_the_same_by_the_real_kubectl(kind: str, served: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    follow(kind, served, tmp_path)
+
+
+def follow(kind: str, cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    """Submitted, ready, complete, refused a second time, deleted."""
     launcher, wanted = KubernetesLauncher(kubernetes(kind=kind)), asked(tmp_path)
     assert launcher.find(NAME) is None
     id = launcher.submit(wanted)
@@ -126,6 +156,20 @@ def test_exit_json_goes_before_unless_it_is_an_earlier_launchs(
     assert launcher.status(id, wanted).code == code
 
 
+def test_how_far_a_running_job_is(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    """status.trainerStatus of a TrainJob, status.restarts of a JobSet."""
+    wanted = asked(tmp_path)
+    for kind, jobs, more, reason in (
+        ("trainjob", "jobsStatus", {"trainerStatus": {"progressPercentage": 40}}, "40 % done"),
+        ("jobset", "replicatedJobsStatus", {"restarts": 2}, "started again 2 times"),
+    ):
+        launcher = KubernetesLauncher(kubernetes(kind=kind))
+        id = launcher.submit(wanted)
+        change(cluster, kind, {jobs: [{"name": "node", "ready": 1}], **more})
+        status = launcher.status(id, wanted)
+        assert (status.state, status.reason) == (State.RUNNING, reason)
+
+
 def test_why_a_job_waits(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
     launcher, wanted = KubernetesLauncher(kubernetes(queue="trn1")), asked(tmp_path)
     id = launcher.submit(wanted)
@@ -170,34 +214,25 @@ def test_without_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         KubernetesLauncher(kubernetes()).submit(asked(tmp_path))
 
 
-def test_the_real_kubectl_knows_every_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It complains of the server, which nobody is, and of nothing else."""
-    real = shutil.which("kubectl")
-    if real is None:
-        pytest.skip("no kubectl here")
-    config = {"apiVersion": "v1", "kind": "Config", "current-context": "nobody"}
-    config |= {"clusters": [{"name": "nobody", "cluster": {"server": "http://127.0.0.1:9"}}]}
-    config |= {"contexts": [{"name": "nobody", "context": {"cluster": "nobody", "user": ""}}]}
-    (tmp_path / "config").write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    calls: list[list[str]] = []
-    plain = subprocess.run
-
-    def run(arguments: list[str], **settings: Any) -> Any:
-        calls.append(arguments)
-        done = plain(arguments, **settings)
-        assert "127.0.0.1:9" in done.stderr, done.stderr
-        return plain(["sh", "-c", "echo '{\"items\": []}'"], **settings)
-
-    launcher, wanted = KubernetesLauncher(kubernetes(kind="trainjob", context="nobody")), asked(tmp_path)
-    monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(launcher, "find", lambda name: None)
+@pytest.mark.slow
+def test_what_the_real_kubectl_says(served: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    """The words that remedies are found by, the codes of pods, their lines."""
+    launcher, wanted = KubernetesLauncher(kubernetes()), asked(tmp_path)
     id = launcher.submit(wanted)
-    [*launcher.logs(id, wanted)]
-    launcher.cancel(id)
-    launcher._get(id)
-    assert {call[1] for call in calls} == {"apply", "create", "get", "delete"}
-    logs = plain(
-        [real, "logs", "a", "--tail=-1", *launcher._kubectl._where], capture_output=True, text=True, check=False
-    )
-    assert "127.0.0.1:9" in logs.stderr
+    second = KubernetesLauncher(kubernetes())
+    with pytest.raises(LaunchError, match="AlreadyExists"):
+        second._kubectl.call("create", "--filename=-", text=(tmp_path / "launch" / "jobset.yaml").read_text())
+    wrong = (tmp_path / "launch" / "jobset.yaml").read_text().replace("suspend:", "suspended:")
+    with pytest.raises(LaunchError, match="suspended"):
+        second._kubectl.call("create", "--filename=-", "--validate=strict", text=wrong.replace(NAME, "other"))
+    with pytest.raises(LaunchError, match="doesn't have a resource type") as caught:
+        second._kubectl.call("get", "jobsets.example.org", NAME)
+    assert "install JobSet" in caught.value.problems[0].remedy
+    pod(served, 0, {"terminated": {"exitCode": 11, "finishedAt": "2026-09-30T02:00:00Z"}})
+    served.path("pods", "default", f"{NAME}-node-0-0-x7k2p").with_suffix(".log").write_text("step 1\nstep 2\n")
+    assert [*launcher.logs(id, wanted)] == ["step 1", "step 2"]
+    change(served, "jobset", true("Failed", "one failed"))
+    assert launcher.status(id, wanted).code == 11
+    with pytest.raises(LaunchError) as caught:
+        KubernetesLauncher(kubernetes(context="nowhere")).find(NAME)
+    assert "get-contexts" in caught.value.problems[0].remedy
