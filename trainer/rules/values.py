@@ -88,6 +88,7 @@ POSITIVE_WHEN_SET = (
     "rehearsal.world",
     "parallel.cores",
     "launcher.processes",
+    "launcher.slurm.at_once",
     "launcher.limit_minutes",
     "launcher.price_per_node_hour",
 )
@@ -103,6 +104,7 @@ NOT_NEGATIVE = (
     "evaluation.sample_temperature",
     "data.prefetch",
     "model.full_attention_layers",
+    "launcher.slurm.retries",
 )
 REMEDIES = {("precision.mode", "fp16"): HALF}
 """For values that people ask for, and that there is another way to."""

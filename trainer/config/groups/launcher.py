@@ -16,6 +16,29 @@ class LocalConfig:
 
 
 @dataclass(frozen=True)
+class SlurmConfig:
+    partition: str | None = None
+    """As sbatch has it. Unset: the cluster's default."""
+    account: str | None = None
+    """As sbatch has it."""
+    qos: str | None = None
+    """As sbatch has it."""
+    exclude: list[str] = field(default_factory=list)
+    """Nodes not to use. One that falls silent in a run (exit 12) is added by itself for that job."""
+    exclusive: bool = True
+    """Whole nodes: training has their cores, and their ports."""
+    requeue: bool = True
+    """Go back into the queue after an end that a further start cures: a stop that saved (10), 12, 15, a killed worker,
+    a node that failed."""
+    retries: int = 3
+    """How often in a row it does so without a newer checkpoint."""
+    at_once: int | None = None
+    """Runs of a sweep that may run at the same time. Unset: as many as the cluster has room for."""
+    options: list[str] = field(default_factory=list)
+    """Further lines for sbatch: --constraint=trn1, --gres=neuron:16."""
+
+
+@dataclass(frozen=True)
 class LauncherConfig:
     name: str = "local"
     """An entry of trainer/launchers/__init__.py | module:maker of a user's own."""
@@ -41,3 +64,5 @@ class LauncherConfig:
     """What launcher=batch has to be told."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """What launcher=local has to be told."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """What launcher=slurm has to be told."""
