@@ -47,6 +47,8 @@ class Batch:
 
 def act(jobs: Sequence[Job], options: Options) -> int:
     """The exit code. Raises RunError for what is refused; then nothing was submitted."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # composing has ended by ignoring them
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     batches = _batches(jobs, options)
     if options.mode in ("--attach", "--status", "--cancel"):

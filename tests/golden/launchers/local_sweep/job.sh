@@ -15,15 +15,21 @@ export PYTHONUNBUFFERED=1
 # a fault in a library's C code leaves the stack of Python in the log
 export PYTHONFAULTHANDLER=1
 
-worst=0
-python3 /tree/scripts/train.py recipe=llama3_8b optim.lr=0.001 'run.name="sweep-optim.lr=0.001"'
-code=$?
-((code > worst)) && worst=$code
-((code == 10)) && exit 10  # it was asked to stop
-
-python3 /tree/scripts/train.py recipe=llama3_8b seed=2 run.name=b
-code=$?
-((code > worst)) && worst=$code
-((code == 10)) && exit 10  # it was asked to stop
-
+# One run after the other. A signal ends bash's wait and not the run, which saves; no other begins then.
+worst=0 asked=
+trap 'asked=yes; kill -TERM "$child" 2>/dev/null' TERM INT HUP USR1 USR2
+one() {
+  [[ -z $asked ]] || exit 10
+  "$@" & child=$!
+  wait "$child"; code=$?
+  while ((code > 128)) && kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
+  if ((code > 128)) && [[ -n $asked ]]; then  # it ended just when the signal came
+    wait "$child"; last=$?
+    ((last == 127)) || code=$last
+  fi
+  ((code > worst)) && worst=$code
+  [[ -z $asked ]] || exit "$code"
+}
+one python3 /tree/scripts/train.py recipe=llama3_8b optim.lr=0.001 'run.name="sweep-optim.lr=0.001"'
+one python3 /tree/scripts/train.py recipe=llama3_8b seed=2 run.name=b
 exit $worst
