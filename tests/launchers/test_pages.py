@@ -24,14 +24,17 @@ def test_manifests_of_the_page() -> None:
 
 
 def test_entries_of_maps() -> None:
-    pod = composed("launcher=kubernetes", "launcher.kubernetes.resources={nvidia.com/gpu: 8, cpu: 4}").launcher
-    node = composed("launcher=kubernetes", "launcher.kubernetes.node_selector.pool=a").launcher
-    secret = composed("launcher=batch", "launcher.batch.secrets.KEY=arn:aws:ssm:us-west-2:1:parameter/a").launcher
-    assert pod.kubernetes.resources == {"nvidia.com/gpu": "8", "cpu": "4"}
-    assert node.kubernetes.node_selector == {"pool": "a"}
-    assert secret.batch.secrets == {"KEY": "arn:aws:ssm:us-west-2:1:parameter/a"}
+    found = composed(
+        "launcher.kubernetes.resources={nvidia.com/gpu: 8, cpu: 4}",
+        "launcher.kubernetes.node_selector.pool=a",
+        "launcher.batch.secrets.KEY=arn:aws:ssm:us-west-2:1:parameter/a",
+    ).launcher
+    assert found.kubernetes.resources == {"nvidia.com/gpu": "8", "cpu": "4"}
+    assert found.kubernetes.node_selector == {"pool": "a"}
+    assert found.batch.secrets == {"KEY": "arn:aws:ssm:us-west-2:1:parameter/a"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/kubernetes.md", "docs/batch.md"])
 def test_commands_of_the_page(page: str) -> None:
     lines = [line for line in commands(page) if "scripts/submit.py" in line]
