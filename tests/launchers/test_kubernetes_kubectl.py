@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +213,28 @@ def test_without_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LaunchError, match="is on PATH; it is not"):
         KubernetesLauncher(kubernetes()).submit(asked(tmp_path))
+
+
+@pytest.mark.slow
+def test_from_the_command_line(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    """scripts/submit.py: the id, where it stands, no second one meanwhile, the end."""
+    settings = ["image=a", "volume_claim=runs", "instance=null", "kind=trainjob"]
+    words = ["recipe=tiny", "run.name=k", "launcher=kubernetes", *(f"launcher.kubernetes.{word}" for word in settings)]
+
+    def submit(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(TREE / "scripts" / "submit.py"), *words, *more]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = submit()
+    assert done.returncode == 0, done.stderr
+    kind, name = done.stdout.strip().split("/")
+    assert (kind, (tmp_path / "runs/k/launch/0001/trainjob.yaml").is_file()) == ("trainjob", True)
+    assert cluster.get(RESOURCES["trainjob"], "default", name) is not None
+    again = submit()
+    assert again.returncode == 3
+    assert "one live submission" in again.stderr + again.stdout or name in again.stderr + again.stdout
+    assert submit("--cancel").returncode == 0
+    assert cluster.get(RESOURCES["trainjob"], "default", name) is None
 
 
 @pytest.mark.slow
