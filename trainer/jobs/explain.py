@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from trainer.jobs.events import BEGAN, BROKEN, DONE, SKIPPED, SUBMITTED, Occurrence
+from trainer.jobs.events import BEGAN, BROKEN, DONE, LOST, SEEN, SKIPPED, SUBMITTED, Occurrence
 
 TRIGGERS = {
     "cron": "its time in the schedule",
@@ -41,6 +41,8 @@ def sentence(entry: Mapping[str, Any]) -> str:
         return f"{stage} is done" + (f": {entry['reason']}" if entry.get("reason") else "")
     if kind == SKIPPED:
         return f"{stage} is not needed: {entry['reason']}"
+    if kind in (LOST, SEEN):
+        return f"nobody knows what {stage} is doing: {entry['reason']}" if kind == LOST else f"{stage} is known again"
     if kind == BROKEN:
         return _failure(entry)
     if kind == "cancel":

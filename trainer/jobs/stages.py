@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from trainer.errors import ConfigError, ExitCode, Problem
@@ -15,13 +15,15 @@ from trainer.jobs.ledger import Ledger
 from trainer.jobs.log import Conflict
 from trainer.jobs.registry.versions import Registry
 from trainer.jobs.start import begin_from, version_of
-from trainer.jobs.work import Again, Broken, Done, Ends, Job, Outcome, Running, Skipped, Submitted
+from trainer.jobs.work import Again, Broken, Done, Ends, Job, Lost, Outcome, Running, Skipped, Submitted
 
 BEST = "champion"
 """The alias that occurrences start from and are compared with, whichever one they move."""
 ALIASES = (BEST, "challenger")
-BEYOND = 1
-"""Exit code of what was cancelled because it used more than it may."""
+GIVEN_UP = 1
+"""Exit code of what nobody knows any more."""
+PATIENCE = timedelta(hours=1)
+"""How long a scheduler may not answer, or a machine alone know what runs there, before it is given up."""
 DECIDED_BY_DATA = (PUBLISHED, REJECTED)
 """Ends that the same data and recipe would come to again."""
 
@@ -55,8 +57,15 @@ class Stages:
     def poll(self, job: Job, stage: str, one: Occurrence, now: datetime) -> Outcome:
         """Whether it has ended, and within its limits."""
         found = self.desk.condition(job, one, stage)
+        submitted = one.stages[stage]
+        if found.state == GONE and submitted.lost is None:
+            return Lost(found.reason)
         if found.state == GONE:
-            return Broken(BEYOND, f"nobody knows {one.stages[stage].id} any more, and it has left no end")
+            if elapsed(submitted.lost, now) < PATIENCE.total_seconds():
+                return Running(found.reason)
+            return Broken(GIVEN_UP, f"nobody has known {submitted.id} for {PATIENCE}: {found.reason}")
+        if submitted.lost is not None:
+            return Lost(f"{found.state} {found.reason}".strip(), again=True)
         if found.state != OVER:
             return self._within(job, stage, one, now) or Running(f"{found.state} {found.reason}".strip())
         if found.code:
