@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -69,6 +70,8 @@ def test_text_is_scored(model: Path, text: Path, tmp_path: Path, run: Run) -> No
     assert one["perplexity"] == pytest.approx(math.exp(one["loss"]))
     assert one["bits_per_byte"] * one["bytes"] == pytest.approx(one["loss"] * one["targets"] / math.log(2))
     assert out.count(f"{one['loss']:.4f}") >= 2
+    content = text.read_bytes()
+    assert one["digest"] == hashlib.sha256(len(content).to_bytes(8, "little") + content).hexdigest()
 
 
 def test_tasks_are_scored(model: Path, tmp_path: Path, run: Run) -> None:
@@ -84,6 +87,8 @@ def test_tasks_are_scored(model: Path, tmp_path: Path, run: Run) -> None:
     assert set(one["picked"]) == {"acc", "acc_norm", "acc_bytes", "acc_tokens"}
     assert all(one[measure] == picked.count(1) / 3 for measure, picked in one["picked"].items())
     assert (two["kind"], two["items"], two["exact_match"], len(two["said"])) == ("exact_match", 1, 0.0, 1)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (choices, exact)]
+    assert [one["digest"], two["digest"]] == digests
     assert "acc_tokens" in shown
     assert "exact match" in shown
 
