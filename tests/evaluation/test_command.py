@@ -8,8 +8,6 @@ import json
 import math
 import os
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,11 +16,8 @@ from tests import directories
 from tests.evaluation.test_text import write
 from tests.families.checkpoints import parameters, save_run
 from tests.families.pairs import pair
-from tests.launched import script
-from trainer.commands import command_line
+from tests.launched import Run
 from trainer.data import progress
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +31,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def text(tmp_path: Path) -> Path:
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 30)
     return tmp_path / "text.txt"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process: exit code, standard output, standard error."""
-    module = script("eval")
-    monkeypatch.setattr(command_line, "outlive_readers", lambda: None)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
-        code = command_line.run(module.parser(), module.act)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_text_is_scored(model: Path, text: Path, tmp_path: Path, run: Run) -> None:
