@@ -152,6 +152,19 @@ def test_where_a_job_of_several_nodes_stands(
         assert "JOB_RESOURCE_REQUIREMENT" in status.reason
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED"])
+def test_the_lines_of_several_nodes(status: str, aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first node's, attempt by attempt; the others' when none of them can be added to any more."""
+    launcher, wanted = BatchLauncher(batch()), asked(tmp_path, nodes=2)
+    monkeypatch.setattr(launcher, "_lines", lambda stream: iter([f"line of {stream}"]))
+    jobs = [described("i", status), described("i#0", status, 10, 11), described("i#1", status, 10)]
+    with Stubber(launcher._batch) as stubber:
+        stubber.add_response("describe_jobs", {"jobs": jobs}, {"jobs": ["i", "i#0", "i#1"]})
+        found = [*launcher.logs("i", wanted)]
+    first = ["line of i#0/0", "line of i#0/1"]
+    assert found == (first if status == "RUNNING" else [*first, "node 1: line of i#1/0"])
+
+
 def test_exit_json_goes_before(aws: Any, tmp_path: Path) -> None:
     launcher, wanted = BatchLauncher(batch()), asked(tmp_path, nodes=1)
     assert wanted.run is not None

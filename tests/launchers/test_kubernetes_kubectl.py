@@ -72,13 +72,15 @@ def change(cluster: fake_kubectl.Cluster, kind: str, status: dict[str, Any], **s
     cluster.put(found)
 
 
-def pod(cluster: fake_kubectl.Cluster, index: int, state: dict[str, Any], **status: Any) -> None:
-    """One of the set's."""
+def pod(cluster: fake_kubectl.Cluster, index: int, state: dict[str, Any], start: int = 1, **status: Any) -> str:
+    """The name of one of the set's."""
     labels = {"jobset.sigs.k8s.io/jobset-name": NAME, "batch.kubernetes.io/job-completion-index": str(index)}
     containers = [{"name": "node", "state": state}] if state else []
-    metadata = {"name": f"{NAME}-node-0-{index}-x7k2p", "namespace": "default", "labels": labels}
+    metadata = {"name": f"{NAME}-node-0-{index}-start{start}", "namespace": "default", "labels": labels}
+    metadata["creationTimestamp"] = f"2026-09-30T0{start}:00:00Z"
     found = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [{"name": "node"}]}}
     cluster.put({**found, "status": {"containerStatuses": containers, **status}})
+    return str(metadata["name"])
 
 
 def true(kind: str, message: str) -> dict[str, Any]:
@@ -180,21 +182,44 @@ def test_why_a_job_waits(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
     short = "0/3 nodes are available: 3 Insufficient aws.amazon.com/neuron."
     pod(cluster, 0, {}, conditions=[{"type": "PodScheduled", "status": "False", "message": short}])
     status = launcher.status(id, wanted)
-    assert (status.state, status.reason) == (State.PENDING, f"{NAME}-node-0-0-x7k2p: {short}")
+    assert (status.state, status.reason) == (State.PENDING, f"{NAME}-node-0-0-start1: {short}")
     pod(cluster, 0, {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}})
     assert "Back-off pulling image" in launcher.status(id, wanted).reason
 
 
-def test_logs_of_all_nodes_in_their_order(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+def test_lines_are_only_added_at_the_end(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
+    """Who follows counts them: of two starts of three nodes, the first one's pods deleted meanwhile."""
     launcher, wanted = KubernetesLauncher(kubernetes()), asked(tmp_path)
     id = launcher.submit(wanted)
-    for index in (10, 2, 0):
-        pod(cluster, index, {})
-    for index in (10, 2):  # the first has not begun
-        path = cluster.path("pods", "default", f"{NAME}-node-0-{index}-x7k2p").with_suffix(".log")
-        path.write_text(f"step 1\nstep {index}\n")
-    before = f"{NAME}-node-0-{{}}-x7k2p: step {{}}"
-    assert [*launcher.logs(id, wanted)] == [before.format(i, step) for i in (2, 10) for step in (1, i)]
+    seen: list[str] = []
+
+    def printed(index: int, start: int, *lines: str) -> None:
+        name = pod(cluster, index, {}, start=start)
+        path = cluster.path("pods", "default", name).with_suffix(".log")
+        path.write_text("".join(f"{line}\n" for line in lines))
+
+    def look() -> list[str]:
+        found = [*launcher.logs(id, wanted)]
+        assert found[: len(seen)] == seen
+        seen[:] = found
+        return found
+
+    assert look() == []
+    printed(1, 1, "b")
+    printed(0, 1, "a 1")
+    assert look() == ["a 1"]
+    printed(0, 1, "a 1", "a 2")
+    assert look() == ["a 1", "a 2"]
+    for path in (cluster.root / "pods" / "default").glob("*"):
+        path.unlink()
+    assert look() == ["a 1", "a 2"]
+    printed(0, 2, "again 1")
+    printed(2, 2, "c")
+    assert look() == ["a 1", "a 2", "again 1"]
+    change(cluster, "jobset", true("Completed", "all"))
+    assert look() == ["a 1", "a 2", "again 1", f"{NAME}-node-0-2-start2: c"]
+    launcher.cancel(id)
+    assert look() == seen
 
 
 def test_a_server_that_is_away_or_refuses(cluster: fake_kubectl.Cluster, tmp_path: Path) -> None:
@@ -252,7 +277,7 @@ def test_what_the_real_kubectl_says(served: fake_kubectl.Cluster, tmp_path: Path
         second._kubectl.call("get", "jobsets.example.org", NAME)
     assert "install JobSet" in caught.value.problems[0].remedy
     pod(served, 0, {"terminated": {"exitCode": 11, "finishedAt": "2026-09-30T02:00:00Z"}})
-    served.path("pods", "default", f"{NAME}-node-0-0-x7k2p").with_suffix(".log").write_text("step 1\nstep 2\n")
+    served.path("pods", "default", f"{NAME}-node-0-0-start1").with_suffix(".log").write_text("step 1\nstep 2\n")
     assert [*launcher.logs(id, wanted)] == ["step 1", "step 2"]
     change(served, "jobset", true("Failed", "one failed"))
     assert launcher.status(id, wanted).code == 11

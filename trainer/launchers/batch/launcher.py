@@ -14,7 +14,7 @@ from trainer.launchers.base import LaunchError, State, Status
 from trainer.launchers.batch import aws, rules
 from trainer.launchers.batch.definition import definition, submission
 from trainer.launchers.batch.machines import launch_template
-from trainer.launchers.batch.watching import status_of, streams
+from trainer.launchers.batch.watching import STATES, status_of, streams
 from trainer.launchers.request import Request
 from trainer.launchers.script import keep
 
@@ -27,6 +27,7 @@ class BatchLauncher:
     """An id is Batch's own, of the whole job."""
 
     takes_tasks = False
+    poll_seconds = 10.0
 
     def __init__(self, config: LauncherConfig) -> None:
         self._config = config
@@ -93,14 +94,17 @@ class BatchLauncher:
             self._batch.terminate_job(jobId=id, reason="cancelled by trainer")
 
     def logs(self, id: str, request: Request) -> Iterator[str]:
-        """Of all nodes and attempts, node by node; with several nodes, each line after the node's number."""
-        nodes = [id] if request.nodes == 1 else [f"{id}#{node}" for node in range(request.nodes)]
-        found = self._described(nodes)
-        for number, node in enumerate(nodes):
-            before = f"node {number}: " if request.nodes > 1 else ""
-            for stream in streams(found.get(node, {})):
-                for line in self._lines(stream):
-                    yield before + line
+        """Of the first node, start after start; when the job is over also of the others, after the node's number.
+
+        Who follows a job counts lines, so they may only be added at the end.
+        """
+        ids = [id, *(f"{id}#{node}" for node in range(request.nodes) if request.nodes > 1)]
+        found = self._described(ids)
+        over = id in found and STATES.get(found[id]["status"]) is State.ENDED
+        for node in range(request.nodes if over else 1):
+            before = f"node {node}: " if node else ""
+            for stream in streams(found.get(ids[-request.nodes :][node], {})):
+                yield from (before + line for line in self._lines(stream))
 
     def _described(self, ids: list[str]) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}

@@ -15,8 +15,9 @@ from trainer.launchers.kubernetes.jobset import jobset
 from trainer.launchers.kubernetes.kubectl import Kubectl
 from trainer.launchers.kubernetes.manifest import to_yaml
 from trainer.launchers.kubernetes.names import JOBSET_LABEL, object_name
+from trainer.launchers.kubernetes.printing import lines
 from trainer.launchers.kubernetes.trainjob import training_runtime, trainjob
-from trainer.launchers.kubernetes.watching import ordered, status_of
+from trainer.launchers.kubernetes.watching import status_of
 from trainer.launchers.request import Request
 from trainer.launchers.script import keep
 
@@ -29,6 +30,7 @@ class KubernetesLauncher:
     """An id is kind/name, in the namespace of the settings."""
 
     takes_tasks = False
+    poll_seconds = 5.0
 
     def __init__(self, config: LauncherConfig) -> None:
         self._config = config
@@ -86,13 +88,10 @@ class KubernetesLauncher:
             self._kubectl.call("delete", resource, name, "--ignore-not-found", "--wait=false")
 
     def logs(self, id: str, request: Request) -> Iterator[str]:
-        """Of all its pods, node by node; with several, each line after its pod's name."""
-        pods = ordered(self._pods(id))
-        for pod in pods:
-            name = pod["metadata"]["name"]
-            before = f"{name}: " if len(pods) > 1 else ""
-            for line in self._kubectl.lines("logs", name, "--tail=-1"):
-                yield before + line
+        """Of the first node; when the job is over also of the others, each line after its pod's name."""
+        found, pods = self._get(id), self._pods(id)
+        over = found is None or status_of(found, pods, request).state is State.ENDED
+        return lines(self._kubectl, pods, request.directory, over)
 
     def _get(self, id: str) -> dict[str, Any] | None:
         kind, _, name = id.partition("/")
