@@ -72,8 +72,9 @@ def _scores(plan: Mapping[str, Any], model: str, prints: Mapping[str, str], here
         output = here / f"{one['name']}.json"
         output.unlink(missing_ok=True)
         kind = "--tasks" if one["kind"] == "tasks" else "--chat" if one["chat"] else "--data"
+        shape = ["--shape", one["chat"]] if one["chat"] else []
         length = ["--seq-len", str(one["seq_len"])] if one["seq_len"] else []
-        _run(plan, "eval.py", model, kind, *one["paths"], *length, "--output", str(output))
+        _run(plan, "eval.py", model, kind, *one["paths"], *shape, *length, "--output", str(output))
         found[one["name"]] = {**_figures(read_json(output)), "fingerprint": prints[one["name"]]}
     weights = [file.stat().st_size for file in Path(model).glob("*.safetensors")]
     found["size_gb"] = sum(weights) / 1e9
