@@ -2,7 +2,7 @@
 
 python scripts/jobs.py tick                     from cron, every minute, on as many hosts as you like
 python scripts/jobs.py run JOB                  one occurrence now, to its end; exit 14 where a gate refuses it
-python scripts/jobs.py ls | show | why | logs | cancel | rerun | registry | promote | rollback | timer
+python scripts/jobs.py ls | show | why | logs | cancel | rerun | registry | promote | rollback | page | timer
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     _of_job(promote).add_argument("version", metavar="VERSION")
     for one in (promote, _of_job(words.add_parser("rollback", help="bring back the champion before this one"))):
         one.add_argument("--because", default="no reason given", metavar="TEXT")
+    page = words.add_parser("page", help="the ledger as a page of HTML, which opens without a network")
+    page.add_argument("file", metavar="FILE")
     words.add_parser("timer", help="files that call tick every minute").add_argument("kind", metavar="systemd|crontab")
     for word in ("evaluate", "export"):
         words.add_parser(word, help="a stage, as launchers start it").add_argument("plan", metavar="PLAN")

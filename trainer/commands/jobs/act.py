@@ -46,6 +46,11 @@ def answer(options: argparse.Namespace, jobs: list[Job], ledger: Ledger) -> Iter
     if word == "ls":
         yield from people.listed(ledger, [named(jobs, options.job)] if options.job else jobs, options.count)
         return
+    if word == "page":
+        from trainer.commands.jobs.page import write_page
+
+        yield from write_page(ledger, jobs, registry_of, Path(options.file))
+        return
     if word == "timer":
         from trainer.commands.jobs.timer import timers
 

@@ -40,7 +40,11 @@ class Registry:
 
     def alias(self, name: str) -> Alias:
         """As it stands now."""
-        return fold(self._log(name).read())
+        return fold(self.moves(name))
+
+    def moves(self, name: str) -> list[Mapping[str, Any]]:
+        """How it has moved, the earliest first."""
+        return self._log(name).read()
 
     def record(self, version: str) -> Mapping[str, Any] | None:
         """A version's lineage and files; None where it is not there, or not whole."""
