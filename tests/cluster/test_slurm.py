@@ -109,6 +109,19 @@ def test_a_cancelled_job_saves_and_stays_away(bench: Bench) -> None:
     assert json.loads((bench.run("cancelled") / "exit.json").read_text())["newest_checkpoint_step"] >= 2
 
 
+def test_the_time_limit_is_not_the_end(bench: Bench) -> None:
+    """Slurm's own --requeue does nothing there: it would be TIMEOUT, with 0 restarts."""
+    words = [*SMALL, "run.name=limited", "train.steps=100000", "launcher.limit_minutes=2"]
+    words += ["reliability.grace_seconds=5"]
+    id = bench.submit(*words).strip()
+    starts = bench.run("limited") / "launch" / "0001" / "starts.jsonl"
+    wait_for(starts.exists, 300)
+    assert json.loads(starts.read_text())["code"] == 10
+    wait_for(lambda: " Restarts=1 " in bench.slurm.run("scontrol", "show", "job", "--oneliner", id), 60)
+    bench.submit(*words, "--cancel")
+    wait_for(lambda: " ended" in bench.submit(*words, "--status"), 120)
+
+
 def test_a_sweep_of_four_is_one_array(bench: Bench) -> None:
     words = [
         *SMALL,

@@ -169,6 +169,8 @@ def test_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands.answers["sbatch --test-only"] = refuse("allocation failure: Invalid account")
     (problem,) = slurm.problems(asked, slurm.render(asked))
     assert "Invalid account" in problem.rule
+    commands.answers["sbatch --test-only"] = refuse("sbatch: fatal: Could not establish a configuration source")
+    assert slurm.problems(asked, slurm.render(asked)) == []
 
 
 def test_without_a_slurm_it_renders_and_does_not_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

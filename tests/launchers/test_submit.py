@@ -46,7 +46,7 @@ def test_a_dry_run_renders_and_starts_nothing(tmp_path: Path) -> None:
     )
     kept = json.loads((directory / "environment.json").read_text())
     exported = re.findall(r"^export (\w+)=", job, re.MULTILINE)
-    assert exported == [variable["name"] for variable in kept["variables"]]
+    assert exported == ["PYTHONPATH", *(variable["name"] for variable in kept["variables"])]
     assert all(variable["reason"] and variable["source"] for variable in kept["variables"])
     assert not (tmp_path / "runs" / ".launches").exists()
 

@@ -17,7 +17,7 @@ from trainer.launchers.ends import ended, worst
 from trainer.launchers.request import Request
 from trainer.launchers.slurm.after import file_name
 from trainer.launchers.slurm.render import BATCH, NODE, output_name, render, signal_seconds
-from trainer.launchers.slurm.tools import Refused, code_of, show_jobs, slurm, started_at, state_of
+from trainer.launchers.slurm.tools import ABSENT, Refused, code_of, show_jobs, slurm, started_at, state_of
 
 
 class SlurmLauncher:
@@ -118,11 +118,13 @@ def _one(request: Request, task: int) -> Request:
 
 
 def _asked(batch: str) -> Iterator[Problem]:
-    """What sbatch --test-only says; nothing where there is no sbatch here."""
+    """What sbatch --test-only says; nothing where there is no Slurm here, which a dry run does not need."""
     if shutil.which("sbatch") is None:
         return
     try:
         slurm("sbatch", "--test-only", given=batch)
     except Refused as error:
+        if any(words in error.text for words in ABSENT):
+            return
         rule = f"Slurm takes such a job ({error.text})"
         yield Problem("launcher.slurm", "sbatch --test-only", rule, "correct launcher.slurm.*, or launcher.nodes")

@@ -14,6 +14,8 @@ SECONDS = 60.0
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 LIVE = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"}
 FORGOTTEN = "Invalid job id"
+ABSENT = ("Could not establish a configuration source", "Unable to contact slurm controller")
+"""What its commands say on a machine where they are installed and no Slurm is."""
 
 
 class Refused(LaunchError):
