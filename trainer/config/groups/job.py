@@ -113,8 +113,6 @@ class JobPublishConfig:
     champion either way."""
     dtype: str | None = None
     """Of the exported weights. Unset: the model's own."""
-    mlflow: str | None = None
-    """Tracking URI of a registry of MLflow that is told of each version; needs the package mlflow."""
 
 
 @dataclass(frozen=True)

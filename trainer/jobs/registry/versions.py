@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -135,10 +134,3 @@ class Registry:
     def _no_version(self, version: str) -> Problem:
         known = ", ".join(self.versions()[-5:]) or "there are none"
         return Problem("version", version, f"is a whole version of {self.root}", f"name one; the newest: {known}")
-
-
-def fingerprint_of(record: Mapping[str, Any]) -> str:
-    """SHA-256 over the names and digests of a version's files."""
-    files = record["files"]
-    text = "\n".join(f"{name} {files[name]['sha256']}" for name in sorted(files))
-    return hashlib.sha256(text.encode()).hexdigest()
