@@ -42,7 +42,11 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--because", default="no reason given", metavar="TEXT")
     page = words.add_parser("page", help="the ledger as a page of HTML, which opens without a network")
     page.add_argument("file", metavar="FILE")
-    words.add_parser("timer", help="files that call tick every minute").add_argument("kind", metavar="systemd|crontab")
+    timer = words.add_parser("timer", help="files that call tick every minute")
+    timer.add_argument("kind", metavar="systemd|crontab|kubernetes|batch")
+    timer.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="of the launcher: launcher.kubernetes.image=..."
+    )
     for word in ("evaluate", "export"):
         words.add_parser(word, help="a stage, as launchers start it").add_argument("plan", metavar="PLAN")
     return made

@@ -47,7 +47,22 @@ def test_timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = list(timers("systemd", "conf/job", "s3://bucket/jobs"))
     assert f"WorkingDirectory={tmp_path}" in unit
     assert "KillMode=process" in unit
+    with pytest.raises(ConfigError, match="no overrides"):
+        list(timers("crontab", "conf/job", "jobs", ["launcher.nodes=2"]))
     with pytest.raises(ConfigError, match="systemd, crontab"):
         list(timers("windows", "conf/job", "jobs"))
     with pytest.raises(ConfigError, match="%"):
         list(timers("crontab", "100%/job", "jobs"))
+
+
+@pytest.mark.slow
+def test_timers_of_clusters() -> None:
+    image = ["launcher.kubernetes.image=registry.example.com/trainer:1", "launcher.kubernetes.volume_claim=shared"]
+    text = "\n".join(timers("kubernetes", "conf/job", "runs/jobs", image))
+    kinds = {one["kind"]: one for one in yaml.safe_load_all(text)}
+    assert set(kinds) == {"ServiceAccount", "Role", "RoleBinding", "CronJob"}
+    spec = kinds["CronJob"]["spec"]
+    assert (spec["schedule"], spec["concurrencyPolicy"]) == ("* * * * *", "Forbid")
+    assert "scripts/jobs.py --jobs conf/job --ledger runs/jobs tick" in text
+    with pytest.raises(ConfigError, match=r"launcher\.kubernetes\.image"):
+        list(timers("kubernetes", "conf/job", "jobs"))

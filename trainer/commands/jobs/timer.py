@@ -1,22 +1,33 @@
-"""Files that let a machine call tick every minute: for systemd, for crontab, for Kubernetes."""
+"""Files that let a machine or a cluster call tick every minute: systemd, crontab, Kubernetes, EventBridge Scheduler."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainer.errors import ConfigError, Problem
+from trainer.launchers.making import launcher_of
+from trainer.launchers.request import Request
 
-KINDS = ("systemd", "crontab")
+HERE, THERE = ("systemd", "crontab"), ("kubernetes", "batch")
+KINDS = HERE + THERE
 NAME = "trainer-jobs"
+EVERY_MINUTE = "* * * * *"
 
 
-def timers(kind: str, jobs: str, ledger: str) -> Iterator[str]:
-    """Lines of the file, or of both files, with where they go."""
+def timers(kind: str, jobs: str, ledger: str, overrides: Sequence[str] = ()) -> Iterator[str]:
+    """Lines of the files, with where they go. overrides: launcher.kubernetes.image=..., say. Raises ConfigError."""
     if kind not in KINDS:
         raise ConfigError(Problem("KIND", kind, f"is one of {', '.join(KINDS)}", "systemd, say"))
+    if kind in THERE:
+        yield from _cluster(kind, ("scripts/jobs.py", "--jobs", jobs, "--ledger", ledger, "tick"), overrides)
+        return
+    if overrides:
+        raise ConfigError(
+            Problem("KIND", overrides[0], f"{kind} takes no overrides", f"leave it out, or {' or '.join(THERE)}")
+        )
     here = Path.cwd()
     command = [sys.executable, "scripts/jobs.py", "--jobs", jobs, "--ledger", ledger, "tick"]
     if any("%" in part or "\n" in part for part in (*command, str(here))):
@@ -24,6 +35,29 @@ def timers(kind: str, jobs: str, ledger: str) -> Iterator[str]:
             Problem("KIND", kind, "paths without % and new lines", "move them; both mean something else there")
         )
     yield from (_crontab if kind == "crontab" else _systemd)(here, shlex.join(command))
+
+
+def _cluster(kind: str, command: tuple[str, ...], overrides: Sequence[str]) -> Iterator[str]:
+    """What launcher=kubernetes and launcher=batch render for a command on a schedule."""
+    from trainer.commands.jobs.compose import composed
+
+    launcher = composed(["recipe=tiny", f"launcher={kind}", *overrides]).config.launcher
+    request = Request(f"{NAME}-tick", command, Path("runs") / ".tick", processes=0)
+    if problems := launcher_of(launcher).problems(request, {}):
+        raise ConfigError(problems)
+    if kind == "kubernetes":
+        from trainer.launchers.kubernetes.cron import access, cronjob
+
+        yield "# kubectl apply -f FILE"
+        yield access(launcher).rstrip()
+        yield "---"
+        yield cronjob(request, launcher, EVERY_MINUTE, "UTC").rstrip()
+        return
+    from trainer.launchers.batch.schedule import schedule
+
+    for name, text in schedule(request, launcher, EVERY_MINUTE, "UTC").items():
+        yield f"# {name}"
+        yield text.rstrip()
 
 
 def _crontab(here: Path, command: str) -> Iterator[str]:
