@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 JOB = """\
 recipe: tiny
 overrides:
-  - task=finetune
   - launcher.processes=2
   - train.steps=12
   - train.tokens=null
@@ -50,23 +49,31 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def jobs(here: Path, *words: str, code: int = 0) -> str:
-    """scripts/jobs.py, whose output is returned; it has to end with the code, and without a traceback."""
+def jobs(here: Path, *words: str, code: int = 0, hosts: int = 1) -> str:
+    """scripts/jobs.py, whose output is returned; it has to end with the code, and without a traceback.
+
+    hosts: so many at the same time.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "jobs.py"), *words],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout
+    command = [sys.executable, str(ROOT / "scripts" / "jobs.py"), *words]
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen(command, cwd=here, env=environment, stdout=pipe, stderr=pipe, text=True) for _ in range(hosts)
+    ]
+    said = ""
+    for process in started:
+        out, error = process.communicate(timeout=400)
+        assert process.returncode == code, out + error
+        assert "Traceback" not in error, error
+        said += out
+    return said
 
 
-def ticks(here: Path) -> list[str]:
+def ticks(here: Path, hosts: int = 1) -> list[str]:
     """Until nothing is open."""
     lines: list[str] = []
     while True:
-        lines += jobs(here, "tick").splitlines()
+        lines += jobs(here, "tick", hosts=hosts).splitlines()
         if not list((here / "jobs" / "night" / "open").glob("*")):
             return lines
         time.sleep(1)
@@ -74,8 +81,10 @@ def ticks(here: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_three_nights(here: Path) -> None:
-    first = ticks(here)
-    assert any("is champion" in line for line in first), first
+    first = ticks(here, hosts=3)
+    assert sum("is champion" in line for line in first) == 1, first
+    assert sum("train submitted" in line for line in first) == 1, first
+    assert len(list((here / "runs").glob("night-*/launch/train-*"))) == 1
     assert ticks(here) == []  # the same data: nothing is due
     before = (here / "registry" / "night" / "champion").resolve()
     (here / "corpus.txt").write_text((here / "corpus.txt").read_text() * 2)

@@ -19,7 +19,7 @@ class Resolved:
 
     recipe: hash of what makes the loss curve, without start weights and the run's name. data: fingerprint of sources.
     technique: full or the adapter's form, for the start. steps: of the whole training. money_per_hour: of all nodes.
-    compiles: whether graphs are compiled ahead. runs: the directory of all runs.
+    compiles: whether graphs are compiled ahead. runs: the directory of all runs. task: the kind of training.
     """
 
     recipe: str
@@ -29,6 +29,7 @@ class Resolved:
     money_per_hour: float | None = None
     compiles: bool = False
     runs: str = "runs"
+    task: str = "pretrain"
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Stages:
             "money_per_hour": found.money_per_hour,
             "compiles": found.compiles,
             "runs": found.runs,
+            "task": found.task,
         }
         if one.due.get("trigger") != "hand" and (before := self._same(job, found.data, found.recipe)):
             why = f"no new data: data and recipe are those of {before[0]}, which was {before[1]}"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 STATES = {State.PENDING: PENDING, State.RUNNING: ALIVE, State.ENDED: OVER, State.UNKNOWN: GONE}
 PLAN, RESULTS, CANDIDATE = "plan.json", "results.json", "candidate"
 START = ("model.init_from", "adapter.init_from")
+PRETRAIN, FINETUNE = "pretrain", "finetune"
 TECHNIQUE = ("kind", "rank", "alpha", "rslora", "dora", "targets", "also_train")
 NOT_OF_THE_CURVE = (*OUTSIDE_TRAJECTORY, *START, "run", "launcher", "data.sources")
 """Left out of a recipe's hash: the data have a fingerprint, and weights are another each time."""
@@ -65,6 +66,7 @@ class RealDesk:
             money_per_hour=None if price is None else price * config.launcher.nodes,
             compiles=config.backend.name == "neuron",
             runs=config.run.root,
+            task=config.task,
         )
 
     def check(self, job: Job, occurrence: Occurrence) -> Mapping[str, Any]:
@@ -148,8 +150,12 @@ class RealDesk:
 
     def training(self, job: Job, occurrence: Occurrence) -> Composed:
         """The occurrence's own: its run, and the weights that prepare has chosen."""
-        start = occurrence.record("prepare").get("start", {})
-        return composed([*self._overrides(job, start), *self._start(job, start), f"run.name={run_name(occurrence)}"])
+        prepared = occurrence.record("prepare")
+        start = self._start(job, prepared.get("start", {}))
+        if start and prepared["task"] == PRETRAIN:
+            start.append(f"task={FINETUNE}")  # which says what is trained, and that all but weights begins anew
+        overrides = self._overrides(job, prepared.get("start", {}))
+        return composed([*overrides, *start, f"run.name={run_name(occurrence)}"])
 
     def _overrides(self, job: Job, start: Mapping[str, Any] = {}) -> list[str]:
         """Of the recipe; without start weights where the occurrence has others."""
