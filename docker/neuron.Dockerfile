@@ -28,7 +28,7 @@ RUN curl --fail --silent --show-error https://apt.repos.neuron.amazonaws.com/GPG
 
 # libfabric for EFA, without the kernel module, which is the node's. It is signed by the key of this fingerprint, which
 # AWS's page on EFA names.
-WORKDIR /tmp/efa
+WORKDIR /opt/efa-installer
 RUN apt-get update \
  && curl --fail --silent --show-error \
     --remote-name https://efa-installer.amazonaws.com/aws-efa-installer-1.47.0.tar.gz \
@@ -39,7 +39,7 @@ RUN apt-get update \
   | grep 'VALIDSIG .*4E9091BCBB97A96B26B15E59A05480B1DD2D3CCC' \
  && tar --extract --strip-components 1 --file aws-efa-installer-1.47.0.tar.gz \
  && ./efa_installer.sh --yes --skip-kmod --skip-limit-conf --no-verify \
- && rm -rf /tmp/efa /var/lib/apt/lists/*
+ && rm -rf /opt/efa-installer /var/lib/apt/lists/*
 
 ENV PATH="/opt/venv/bin:/opt/aws/neuron/bin:/opt/amazon/efa/bin:${PATH}" \
     LD_LIBRARY_PATH="/opt/aws/neuron/lib:/opt/amazon/efa/lib"

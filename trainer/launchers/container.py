@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from trainer.config.groups.launcher import LauncherConfig
+from trainer.config.groups.launcher_batch import BatchConfig
+from trainer.config.groups.launcher_kubernetes import KubernetesConfig
 from trainer.errors import Problem
 from trainer.launchers.environment import shell
 from trainer.launchers.request import Request
 from trainer.launchers.script import LAUNCH, unreadable
+from trainer.trainium.topology import instance_of
 from trainer.trainium.torchrun import PORT
 
 ENDING_SECONDS = 30
@@ -68,10 +71,18 @@ def seconds_before_the_limit(request: Request) -> int | None:
     return round(request.limit_minutes * 60 - request.grace_seconds) - ENDING_SECONDS
 
 
-def problems(request: Request, launcher: LauncherConfig, image: str | None, key: str) -> Iterator[Problem]:
-    """What no engine of containers can start. key: of the image."""
+def problems(
+    request: Request, launcher: LauncherConfig, settings: KubernetesConfig | BatchConfig, key: str
+) -> Iterator[Problem]:
+    """What no engine of containers can start. key: of the settings."""
+    image, kind = settings.image, instance_of(settings.instance, 0)
     if not image or any(letter.isspace() for letter in image):
-        yield Problem(key, image, "names the image that nodes start", f"build one (docker/), push it, set {key}")
+        remedy = f"build one (docker/), push it, set {key}.image"
+        yield Problem(f"{key}.image", image, "names the image that nodes start", remedy)
+    if kind is not None and not kind.efa and request.nodes > 1:
+        rule = "has EFA devices: several nodes of trn1 exchange over them"
+        remedy = f"{key}.instance=trn1.32xlarge, or launcher.nodes=1"
+        yield Problem(f"{key}.instance", settings.instance, rule, remedy)
     seconds = seconds_before_the_limit(request)
     if seconds is not None and seconds < SHORTEST_SECONDS:
         least = (request.grace_seconds + ENDING_SECONDS + SHORTEST_SECONDS) / 60

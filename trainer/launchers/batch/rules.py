@@ -14,7 +14,6 @@ from trainer.launchers.batch import aws
 from trainer.launchers.batch.containers import RESERVED
 from trainer.launchers.batch.definition import MOST_ATTEMPTS
 from trainer.launchers.request import Request
-from trainer.trainium.topology import instance_of
 
 KEY = aws.KEY
 CALLS = {
@@ -33,12 +32,11 @@ MOST_DEFINITION_BYTES = 30 * 1024
 def problems(request: Request, launcher: LauncherConfig, files: Mapping[str, str]) -> Iterator[Problem]:
     """All of them."""
     settings = launcher.batch
-    yield from container.problems(request, launcher, settings.image, f"{KEY}.image")
+    yield from container.problems(request, launcher, settings, KEY)
     place = settings.file_system or settings.host_path
     volume = container.Volume(f"{KEY}.file_system", place, settings.volume_path, settings.directory)
     yield from container.lost_runs(request, volume)
     yield from _settings(settings)
-    yield from _machine(request, settings)
     for variable in request.environment:
         if variable.name.startswith(RESERVED):
             rule = f"names of variables that begin with {RESERVED} are Batch's own"
@@ -64,13 +62,6 @@ def _settings(settings: BatchConfig) -> Iterator[Problem]:
     if settings.secrets and not settings.execution_role:
         rule = "names the role that reads launcher.batch.secrets"
         yield Problem(f"{KEY}.execution_role", None, rule, f"{KEY}.execution_role=arn:aws:iam::...:role/...")
-
-
-def _machine(request: Request, settings: BatchConfig) -> Iterator[Problem]:
-    instance = instance_of(settings.instance, 0)
-    if instance is not None and not instance.efa and request.nodes > 1:
-        rule = "has EFA devices: several nodes of trn1 exchange over them"
-        yield Problem(f"{KEY}.instance", settings.instance, rule, f"{KEY}.instance=trn1.32xlarge, or launcher.nodes=1")
 
 
 def calls(files: Mapping[str, str]) -> Iterator[Problem]:

@@ -10,7 +10,6 @@ from trainer.config.groups.launcher_kubernetes import KubernetesConfig
 from trainer.errors import Problem
 from trainer.launchers import container
 from trainer.launchers.request import Request
-from trainer.trainium.topology import instance_of
 
 KEY = "launcher.kubernetes"
 KINDS = ("jobset", "trainjob")
@@ -23,16 +22,12 @@ LONGEST = 253
 def problems(request: Request, launcher: LauncherConfig) -> Iterator[Problem]:
     """All of them."""
     settings = launcher.kubernetes
-    yield from container.problems(request, launcher, settings.image, f"{KEY}.image")
+    yield from container.problems(request, launcher, settings, KEY)
     volume = container.Volume(f"{KEY}.volume_claim", settings.volume_claim, settings.volume_path, settings.directory)
     yield from container.lost_runs(request, volume)
     yield from _kind(settings)
     yield from _names(settings)
     yield from _numbers(settings)
-    instance = instance_of(settings.instance, 0)
-    if instance is not None and not instance.efa and request.nodes > 1:
-        rule = "has EFA devices: several nodes of trn1 exchange over them"
-        yield Problem(f"{KEY}.instance", settings.instance, rule, f"{KEY}.instance=trn1.32xlarge, or launcher.nodes=1")
 
 
 def _kind(settings: KubernetesConfig) -> Iterator[Problem]:
