@@ -1,37 +1,38 @@
-"""Can this machine train with backend=neuron? Each thing that it needs: found, wanted, verdict and remedy.
+"""Can this machine train? Each thing that it needs: found, wanted, verdict and remedy (docs/doctor.md).
 
-python scripts/doctor.py [--nodes 4]      exit 0: all is fine; 3: something to mend
+python scripts/doctor.py [--nodes 4] [--backend native] [--launcher slurm] [--ranks 2] [--json]
+exit 0: all is fine; 3: something to mend; under scripts/launch.py the ranks are examined together
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import sys
 
-from trainer.commands.doctor import examine, limits
-from trainer.errors import ExitCode
-from trainer.trainium.host import detect
-
-
-def count(text: str) -> int:
-    """A number of nodes, of which there is one at least."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of nodes: give 1 or more")
-    return int(text)
+from trainer.commands.doctor.line import as_json, verdict
+from trainer.commands.doctor.run import launch, of_the_launch, of_this_machine, parser
+from trainer.errors import ExitCode, RunError
+from trainer.run.world import World
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=count, default=1, help="nodes of the job that this machine is meant for")
+    """Look, print, and say by the exit code whether all is fine."""
     try:
-        nodes = parser.parse_args().nodes
+        asked = parser(__doc__).parse_args()
     except SystemExit as error:  # argparse has said what it does not understand
         return int(ExitCode.CONFIG) if error.code else int(ExitCode.DONE)
-    lines = list(examine(detect(), limits(), nodes))
-    print("\n".join(map(str, lines)))
-    wrong = [line.what for line in lines if not line.fine]
-    print(f"{len(wrong)} of {len(lines)} to mend: {', '.join(wrong)}" if wrong else "all is fine")
-    return int(ExitCode.CONFIG if wrong else ExitCode.DONE)
+    try:
+        world = World.from_environment()
+        if asked.ranks and world.size == 1:
+            launch(asked, sys.argv[1:])
+        lines = of_the_launch(asked, world) if world.size > 1 else list(of_this_machine(asked))
+    except RunError as error:
+        print(error.report(), file=sys.stderr)
+        return int(error.code)
+    if isinstance(lines, bool):  # rank 0 prints
+        return int(ExitCode.DONE if lines else ExitCode.CONFIG)
+    print(json.dumps(as_json(lines), indent=2) if asked.json else "\n".join([*map(str, lines), verdict(lines)]))
+    return int(ExitCode.DONE if all(line.fine for line in lines) else ExitCode.CONFIG)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN", help="a run's directory, or one of its checkpoints")
     made.add_argument("directory", metavar="DIRECTORY", help="a new one")
     made.add_argument("--dtype", choices=DTYPES, help="of all tensors; without: as the checkpoint holds them")
-    made.add_argument("--adapter", action="store_true", help="the adapters alone, as peft's directory, in FP32")
+    made.add_argument(
+        "--adapter",
+        action="store_true",
+        help="the adapters alone, as peft's directory, in FP32; not with --dtype, --shard-size or --int8",
+    )
     made.add_argument("--base", metavar="DIRECTORY", help="of a fine-tuned run: where its base is now")
     made.add_argument("--shard-size", metavar="SIZE", help="largest file of weights: 5GB (the default), 500MB, 4GiB")
     made.add_argument(
@@ -42,7 +46,8 @@ def act(options: argparse.Namespace) -> None:
     from trainer.commands.export_hf import export_adapter, export_hf  # brings torch
 
     if options.adapter:
-        lines = export_adapter(options.run, options.directory)
+        others = {"--dtype": options.dtype, "--shard-size": options.shard_size, "--int8": options.int8}
+        lines = export_adapter(options.run, options.directory, options.base, others)
     else:
         given = options.run, options.directory, options.dtype, options.shard_size, options.int8, options.base
         lines = export_hf(*given)

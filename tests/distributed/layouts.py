@@ -26,6 +26,7 @@ mistral               as Mistral: a sliding window in every layer
 lora                  the padded one with biases everywhere, with LoRA on all linears, head and embedding, dropout, and
                       the norms trained as well
 dora                  with DoRA on all linears and on the embedding, and norms and head trained as well
+tiedlora              the tied one with LoRA on all linears, and on both sides of the tied pair
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ MODELS = {
     "mistral": MISTRAL,
     "lora": BIASED,
     "dora": replace(TIED, tied=False),
+    "tiedlora": TIED,
 }
 LORA = AdapterConfig(
     kind="lora",
@@ -103,7 +105,8 @@ DORA = AdapterConfig(
     targets=["all-linear", "embed_tokens"],
     also_train=["*norm.weight", "lm_head.weight"],
 )
-ADAPTERS = {"lora": LORA, "dora": DORA}
+TIED_LORA = AdapterConfig(kind="lora", rank=4, targets=["all-linear", "lm_head", "embed_tokens"])
+ADAPTERS = {"lora": LORA, "dora": DORA, "tiedlora": TIED_LORA}
 SCHEDULES = {"interleaved": "interleaved_1f1b", "zb": "interleaved_zero_bubble"}
 
 

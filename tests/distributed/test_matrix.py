@@ -137,6 +137,7 @@ FULL = {
         "tp2-sp-pp2-interleaved-mixed",
         "dp2-zero3-full-mixed",
         *(f"{layout}-{model}" for layout in OF_ADAPTERS for model in ("lora", "dora")),
+        *(f"{layout}-tiedlora" for layout in ("tp2-sp", "pp2", "dp2-zero3")),
     ],
     "bf16_mixed": [
         "tp2-sp-pp2-interleaved-padded",

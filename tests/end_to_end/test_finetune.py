@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import safe_open
@@ -119,6 +120,42 @@ def test_the_exports_are_loaded_and_say_the_same(workspace: Path) -> None:
     assert (before - adapted).abs().max() > 1e-3, "something was learnt"
 
 
+def test_greedy_answers_are_the_same_token_for_token(workspace: Path) -> None:
+    """The run by our command, the merged weights in transformers, base and adapter in PEFT; not those of the base."""
+    assert (workspace / "my-adapter").exists(), "test_the_page makes it"
+    said = three_ways(workspace, [question for question, _ in QUESTIONS[:3]], tokens=24)
+    assert said["ours"] == said["merged"] == said["adapter"]
+    assert said["ours"] != said["base"]
+
+
+def three_ways(workspace: Path, prompts: list[str], tokens: int) -> dict[str, list[list[int]]]:
+    """The ids that follow on each prompt by runs/mine, my-model, my-adapter beside the base, and by the base alone."""
+    torch, peft, transformers = (pytest.importorskip(name) for name in ("torch", "peft", "transformers"))
+    asked = " ".join(f'--prompt "{prompt}"' for prompt in prompts)
+    lines = run(workspace, f"python scripts/generate.py runs/mine --json --dtype float32 --tokens {tokens} {asked}")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(workspace / "my-model")
+
+    def model(path: Path) -> Any:
+        return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+
+    def said(asked: Any) -> list[list[int]]:
+        found = []
+        for prompt in prompts:
+            ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+            more = asked.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
+                                  do_sample=False)  # fmt: skip
+            found.append(more[0, ids.shape[1] :].tolist())
+        return found
+
+    base = model(workspace / MODEL)
+    return {
+        "ours": [json.loads(line)["tokens"] for line in lines.splitlines() if line.startswith("{")],
+        "merged": said(model(workspace / "my-model")),
+        "base": said(base),
+        "adapter": said(peft.PeftModel.from_pretrained(base, workspace / "my-adapter")),
+    }
+
+
 def test_a_checkpoint_holds_what_is_trained_and_nothing_else(straight: Path) -> None:
     (newest,) = sorted(straight.glob("checkpoints/step-*"))[-1:]
     names = {name for file in (newest / "model").glob("*.safetensors") for name in safe_open(file, "np").keys()}  # noqa: SIM118
@@ -140,6 +177,8 @@ def test_killed_and_resumed_beside_a_base_that_has_moved(workspace: Path, straig
         assert (done.code, "Traceback" in done.output) == (3, False), done.output
         done = harness.train(workspace, [f"model.init_from={moved}" if "init_from" in one else one for one in settings])
         assert done.code == 0, done.output
+        assert "resuming killed from step" in done.output
+        assert "begins anew" not in done.output
     finally:
         moved.rename(workspace / MODEL)
     assert losses(killed)[-4:] == losses(straight)[-4:]

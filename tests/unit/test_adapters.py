@@ -107,6 +107,7 @@ def test_equals_peft(tied: bool, dora: bool, rslora: bool, targets: list[str]) -
     assert {name: by_name[name].requires_grad for name in dict(ours.named_parameters())} == {
         name: name in trained for name in dict(ours.named_parameters())
     }
+    base = {name: p.detach().clone() for name, p in ours.named_parameters() if name not in trained}
     optimizer = MixedPrecisionAdamW(trained, family.plan.match(trained), OPTIM, "fp32")
     (loss / 20).backward()
     (expected / 20).backward()
@@ -118,6 +119,8 @@ def test_equals_peft(tied: bool, dora: bool, rslora: bool, targets: list[str]) -
     for name, parameter in trained.items():
         updated = by_name[name].reshape(parameter.shape)
         assert (parameter - updated).norm() <= 1e-5 * updated.norm(), name
+    assert base
+    assert all(torch.equal(ours.get_parameter(name), values) for name, values in base.items())
 
 
 def _step_of_peft(model: Any) -> None:

@@ -18,6 +18,7 @@ from trainer.checkpoint.hashed_file import Written
 from trainer.checkpoint.names import MANIFEST
 from trainer.checkpoint.state import TrainState
 from trainer.checkpoint.strict_json import Unsound
+from trainer.commands.export_hf import export_adapter
 from trainer.config.groups.adapter import AdapterConfig
 from trainer.errors import ConfigError
 from trainer.parallel.boxes import Box, Placed, Store, whole_box
@@ -95,6 +96,32 @@ def test_a_base_that_is_another_is_told_from_headers_alone(run: Path, change: An
     with pytest.raises(ConfigError, match=told) as raised:
         open_source(str(run), None, "--base says")
     assert len(raised.value.problems) == 1
+
+
+def test_peft_is_told_where_the_base_is_now(run: Path) -> None:
+    Path("base").rename("elsewhere")
+    list(export_adapter("run", "out", "elsewhere"))
+    assert json.loads(Path("out/adapter_config.json").read_text())["base_model_name_or_path"] == "elsewhere"
+    directories.write(Path("other"), directories.CONFIG | {"rope_theta": 77.0})
+    with pytest.raises(ConfigError, match=r"config\.json has"):
+        list(export_adapter("run", "out2", "other"))
+    assert not Path("out2").exists()
+
+
+def test_options_about_weights_are_refused_beside_an_adapter(run: Path) -> None:
+    others = {"--dtype": "bfloat16", "--shard-size": None, "--int8": "all"}
+    with pytest.raises(ConfigError, match="not said together with --adapter") as raised:
+        list(export_adapter("run", "out", None, others))
+    assert [one.key for one in raised.value.problems] == ["--dtype", "--int8"]
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("base", ["base/config.json", "empty", "run", "x" * 300, "base/config.json/x"])
+def test_a_base_that_the_command_line_names_is_told_by_its_option(run: Path, base: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(ConfigError) as raised:
+        open_source(str(run), base, "--base says")
+    assert [(problem.key, problem.value) for problem in raised.value.problems] == [("--base", base)]
 
 
 def test_one_bit_of_a_base_is_told_by_its_hash(run: Path) -> None:

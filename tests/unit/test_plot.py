@@ -13,7 +13,8 @@ import pytest
 from matplotlib.image import imread
 
 from tests import harness
-from trainer.commands.plot import PlotError, draw, plot, read, smooth
+from trainer.commands.plot import PlotError, draw, plot, smooth
+from trainer.observe.curves import read
 
 
 def step(number: int, loss: float | None) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""Command lines rendered from recipes, read by torch's own parser; the doctor on machines that are described."""
+"""Command lines rendered from recipes, read by torch's own parser."""
 
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,15 +10,11 @@ from hydra import compose, initialize_config_dir
 from torch.distributed.run import parse_args
 
 from tests import harness
-from tests.unit.test_topology import BIG, PINNED, SDK_229, SDK_233, SMALL
 from trainer.commands.command import launches
-from trainer.commands.doctor import Limits, examine, reserved_ports
 from trainer.commands.entry import register_schema
 from trainer.config.compose import to_config
 from trainer.config.schema import Config
 from trainer.errors import ConfigError
-
-ROOMY = Limits(free_gib=500, open_files=65535, ephemeral=(32768, 60999), reserved="41000")
 
 
 def configured(*overrides: str) -> Config:
@@ -72,93 +66,6 @@ def test_an_override_that_a_shell_would_split_is_quoted() -> None:
     override = "data.sources=[{name: c, kind: indexed, paths: [data/c]}]"
     (command,) = commands(list(launches(configured("recipe=deepseek7b"), ["recipe=deepseek7b", override], 1)))
     assert parse_args(shlex.split(command)[1:]).training_script_args[-1] == override
-
-
-def test_a_machine_in_order() -> None:
-    for nodes in (1, 4):
-        assert [line.what for line in examine(BIG, ROOMY, nodes) if not line.fine] == []
-
-
-@pytest.mark.parametrize(
-    ("host", "here", "nodes", "what", "remedy"),
-    [
-        (replace(BIG, efa=0), ROOMY, 2, ["EFA devices"], "aws-efa-installer"),
-        (replace(BIG, efa=0), ROOMY, 1, [], ""),
-        (replace(BIG, driver=None), ROOMY, 1, ["driver"], "aws-neuronx-dkms=2.26.10"),
-        (replace(BIG, driver="2.9.4.0"), ROOMY, 1, ["driver"], "aws-neuronx-dkms=2.26.10"),
-        (replace(BIG, runtime="2.34.10.0"), ROOMY, 1, ["runtime library"], "aws-neuronx-runtime-lib=2.30.51"),
-        (replace(BIG, devices=15), ROOMY, 1, ["Neuron devices"], "modprobe"),
-        (SMALL, ROOMY, 2, ["instance", "EFA devices"], "rent one"),
-        (BIG, replace(ROOMY, free_gib=8), 1, ["disk"], "root volume"),
-        (BIG, replace(ROOMY, open_files=1024), 1, ["ulimit -n"], "ulimit -n 65535"),
-        (BIG, replace(ROOMY, ephemeral=(1024, 65535)), 1, ["port 29500", "port 62182"], "reserved_ports=41000,29500"),
-        (BIG, replace(ROOMY, ephemeral=(1024, 65535), reserved="29500,62000-62200"), 1, [], ""),
-        (replace(BIG, variables={"XLA_USE_BF16": "1"}), ROOMY, 1, ["XLA_USE_BF16"], "unset"),
-        (
-            *(replace(BIG, packages={**PINNED, "torch-neuronx": "1.0"}), ROOMY, 1),
-            *(["torch-neuronx", "Neuron SDK"], "--extra-index-url"),
-        ),
-    ],
-)
-def test_the_doctor_names_what_is_wrong(host: object, here: Limits, nodes: int, what: list[str], remedy: str) -> None:
-    wrong = [line for line in examine(host, here, nodes) if not line.fine]  # type: ignore[arg-type]
-    assert [line.what for line in wrong] == what
-    assert not wrong or remedy in wrong[0].remedy
-
-
-TORCHNEURON = {**PINNED, "torch-neuronx": "2.13.3.0+x", "torch": "2.13.0"}
-
-
-@pytest.mark.parametrize(
-    ("instance", "packages", "rule", "remedy"),
-    [
-        ("trn1.32xlarge", TORCHNEURON, "another product, TorchNeuron", "pip install"),
-        (None, TORCHNEURON, "another product, TorchNeuron", "pip install"),
-        ("trn2.48xlarge", PINNED, "2.9.* is the old product", "torch-neuronx==2.14.3.0 is its own"),
-        ("trn3.48xlarge", PINNED, "2.9.* is the old product", "torch-neuronx==2.14.3.0 is its own"),
-        ("trn2.48xlarge", TORCHNEURON, "is the product of this trn2.48xlarge", "keep it here; on trn1"),
-    ],
-)
-def test_the_doctor_tells_the_two_products_apart(
-    instance: str | None, packages: dict[str, str], rule: str, remedy: str
-) -> None:
-    """torch-neuronx 2.9.* is XLA, for trn1; 2.13 and later is TorchNeuron, for trn2 and trn3."""
-    host = replace(BIG, instance=instance, packages=packages)
-    (line,) = [line for line in examine(host, ROOMY, 1) if line.what == "torch-neuronx"]
-    assert not line.fine
-    assert rule in line.remedy
-    assert remedy in line.remedy
-    assert '"torch-neuronx==2.9.0.2.12.22436"' in line.remedy
-
-
-@pytest.mark.parametrize(
-    ("packages", "sdk", "flash"),
-    [(PINNED, "SDK 2.28.1", "NKI"), (SDK_229, "SDK 2.29.1", "off"), (SDK_233, "2.33.0 (unverified)", "off")],
-)
-def test_the_doctor_names_the_release_and_its_attention(packages: dict[str, str], sdk: str, flash: str) -> None:
-    lines = {line.what: line for line in examine(replace(BIG, packages=packages), ROOMY, 1)}
-    assert all(line.fine for line in lines.values())
-    assert sdk in lines["Neuron SDK"].found
-    assert flash in lines["flash attention"].found
-
-
-def test_reserved_ports_are_read_as_the_kernel_writes_them() -> None:
-    assert reserved_ports("41000,44000-44002") == {41000, 44000, 44001, 44002}
-    assert reserved_ports("") == set()
-
-
-def test_here_the_doctor_finds_no_device() -> None:
-    done = subprocess.run(
-        [sys.executable, str(harness.ROOT / "scripts" / "doctor.py")],
-        env=harness.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 3
-    assert "0 /dev/neuron*" in done.stdout
-    assert "Traceback" not in done.stderr
 
 
 def test_where_no_number_of_nodes_does_the_reasons_are_an_error() -> None:

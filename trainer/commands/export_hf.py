@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trainer.checkpoint.directory import newest_sound
@@ -12,6 +12,7 @@ from trainer.checkpoint.sizes import in_bytes
 from trainer.checkpoint.verify import fault
 from trainer.config.homes import expanded
 from trainer.errors import CheckpointError, ConfigError, Problem
+from trainer.pretrained.composed import composed
 from trainer.pretrained.export import Exported, config_of, export, unsound
 from trainer.pretrained.peft.write import write_adapter
 from trainer.pretrained.shards import SHARD_BYTES, parse_size
@@ -45,16 +46,24 @@ def export_hf(
     yield about
 
 
-def export_adapter(given: str, target: str) -> Iterator[str]:
-    """Write the adapters as peft's directory; lines about it. Raises ConfigError or CheckpointError."""
+def export_adapter(
+    given: str, target: str, base: str | None = None, others: Mapping[str, str | None] | None = None
+) -> Iterator[str]:
+    """Write the adapters as peft's directory; lines about it. base: where the run's base is now, which peft is told.
+    others: options about weights, by name, of which none may be said. Raises ConfigError or CheckpointError."""
+    if said := {name: value for name, value in (others or {}).items() if value is not None}:
+        rule = "not said together with --adapter, which writes one file in FP32"
+        raise ConfigError(Problem(name, value, rule, "leave out one of the two") for name, value in said.items())
     directory = place_of(target)
     refuse_target(directory)
     checkpoint = checkpoint_of(given)
     if (why := fault(checkpoint)) is not None:
         raise unsound(checkpoint, why)
+    if base is not None:
+        composed(checkpoint, base, hashes=True)  # refuses another one
     tokenizer, about = tokenizer_of(checkpoint)
     yield f"{checkpoint} -> {target}"
-    done = write_adapter(checkpoint, config_of(checkpoint), directory, tokenizer)
+    done = write_adapter(checkpoint, config_of(checkpoint), directory, tokenizer, base)
     size = f"{done.parameters:,} parameters in float32; {in_bytes(done.bytes)}"
     yield f"  rank {done.rank} at {done.modules} modules: {size}"
     yield f"  beside {done.base}: PeftModel.from_pretrained(model, {target!r})"

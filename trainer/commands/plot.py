@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.errors import ExitCode, Problem, RunError
+from trainer.observe.curves import Curve, UnreadableRun, distinct, read
 from trainer.run.directory import METRICS
 
 if TYPE_CHECKING:
@@ -28,52 +27,25 @@ INSTALL = "python -m pip install --constraint constraints.txt matplotlib"
 
 
 class PlotError(RunError):
-    """A run cannot be read, or the picture cannot be written."""
+    """Runs that cannot be read, or a picture that cannot be written."""
 
     code = ExitCode.CONFIG
     title = "no picture was drawn"
 
 
-@dataclass
-class Curve:
-    """What one run recorded, by step."""
-
-    name: str
-    loss: dict[int, float] = field(default_factory=dict)
-    """Nats per target token; NaN where the loss was not finite, so that the line has a gap there."""
-    bits_per_byte: dict[int, float] = field(default_factory=dict)
-    zlib: float | None = None
-    """Bits per byte of zlib -9 on the windows of the last evaluation."""
-
-    @property
-    def label(self) -> str:
-        """For a legend, which takes dollars for mathematics and leaves out what begins with an underscore."""
-        return f"run {self.name}".replace("$", r"\$")
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take one record. Raises KeyError, TypeError or ValueError where it is none of trainer/observe/records.py."""
-        step = int(record["step"])
-        if record["kind"] == "step":
-            self.loss[step] = _number(record["loss"])
-        elif record["kind"] == "evaluation":
-            self.bits_per_byte[step] = _number(record["bits_per_byte"])
-            self.zlib = _number(record["zlib_bits_per_byte"])
-
-
-def _number(value: float | None) -> float:
-    """A recorded number. What was not finite is recorded as null."""
-    return math.nan if value is None else float(value)
+def label_of(curve: Curve) -> str:
+    """For a legend, which takes dollars for mathematics and leaves out what begins with an underscore."""
+    return f"run {curve.name}".replace("$", r"\$")
 
 
 def plot(runs: Sequence[Path], out: Path) -> None:
     """Draw the runs into ``out``. Raises PlotError with every problem at once."""
     curves: list[Curve] = []
     problems: list[Problem] = []
-    names = [run.absolute().name for run in runs]
-    for run, name in zip(runs, names, strict=True):
+    for run, name in zip(runs, distinct(list(runs)), strict=True):
         try:
-            curves.append(read(run, name if names.count(name) == 1 else str(run)))
-        except PlotError as error:
+            curves.append(read_trained(run, name))
+        except UnreadableRun as error:
             problems += error.problems
     if out.suffix not in FORMATS:
         problems.append(Problem("--out", str(out), f"a name that ends in {', '.join(FORMATS)}", "--out curve.png"))
@@ -92,33 +64,13 @@ def plot(runs: Sequence[Path], out: Path) -> None:
         raise PlotError(Problem("--out", str(out), rule, "name a file in a directory that you may write to")) from error
 
 
-def read(run: Path, name: str) -> Curve:
-    """The curve of a run's directory. Raises PlotError."""
-    path, curve = run / METRICS, Curve(name)
-    text = _text(run, path)
-    lines = text.split("\n")
-    for number, line in enumerate(lines[:-1], 1):  # a kill may cut the last line short; it then has no line end
-        try:
-            curve.add(json.loads(line))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            rule = f"line {number} is a record of trainer/observe/records.py, not {line[:40]!r}"
-            remedy = "remove the line, or give the run's command again: a resume drops lines that it cannot read"
-            raise PlotError(Problem("run", str(path), rule, remedy)) from error
+def read_trained(run: Path, name: str) -> Curve:
+    """The curve of a run with at least one step. Raises UnreadableRun."""
+    curve = read(run, name)
     if not curve.loss:
-        raise PlotError(Problem("run", str(path), "has at least one step", "train the run first, or name another"))
+        remedy = "train the run first, or name another"
+        raise UnreadableRun(Problem("run", str(run / METRICS), "has at least one step", remedy))
     return curve
-
-
-def _text(run: Path, path: Path) -> str:
-    """The run's records as text."""
-    try:
-        if not run.is_dir():
-            raise PlotError(Problem("run", str(run), "the directory of a run", "look for it with ls runs"))
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        rule = f"a readable file of records, which a run writes from its first step on: {why}"
-        raise PlotError(Problem("run", str(path), rule, "train the run first, or name another")) from error
 
 
 def draw(curves: Sequence[Curve]) -> Figure:
@@ -163,10 +115,10 @@ def _loss(axes: Axes, curve: Curve, color: str) -> None:
     steps, losses = list(curve.loss), list(curve.loss.values())
     window = len(losses) // 20
     if window < 2:
-        axes.plot(steps, losses, color=color, linewidth=1.8, label=curve.label)
+        axes.plot(steps, losses, color=color, linewidth=1.8, label=label_of(curve))
         return
     axes.plot(steps, losses, color=color, linewidth=1, alpha=0.35)
-    label = f"{curve.label} (mean of {2 * (window // 2) + 1} steps)"
+    label = f"{label_of(curve)} (mean of {2 * (window // 2) + 1} steps)"
     axes.plot(steps, smooth(losses, window), color=color, linewidth=2, label=label)
 
 
@@ -187,7 +139,7 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
 def _heldout(axes: Axes, curve: Curve, color: str) -> None:
     """A point for each evaluation, and the last value in the label."""
     steps, values = list(curve.bits_per_byte), list(curve.bits_per_byte.values())
-    label = f"{curve.label}: {values[-1]:.3f}" if values else f"{curve.label}: not evaluated"
+    label = f"{label_of(curve)}: {values[-1]:.3f}" if values else f"{label_of(curve)}: not evaluated"
     axes.plot(steps, values, color=color, linewidth=2, marker="o", markersize=6, label=label)
 
 

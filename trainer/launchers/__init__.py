@@ -3,6 +3,8 @@ outside.
 """
 
 LAUNCHERS = {
+    "batch": "trainer.launchers.batch.launcher:BatchLauncher",
+    "kubernetes": "trainer.launchers.kubernetes.launcher:KubernetesLauncher",
     "local": "trainer.launchers.local:LocalLauncher",
     "slurm": "trainer.launchers.slurm.launcher:SlurmLauncher",
 }

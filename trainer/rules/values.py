@@ -175,12 +175,11 @@ def model(config: Config, world: World) -> Iterator[Problem]:
             "Llama 3.1 uses 4 and 1",
         )
     if config.data.seq_len > m.max_positions:
-        yield Problem(
-            "data.seq_len",
-            config.data.seq_len,
-            f"at most model.max_positions ({m.max_positions})",
-            "shorten data.seq_len, or raise model.max_positions (and set model.rope_scaling)",
-        )
+        remedy = f"data.seq_len={m.max_positions}, or less"
+        if m.init_from is None:  # which says the positions itself
+            remedy += "; or raise model.max_positions (and set model.rope_scaling)"
+        rule = f"at most model.max_positions ({m.max_positions})"
+        yield Problem("data.seq_len", config.data.seq_len, rule, remedy)
 
 
 def length(config: Config, world: World) -> Iterator[Problem]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainer.config.groups.launcher_batch import BatchConfig
+from trainer.config.groups.launcher_kubernetes import KubernetesConfig
+
 
 @dataclass(frozen=True)
 class LocalConfig:
@@ -55,6 +58,10 @@ class LauncherConfig:
     """The interpreter on the nodes. Unset: the one that submits, or that of the image."""
     setup: list[str] = field(default_factory=list)
     """Lines of shell on each node before Python starts: to load modules, to activate an environment."""
+    kubernetes: KubernetesConfig = field(default_factory=KubernetesConfig)
+    """What launcher=kubernetes has to be told."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    """What launcher=batch has to be told."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """What launcher=local has to be told."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)

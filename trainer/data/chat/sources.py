@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from trainer.config.groups.data import DataConfig, SourceConfig
 from trainer.data.chat.settings import ChatSettings, settings_of
-from trainer.data.chat.shapes import AUTO, NEEDED
+from trainer.data.chat.shapes import AUTO, NEEDED, OTHER_SHAPE
 from trainer.data.documents import found_in, found_in_inputs, inputs_of
 from trainer.data.paths import source_error
 from trainer.data.progress import Report
-from trainer.data.readers.found import Document, Found
+from trainer.data.readers.found import Bad, Document, Found
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import DataError
 
@@ -30,9 +30,11 @@ def told(sources: Sequence[SourceConfig], report: Report | None = None) -> list[
 
 
 def _told(source: SourceConfig, report: Report | None) -> SourceConfig:
-    shapes: dict[str, str] = {}
-    for name, shape in _shapes(source):
-        shapes.setdefault(shape, name)
+    usable: dict[str, str] = {}
+    unusable: dict[str, str] = {}
+    for name, shape, any_usable in _shapes(source):
+        (usable if any_usable else unusable).setdefault(shape, name)
+    shapes = usable or unusable  # where all of a shape are bad, whoever reads them says why
     if len(shapes) != 1:
         known = "; ".join(" and ".join(columns) for columns in NEEDED.values())
         rule = f"rows that can be used, of one shape: {known}"
@@ -48,27 +50,32 @@ def _told(source: SourceConfig, report: Report | None) -> SourceConfig:
     return replace(source, chat=shape)
 
 
-def _shapes(source: SourceConfig) -> Iterator[tuple[str, str]]:
-    """Names of files and the shapes in their first rows."""
+def _shapes(source: SourceConfig) -> Iterator[tuple[str, str, bool]]:
+    """Names of files, the shapes in their first rows, and whether one of these is a conversation."""
     if source.kind != "files":
         for shape in NEEDED:
-            if _has(found_in(replace(source, chat=shape))[0]):
-                yield source.name, shape
+            if (usable := _usable(found_in(replace(source, chat=shape))[0])) is not None:
+                yield source.name, shape, usable
         return
     for file in inputs_of(source)[:FILES]:
         for shape in NEEDED:
-            if _has(found_in_inputs(replace(source, chat=shape), [file])):
-                yield str(file.path), shape
+            if (usable := _usable(found_in_inputs(replace(source, chat=shape), [file]))) is not None:
+                yield str(file.path), shape, usable
 
 
-def _has(rows: Iterator[Found]) -> bool:
-    """Whether one of the first is a conversation."""
+def _usable(rows: Iterator[Found]) -> bool | None:
+    """Whether one of the first is a conversation; None where none has the columns of its shape."""
+    found = None
     try:
-        return any(isinstance(row, Document) for row in islice(rows, ROWS))
+        for row in islice(rows, ROWS):
+            if isinstance(row, Document):
+                return True
+            if isinstance(row, Bad) and row.reason.field == "chat" and row.reason != OTHER_SHAPE:
+                found = False
     except DataError as error:
-        if error.problems[0].key.endswith(".chat"):
-            return False  # without these columns
-        raise
+        if not error.problems[0].key.endswith(".chat"):
+            raise
+    return found
 
 
 def chat_of(

@@ -40,8 +40,11 @@ class Written:
     base: str
 
 
-def write_adapter(checkpoint: Path, config: Config, target: Path, tokenizer: TokenizerFiles | None = None) -> Written:
-    """Write a new directory, which is there whole or not at all. config: what the checkpoint was trained with.
+def write_adapter(
+    checkpoint: Path, config: Config, target: Path, tokenizer: TokenizerFiles | None = None, moved: str | None = None
+) -> Written:
+    """Write a new directory, which is there whole or not at all. config: what the checkpoint was trained with. moved:
+    where its base is now; None: where the run had it.
 
     Raises ConfigError for what peft cannot say.
     """
@@ -56,7 +59,7 @@ def write_adapter(checkpoint: Path, config: Config, target: Path, tokenizer: Tok
         [modules.theirs[path] for path in adapted], [modules.theirs.get(p, p) for p in modules.matrices]
     )
     saved = sorted({modules.theirs[path_of(name)] for name in source.shapes if not is_adapters(name)})
-    base = str(source.named.path if source.named is not None else config.model.init_from)
+    base = moved or str(source.named.path if source.named is not None else config.model.init_from)
     values = written(config.adapter, targets, saved, bool(adapted & modules.transposed), base)
     with new_directory(target) as directory:
         write_json(directory / NAME, values)

@@ -1,80 +1,25 @@
-"""What scripts/doctor.py prints: for each thing that training on trn1 needs, found, wanted, verdict and remedy."""
+"""What backend=neuron needs of a machine: devices, driver, packages, and variables that contradict no run."""
 
 from __future__ import annotations
 
-import resource
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
+from trainer.commands.doctor.line import Line
 from trainer.trainium.contradictions import contradictions
-from trainer.trainium.environment import CACHE, ROOT_PORT, Job, cache_directory
+from trainer.trainium.environment import Job
 from trainer.trainium.host import Host
 from trainer.trainium.installed import INSTALL_SYSTEM, PACKAGES, WITH_THEM
 from trainer.trainium.installed import problems as package_problems
 from trainer.trainium.releases import ALLOWED, PINNED, UNVERIFIED, begins, has_kernels, release_of
 from trainer.trainium.topology import INSTANCES
 
-PORTS = {29500: "torchrun's rendezvous", ROOT_PORT: "the Neuron runtime's first meeting"}
 RUNTIMES = tuple(".".join(release.runtime.split(".")[:2]) for release in (*ALLOWED, UNVERIFIED))
-OPEN_FILES = 65535
-"""AWS's own examples raise the limit to it (sdk frameworks/torch/torch-neuronx/api-reference-guide)."""
-DISK_GIB = 100
-"""This project's own choice: compiled graphs of one recipe, and room for logs; checkpoints go elsewhere."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One thing that was looked at."""
-
-    what: str
-    found: str
-    wanted: str
-    fine: bool
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        text = f"{'ok  ' if self.fine else 'MEND'}  {self.what:<28} {self.found:<28} wanted: {self.wanted}"
-        return text if self.fine else f"{text}\n        remedy: {self.remedy}"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the operating system allows."""
-
-    free_gib: float
-    open_files: int
-    ephemeral: tuple[int, int]
-    """First and last port that it gives to whoever asks for any."""
-    reserved: str
-    """Ports that it keeps out of that range, as the kernel writes them: 41000,44000-44010."""
-
-
-def limits(root: Path = Path("/")) -> Limits:
-    """Ask the operating system. root: where its filesystem begins, for tests."""
-    ports = root / "proc/sys/net/ipv4"
-    first, last = (int(n) for n in (_read(ports / "ip_local_port_range") or "32768 60999").split())
-    return Limits(
-        shutil.disk_usage("/var/tmp" if Path("/var/tmp").is_dir() else "/").free / 2**30,
-        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        (first, last),
-        _read(ports / "ip_local_reserved_ports"),
-    )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
-def examine(host: Host, here: Limits, nodes: int) -> Iterator[Line]:
+def examine(host: Host, nodes: int) -> Iterator[Line]:
     """Every line. nodes: of the job that the machine is meant for."""
     yield from _hardware(host, nodes)
     yield from _packages(host)
-    yield from _system(host, here)
     wrong = list(contradictions(Job(nodes=nodes, runtime=host.runtime), host.variables, host.cache_filesystem))
     for problem in wrong:
         yield Line(problem.key, str(problem.value), problem.rule, False, problem.remedy)
@@ -121,26 +66,3 @@ def _packages(host: Host) -> Iterator[Line]:
     if release is not None:
         found = "NKI" if has_kernels(host.packages) else "off: this NKI has no kernels for trn1"
         yield Line("flash attention", found, f"NKI, which ends with SDK {PINNED.sdk}; plain attention does too", True)
-
-
-def _system(host: Host, here: Limits) -> Iterator[Line]:
-    where = cache_directory(host.variables) or CACHE
-    room = here.free_gib >= DISK_GIB
-    yield Line("disk", f"{here.free_gib:.0f} GiB free", f"{DISK_GIB} GiB for {where}", room, "a larger root volume")
-    files = here.open_files
-    yield Line("ulimit -n", str(files), str(OPEN_FILES), files >= OPEN_FILES, f"ulimit -n {OPEN_FILES}")
-    for port, use in PORTS.items():
-        free = not here.ephemeral[0] <= port <= here.ephemeral[1] or port in reserved_ports(here.reserved)
-        taken = f"given to anybody ({here.ephemeral[0]}-{here.ephemeral[1]})"
-        ports = f"{here.reserved},{port}".lstrip(",")
-        remedy = f"sudo sysctl -w net.ipv4.ip_local_reserved_ports={ports}"
-        yield Line(f"port {port}", "reserved" if free else taken, f"kept for {use}", free, remedy)
-
-
-def reserved_ports(text: str) -> set[int]:
-    """The ports that the kernel's list names."""
-    ports: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        ports.update(range(int(first), int(last or first) + 1))
-    return ports
