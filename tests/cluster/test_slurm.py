@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,14 @@ class Bench:
         )
         assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}\n{self.log()}"
         return done.stdout
+
+    def compare(self, names: list[str]) -> dict[str, Any]:
+        """What scripts/compare_runs.py finds."""
+        script = str(harness.ROOT / "scripts" / "compare_runs.py")
+        command = [sys.executable, script, "--json", *(f"runs/{name}" for name in names)]
+        environment = {**harness.environment(), "PYTHONPATH": str(harness.ROOT)}
+        found: dict[str, Any] = json.loads(subprocess.check_output(command, cwd=self.cwd, env=environment, timeout=300))
+        return found
 
     def log(self) -> str:
         """The controller's log, for a test that fails."""
@@ -140,6 +149,9 @@ def test_a_sweep_of_four_is_one_array(bench: Bench) -> None:
     curves = {tuple(map(tuple, bench.curve(name))) for name in runs}
     assert len(curves) == 4
     assert all(json.loads((bench.run(name) / "exit.json").read_text())["code"] == 0 for name in runs)
+    compared = bench.compare(runs)
+    assert [run["name"] for run in compared["runs"]] == runs
+    assert {"optim.lr", "seed"} <= set(compared["settings"])
 
 
 def test_what_slurm_refuses_is_said_before_it_is_submitted(bench: Bench) -> None:
