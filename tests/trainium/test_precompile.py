@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from tests import harness
 from tests.compilers import VERSION, compiler, extraction
 from tests.end_to_end.test_readme import commands
+from tests.neuron.library import DOUBLE, LAZY
 from trainer.commands.precompile.extract import command_of
 
 GRAPHS = {"1": "ok", "2": "ok"}
@@ -115,6 +117,32 @@ def test_a_stop_leaves_no_compiler_and_no_lock(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").rglob("*.lock")) == []
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
     assert not any(str(tmp_path).encode() in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_itself_is_extracted(tmp_path: Path) -> None:
+    """Through scripts/launch.py, on XLA's CPU, which keeps no graphs in a cache: so the command ends by saying that."""
+    harness.write_corpus(tmp_path / "corpus")
+    words = [*harness.SMALL, "train.steps=50", "precision=fp32", "data.sources=[{paths: [corpus]}]"]
+    words += ["evaluation.every_steps=20", "checkpoint.every_steps=20", "backend=neuron", "run.name=nightly"]
+    own = {**LAZY, "PYTHONPATH": os.pathsep.join([str(harness.ROOT), str(DOUBLE)])}
+    done = subprocess.run(
+        [sys.executable, str(harness.ROOT / "scripts" / "precompile.py"), *words],
+        cwd=tmp_path,
+        env={**environment(tmp_path), **own},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 3, done.stdout
+    assert "it left none there and named none" in done.stdout
+    assert "nothing was computed or kept" in done.stdout
+    (line,) = re.findall(r"graphs compiled: (.*); outside", done.stdout)
+    assert set(re.findall(r"([a-z-]+) \d+ \(run", line)) >= {"publish", "forward-backward", "optimizer", "evaluation"}
+    assert list((tmp_path / "runs").glob("*")) == []
 
 
 def test_the_run_is_extracted_as_it_will_be_launched() -> None:

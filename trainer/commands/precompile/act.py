@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def _extracted(config: Config, overrides: Sequence[str], options: Options, cache
         return extract(shlex.split(options.extract) if options.extract else command, cache)
     finally:
         shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # another extraction's is there
+            left.parent.rmdir()
 
 
 def outlook(
