@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 include environment.mk
 
-.PHONY: help setup env-4-48 train test test-harness test-slow test-long campaign test-layouts test-recipes test-nxd trn1-smoke check clean
+.PHONY: help setup env-4-48 train test test-harness test-slow test-long campaign test-layouts test-recipes test-nxd test-slurm trn1-smoke check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -16,7 +16,7 @@ train: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2 scripts/train.py recipe=tiny
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes and not nxd" -n 2
+	$(BIN)/python -m pytest -m "not slow and not layouts and not recipes and not nxd and not slurm" -n 2
 
 # make env-4-48   transformers 4.48.3 beside .venv, for the tests of both versions (in .cache, and on their first run)
 env-4-48: $(READY)
@@ -51,6 +51,11 @@ test-recipes: $(READY)
 test-nxd: $(READY)
 	@test -d "$(NXD_SOURCE)/neuronx_distributed" || { echo "NXD_SOURCE=<checkout of neuronx-distributed>/src is missing"; exit 2; }
 	OMP_NUM_THREADS=1 NXD_SOURCE="$(abspath $(NXD_SOURCE))" $(BIN)/python -m pytest -m nxd tests/neuron
+
+# make test-slurm   a real Slurm in a directory of its own, as root (Debian: slurmctld slurmd slurm-client munge)
+test-slurm: $(READY)
+	@$(BIN)/python -m tests.cluster.slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/cluster
 
 # make check   lint, types and import contracts
 check: $(READY)

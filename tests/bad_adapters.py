@@ -96,6 +96,7 @@ CASES: dict[str, Case] = {
     "a rank of no number": (config(r="2"), "r is '2'", "copy"),
     "a rank of none": (config(r=0), "r is 0", "copy"),
     "no scale": (config(lora_alpha=-1), "lora_alpha is -1", "copy"),
+    "a scale beyond all floats": (config(lora_alpha=10**400), "lora_alpha is 1000", "copy"),
     "a switch that is none": (config(use_dora="yes"), "use_dora is 'yes'", "copy"),
     "another rank": (config(r=4), "for this model and rank 4", "adapter of this model"),
     "magnitudes missing": (config(use_dora=True), "lora_magnitude_vector is missing", "adapter of this model"),

@@ -9,9 +9,11 @@ import itertools
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import trainer.evaluation.chat
 import trainer.evaluation.exact
 import trainer.evaluation.result
 import trainer.evaluation.text
@@ -20,6 +22,9 @@ import trainer.training.trust  # noqa: F401 - what the commands import, once for
 from tests.harness import ROOT
 from trainer.commands import command_line
 from trainer.models.decoder import Decoder
+
+Run = Callable[..., tuple[int, str, str]]
+"""A command in this process: from its arguments to its exit code, standard output and standard error."""
 
 
 def script(name: str) -> ModuleType:

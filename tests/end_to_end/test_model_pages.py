@@ -50,6 +50,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (cwd / "more.jsonl").write_text(json.dumps({"text": "the cat sat on the mat. " * 9}))
     (cwd / "quiz.jsonl").write_text(json.dumps({"question": "the cat sat", "choices": ["on", "mat"], "answer": 0}))
     (cwd / "sums.jsonl").write_text(json.dumps({"prompt": "7 * 6 =", "answer": "42", "tokens": 4}))
+    talk = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat on the mat"}]
+    (cwd / "talk.jsonl").write_text(json.dumps({"messages": talk}))
     (cwd / "prompts.txt").write_text("the cat\ndef\n")
     return cwd
 
@@ -89,7 +91,7 @@ def test_asking(workspace: Path, command: str) -> None:
 @pytest.mark.parametrize("command", [line for line in commands("evaluate.md") if "eval.py" in line])
 def test_scoring(workspace: Path, command: str) -> None:
     said = run(workspace, command)
-    assert "bits/byte" in said or "exact match" in said
+    assert "bits/byte" in said or "exact match" in said or "conversations" in said
 
 
 def test_scoring_while_a_model_trains(workspace: Path) -> None:

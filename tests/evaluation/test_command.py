@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,8 @@ from tests import directories
 from tests.evaluation.test_text import write
 from tests.families.checkpoints import parameters, save_run
 from tests.families.pairs import pair
-from tests.launched import script
-from trainer.commands import command_line
+from tests.launched import Run
 from trainer.data import progress
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +31,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def text(tmp_path: Path) -> Path:
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 30)
     return tmp_path / "text.txt"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process: exit code, standard output, standard error."""
-    module = script("eval")
-    monkeypatch.setattr(command_line, "outlive_readers", lambda: None)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
-        code = command_line.run(module.parser(), module.act)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_text_is_scored(model: Path, text: Path, tmp_path: Path, run: Run) -> None:
@@ -69,6 +50,8 @@ def test_text_is_scored(model: Path, text: Path, tmp_path: Path, run: Run) -> No
     assert one["perplexity"] == pytest.approx(math.exp(one["loss"]))
     assert one["bits_per_byte"] * one["bytes"] == pytest.approx(one["loss"] * one["targets"] / math.log(2))
     assert out.count(f"{one['loss']:.4f}") >= 2
+    content = text.read_bytes()
+    assert one["digest"] == hashlib.sha256(len(content).to_bytes(8, "little") + content).hexdigest()
 
 
 def test_tasks_are_scored(model: Path, tmp_path: Path, run: Run) -> None:
@@ -84,6 +67,8 @@ def test_tasks_are_scored(model: Path, tmp_path: Path, run: Run) -> None:
     assert set(one["picked"]) == {"acc", "acc_norm", "acc_bytes", "acc_tokens"}
     assert all(one[measure] == picked.count(1) / 3 for measure, picked in one["picked"].items())
     assert (two["kind"], two["items"], two["exact_match"], len(two["said"])) == ("exact_match", 1, 0.0, 1)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (choices, exact)]
+    assert [one["digest"], two["digest"]] == digests
     assert "acc_tokens" in shown
     assert "exact match" in shown
 

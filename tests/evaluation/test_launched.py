@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import directories, harness
+from tests.evaluation.test_chat import TAGGED, TALKS
 from tests.evaluation.test_text import TEXT, write
 from tests.launched import assert_one_report, command
 from tests.ranks import Outcomes, Task, attempt
@@ -50,12 +51,15 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "choices.jsonl").write_text(lines(CHOICES))
     (path / "other.jsonl").write_text(lines(CHOICES[:2]))
     (path / "exact.jsonl").write_text(lines(EXACTS))
+    (path / "talk.jsonl").write_text(lines([{"messages": talk} for talk in TALKS]))
+    (path / "tagged.jinja").write_text(TAGGED)
+    (path / "other.jinja").write_text(f"{TAGGED} ")
     (path / "wrong.jsonl").write_text(lines([{**CHOICES[0], "answer": 3}]))
     (path / "long.jsonl").write_text(lines([{**EXACTS[0], "tokens": 128}]))
     return path
 
 
-ALL = ["--data", "text.txt", "other.txt", "--tasks", "choices.jsonl", "exact.jsonl"]
+ALL = ["--data", "text.txt", "other.txt", "--tasks", "choices.jsonl", "exact.jsonl", "--chat", "talk.jsonl"]
 ALL += ["--seq-len", "40", "--stride", "30", "--batch", "3"]
 
 
@@ -71,15 +75,17 @@ def test_two_ranks_find_what_one_finds(name: str, cwd: Path, monkeypatch: pytest
     one, two = (json.loads((cwd / f"{name}-{ranks}.json").read_text()) for ranks in (1, 2))
     assert [value["model"].pop("ranks") for value in (one, two)] == [1, 2]
     assert one["model"] == two["model"]
-    for mine, theirs in zip(one["data"], two["data"], strict=True):
-        close = ("loss", "perplexity", "bits_per_byte")
+    for mine, theirs in zip([*one["data"], *one["chats"]], [*two["data"], *two["chats"]], strict=True):
+        close = [key for key in ("loss", "perplexity", "bits_per_byte") if key in mine]
         assert [theirs.pop(key) for key in close] == pytest.approx([mine.pop(key) for key in close], rel=1e-6)
     # Choices, texts and counts to the last.
-    for mine, theirs in zip([*one["data"], *one["tasks"]], [*two["data"], *two["tasks"]], strict=True):
+    every = ([found for kind in ("data", "tasks", "chats") for found in value[kind]] for value in (one, two))
+    for mine, theirs in zip(*every, strict=True):
         assert mine.pop("seconds") > 0 < theirs.pop("seconds")
         assert mine == theirs
 
 
+TALK = ["llama", "--chat", "talk.jsonl", "--chat-template"]
 FINE = ["--data", "text.txt", "--tasks", "choices.jsonl"]
 WRONG: dict[str, tuple[list[list[str]], int, int, str]] = {
     # what: arguments by rank, exit code, the rank that tells it, what it says
@@ -90,6 +96,7 @@ WRONG: dict[str, tuple[list[list[str]], int, int, str]] = {
     "another text": ([["llama", *FINE], ["llama", "--data", "other.txt", *FINE[2:]]], 4, 0, "--data = 'text.txt'"),
     "other tasks": ([["llama", *FINE], ["llama", *FINE[:3], "other.jsonl"]], 4, 0, "--tasks = 'choices.jsonl'"),
     "other files": ([["llama", *FINE], ["llama", *FINE[:2]]], 3, 0, "--tasks = 0"),
+    "another template": ([[*TALK, "tagged.jinja"], [*TALK, "other.jinja"]], 3, 0, "--chat-template = 'other.jinja'"),
     "a wrong line": ([["llama", "--tasks", "wrong.jsonl"]], 4, 0, "wrong.jsonl:1 = 3"),
     "other options": ([["llama", *FINE], ["llama", *FINE, "--batch", "2"]], 3, 0, "--batch = 2"),
     "a long window": ([["llama", *FINE, "--seq-len", "999"]], 3, 0, "--seq-len = 999"),

@@ -74,7 +74,7 @@ def check(world: Pretended, job: Job, due: set[str]) -> dict[str, str]:
     assert set(found) == due
     assert world.overlaps == []
     assert not [path for path in world.storage.objects if "/open/" in path]
-    assert {slot for slot, _ in world.told} == {slot for slot, end in found.items() if end in job.config.notify.on}
+    assert {slot for slot, _ in world.told} == {slot for slot, end in found.items() if end in job.config.notify.ends}
     ledger = ticker(world).ledger
     contents = []
     for slot in sorted(found):

@@ -26,7 +26,7 @@ NIGHTLY = JobConfig(
     recipe="smollm2_lora",
     schedule=JobScheduleConfig(cron="30 2 * * *", time_zone="Europe/Berlin"),
     sets=[JobSetConfig(name="frozen", paths=["frozen.jsonl"])],
-    gates=[JobGateConfig(name="better", kind="champion", on="frozen")],
+    gates=[JobGateConfig(name="better", kind="champion", set="frozen")],
 )
 
 
@@ -57,6 +57,8 @@ class Pretended:
     overlaps: list[str] = field(default_factory=list)
     dies_at: str = ""
     """A call, submit/train say, after which the process that made it is gone."""
+    silent: bool = False
+    """The scheduler does not answer."""
     refuses: str = ""
     """A call that fails."""
 
@@ -88,6 +90,8 @@ class Pretended:
         return f"id of {name}" if name in self.submissions else None
 
     def condition(self, job: Job, occurrence: Occurrence, stage: str) -> Condition:
+        if self.silent:
+            return Condition(GONE, None, "the scheduler does not answer")
         found = self.submissions.get(occurrence.stages[stage].id.removeprefix("id of "))
         if found is None:
             return Condition(GONE)
@@ -120,7 +124,7 @@ class Pretended:
         self._at("tell")
         return "a list"
 
-    def clean(self, job: Job, occurrence: Occurrence, versions: frozenset[str]) -> None:
+    def clean(self, job: Job, occurrence: Occurrence) -> None:
         pass
 
     storage: Memory = field(default_factory=Memory)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def use(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
 
 def made(run: Path, number: int, id: str | None = None) -> Submission:
     directory = attempts.attempt_directory(run, number)
-    assert attempts.claim(directory)
+    directory.mkdir(parents=True)
     request = Request(
         attempts.name_of_attempt(run, number),
         ("scripts/train.py", "a=b c"),
@@ -61,8 +63,29 @@ def test_a_submission_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_submission(submission.request.directory) == submission
 
 
-def test_a_number_is_one_submitters(tmp_path: Path) -> None:
-    assert [attempts.claim(tmp_path / "launch" / "0001") for _ in range(2)] == [True, False]
+def test_one_of_several_submitters_at_once_submits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them have seen that nothing was live."""
+    run, engine = tmp_path / "run", Engine([Status(State.RUNNING)])
+    use(monkeypatch, engine)
+
+    def submit(number: int) -> str:
+        try:
+            with attempts.alone(run):
+                attempts.refuse_live(run, "")
+                made(run, len(attempts.numbers(run)) + 1, id="17")
+                time.sleep(0.05)
+        except LaunchError:
+            return "refused"
+        return "submitted"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(submit, range(4))) == ["refused"] * 3 + ["submitted"]
+
+
+def test_a_directory_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(LaunchError, match=r"run\.root"), attempts.alone(tmp_path / "run"):
+        pass
 
 
 def test_names_tell_runs_and_attempts_apart(tmp_path: Path) -> None:

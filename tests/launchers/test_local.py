@@ -229,6 +229,16 @@ def test_the_runs_of_a_sweep_follow_each_other(launcher: LocalLauncher, tmp_path
     assert (tmp_path / "order").read_text() == "0430"
 
 
+def test_a_sweep_that_is_stopped_begins_no_other_run(launcher: LocalLauncher, tmp_path: Path) -> None:
+    save = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), Path('saved').touch(), sys.exit(10)))"
+    asked = request(tmp_path, ["Path(sys.argv[1]).touch()", save, *WAITS], tasks=(Task(("a",)), Task(("b",))))
+    id = launcher.submit(asked)
+    wait_for((tmp_path / "ready").exists)
+    launcher.cancel(id)
+    assert end_of(launcher, id, asked).code == 10
+    assert [(tmp_path / name).exists() for name in ("a", "saved", "b")] == [True, True, False]
+
+
 def test_a_register_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     launcher = LocalLauncher(LauncherConfig(local=LocalConfig(str(tmp_path / "file" / "register"))))

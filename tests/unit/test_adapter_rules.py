@@ -14,6 +14,7 @@ from trainer.rules.adapters import adapters
     ("key", "value", "words"),
     [
         ("rank", 0, "rank >= 1"),
+        ("rank", 10**12, "B A has no higher rank"),
         ("alpha", 0.0, "twice the rank"),
         ("alpha", float("nan"), "0 < alpha < inf"),
         ("lr_ratio", float("inf"), "0 < lr_ratio < inf"),

@@ -55,7 +55,7 @@ def test_a_bad_adapter_is_refused_by_name(case: str, tmp_path: Path) -> None:
         assert len(line) < 700
 
 
-@pytest.mark.parametrize("given", ["nowhere", "model/config.json", "model"])
+@pytest.mark.parametrize("given", ["nowhere", "model/config.json", "model", "x" * 300])
 def test_it_is_a_directory_of_pefts(given: str) -> None:
     assert problem_of(Path(given)).value == given
 

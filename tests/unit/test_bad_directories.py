@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import directories, harness
+from tests import bad_adapters, directories, harness
 from tests.bad_directories import CASES, EMBED, HEAD, TENSORS
 from trainer.errors import ConfigError, ExitCode, Problem
 from trainer.pretrained.source import open_source
@@ -43,10 +43,12 @@ def test_a_bad_directory_is_refused_by_name(case: str, tmp_path: Path) -> None:
     ("given", "rule", "remedy"),
     [
         ("meta-llama/Llama-3.2-1B", "does not exist", "hf download meta-llama/Llama-3.2-1B"),
+        ("models/Llama-3.2-1B", "does not exist", "hf download OWNER/Llama-3.2-1B --local-dir models/Llama-3.2-1B"),
         ("./nowhere", "does not exist", "correct the path"),
         ("model/model.safetensors", "it is a file", "name the directory that it is in: model"),
         ("empty", "it has neither", "save_pretrained"),
         ("cache", "it has neither", "such as cache/snapshots/1a2b"),
+        ("adapter", "it holds an adapter, which is no model", "adapter.init_from=adapter"),
         ("run", "it has no checkpoint yet", "first save"),
     ],
 )
@@ -57,6 +59,7 @@ def test_what_is_no_directory_of_a_model(
     directories.write(Path("model"))
     directories.write(Path("cache/snapshots/1a2b"))
     Path("empty").mkdir()
+    bad_adapters.write(Path("adapter"))
     Path("run/checkpoints").mkdir(parents=True)
     Path("run/config.yaml").write_text("seed: 1\n")
     problem = problem_of(Path(given))

@@ -116,6 +116,14 @@ def test_options_about_weights_are_refused_beside_an_adapter(run: Path) -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("base", ["base/config.json", "empty", "run", "x" * 300, "base/config.json/x"])
+def test_a_base_that_the_command_line_names_is_told_by_its_option(run: Path, base: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(ConfigError) as raised:
+        open_source(str(run), base, "--base says")
+    assert [(problem.key, problem.value) for problem in raised.value.problems] == [("--base", base)]
+
+
 def test_one_bit_of_a_base_is_told_by_its_hash(run: Path) -> None:
     source = open_source(str(run))
     verify_base(source)

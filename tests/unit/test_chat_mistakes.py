@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from trainer.run.world import World
 
 USER, ASSISTANT = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}
 CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
+NESTED: Any = functools.reduce(lambda inner, _: [inner], range(700), 0)
+"""Deeper than Python's own recursion goes; json reads and writes it."""
 TURNS: list[tuple[Any, str]] = [
     ([USER, ASSISTANT, {"role": "system", "content": "x"}], "roles out of order"),
     ([USER, {"role": "tool", "content": "x"}, ASSISTANT], "roles out of order"),
@@ -45,6 +50,7 @@ TURNS: list[tuple[Any, str]] = [
     ([USER, ASSISTANT, {"role": "tool", "content": "x"}], "a tool turn, and the template writes none"),
     ([USER, {"role": "assistant", "content": "\ufdd0"}], "a noncharacter in text (U+FDD0 - U+FDEF)"),
     ([USER, {"role": "assistant", "content": "\ud800"}], "half of a surrogate pair"),
+    ([USER, {**ASSISTANT, "more": NESTED}], "nested too deeply"),
     (None, "without the columns of its shape"),
     ([USER, USER, ASSISTANT], "refused by the template (TemplateError: two in a row)"),
 ]
@@ -114,6 +120,13 @@ def test_columns_that_no_row_has_are_named(tmp_path: Path) -> None:
         assert raised.value.problems[0].key == "data.sources.0.chat"
 
 
+def test_a_column_of_another_name_is_asked_for_and_chat_is_thought_of(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rows with turns; there are: messages"):
+        corpus_of(tmp_path, rows(3), {"chat": "messages", "text_field": "turns"})
+    with pytest.raises(DataError, match="or chat: auto, where messages are conversations"):
+        corpus_of(tmp_path, rows(3), {"chat": None})
+
+
 def test_two_shapes_in_one_file_are_named(tmp_path: Path) -> None:
     every = [*rows(3), {"instruction": "x", "output": "y"}]
     with pytest.raises(DataError, match=r"messages \(.*rows.jsonl\) and instruction \(.*rows.jsonl\)"):
@@ -172,6 +185,20 @@ def test_a_template_file_and_a_tokenizer_without_one_are_named(tmp_path: Path) -
     )
     with pytest.raises(ConfigError, match=r"the tokenizer has a chat template [\s\S]*data.chat_template=FILE"):
         prepare_corpus(config, 300)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(os.mkfifo, "no regular file"), (lambda path: path.write_bytes(b"x" * (1 << 21)), "2,097,152 bytes")],
+)
+def test_a_template_that_could_not_be_held_is_not_read(
+    tmp_path: Path, made: Callable[[Path], object], said: str
+) -> None:
+    """A pipe would be waited for without end, and gigabytes would fill the memory."""
+    made(tmp_path / "own.jinja")
+    with pytest.raises(ConfigError, match=said) as raised:
+        corpus_of(tmp_path, rows(3), chat_template=str(tmp_path / "own.jinja"))
+    assert raised.value.problems[0].key == "data.chat_template"
 
 
 def test_turns_without_an_end_are_warned_of_and_a_fixed_day_is_told(tmp_path: Path) -> None:

@@ -260,6 +260,10 @@ def test_the_command_says_what_it_did_and_ends_with_a_code(tmp_path: Path) -> No
     assert "config.json" in said
     assert "Traceback" not in said
     assert command("run", "out2", "--dtype", "int8")[0] == 3
+    code, said = command("run", "out3", "--adapter", "--dtype", "bfloat16", "--int8")
+    assert code == 3
+    assert "2 problems" in said, "--dtype and --int8 would be passed over"
+    assert not (tmp_path / "out3").exists()
 
 
 def test_an_empty_directory_is_taken_and_what_a_kill_left_is_cleared(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from tests.unit.test_fake_step import MESH, MODEL, piece
 from tests.unit.test_model import documents
 from trainer.backends.native.backend import NativeBackend
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.optim import OptimConfig
 from trainer.errors import ConfigError
 from trainer.models.decoder import CausalLM
@@ -50,6 +51,12 @@ def backend_of(frozen: list[str], precision: str) -> NativeBackend:
 def test_globs_that_say_nothing_or_everything_are_mistakes(frozen: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         family_of(replace(MODEL, frozen=frozen))
+
+
+def test_adapters_that_are_all_frozen_are_told_by_the_key_that_does_it() -> None:
+    with pytest.raises(ConfigError, match="a parameter is left to train") as raised:
+        family_of(replace(MODEL, frozen=["*.lora_[AB]"]), AdapterConfig(kind="lora", rank=2))
+    assert [problem.key for problem in raised.value.problems] == ["model.frozen"]
 
 
 def test_a_tied_head_is_named_by_its_embedding() -> None:

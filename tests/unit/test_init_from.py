@@ -13,6 +13,7 @@ from trainer.checkpoint.save import Saver
 from trainer.checkpoint.state import TrainState
 from trainer.commands.import_hf import import_directory
 from trainer.commands.init_from import Given, resolve
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.backend import BackendConfig
 from trainer.config.groups.data import DataConfig, SourceConfig, TokenizerConfig
 from trainer.config.groups.model import ModelConfig
@@ -146,6 +147,12 @@ def test_it_is_a_directory_of_this_machine(named: str) -> None:
         resolve(config(named), NOTHING, WORLD)
 
 
+def test_a_name_that_is_too_long_is_no_directory_either() -> None:
+    for adapter in (AdapterConfig(), AdapterConfig(kind="lora")):
+        with pytest.raises(ConfigError, match=r"File name too long"):
+            resolve(replace(config("x" * 300), adapter=adapter), NOTHING, WORLD)
+
+
 def test_a_family_of_a_users_own_is_kept() -> None:
     found, _ = resolve(config(family="mine.module:maker", options={"n": 1}), Given({"model.family"}), WORLD)
     assert (found.model.family, found.model.options, found.model.hidden) == ("mine.module:maker", {"n": 1}, 16)
@@ -244,3 +251,5 @@ def test_ranks_that_see_other_weights_have_other_facts() -> None:
     directories.write(Path("model"), {**directories.CONFIG, "rms_norm_eps": 1e-6})
     after = launch_facts(found, ENVIRONMENT, "cpu")
     assert [key for key in after if after[key] != before[key]] == ["weights of model.init_from"]
+    file = replace(found, model=replace(found.model, init_from="model/config.json"))
+    assert launch_facts(file, ENVIRONMENT, "cpu")["weights of model.init_from"] == "not there"

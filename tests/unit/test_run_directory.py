@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from tests import harness
 from trainer.config.composable import composable_schema
 from trainer.config.compose import to_config
+from trainer.config.groups.adapter import AdapterConfig
 from trainer.config.groups.data import SourceConfig, TokenizerConfig
 from trainer.config.groups.optim import OptimConfig
 from trainer.config.groups.resume import ResumeConfig
@@ -72,6 +73,17 @@ def test_the_same_run_may_go_on_and_a_changed_one_may_not(tmp_path: Path) -> Non
     assert "resume.allow=[optim.beta1,optim.lr]" in raised.value.problems[1].remedy
     assert (tmp_path / "a" / "config.yaml").read_text() == before, "a refusal overwrites nothing"
     start(replace(changed, resume=ResumeConfig(allow=["optim"])), []).close()
+
+
+@pytest.mark.parametrize("adapter", [AdapterConfig(), AdapterConfig("lora", 8), AdapterConfig("lora", dora=True)])
+def test_what_alters_the_tensors_of_adapters_is_not_offered_to_be_allowed(
+    tmp_path: Path, adapter: AdapterConfig
+) -> None:
+    start(config(tmp_path, adapter=AdapterConfig("lora")), []).close()
+    trained(tmp_path)
+    with pytest.raises(ConfigError, match="its checkpoints hold") as raised:
+        start(config(tmp_path, adapter=adapter, resume=ResumeConfig(allow=["adapter"])), [])
+    assert [problem.remedy for problem in raised.value.problems] == ["restore it, or run.name=<another>"]
 
 
 def test_a_first_start_that_failed_may_be_mended(tmp_path: Path) -> None:

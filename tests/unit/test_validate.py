@@ -82,7 +82,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("evaluation.sets", [SetConfig("a", "tasks", ["x", "y"])], "evaluation.sets.0.paths", "its own name"),
     ("evaluation.sets", [SetConfig("a", paths=["s3://b/x"])], "evaluation.sets.0.paths", "remote"),
     ("evaluation.sets", [SetConfig("a", paths=["x"], document_unit="page")], "evaluation.sets.0.document_unit", "line"),
-    ("evaluation.best", "loss", "evaluation.best", "heldout/loss"),
+    ("evaluation.best", "loss", "evaluation.best", "evaluation.best=heldout/loss"),
     ("evaluation.best", "quiz/acc", "evaluation.best", "the sets are heldout"),
     ("evaluation.best", "heldout/acc", "evaluation.best", "loss, bits_per_byte"),
     ("evaluation.patience", 3, "evaluation.patience", "evaluation.best=heldout/loss"),
@@ -111,7 +111,7 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("data.heldout_documents", 10_001, "data.heldout_documents", "between 1 and 10000"),
     ("data.packing", "bfd", "data.packing", "contiguous, best_fit"),
     ("data.long_documents", "cut", "data.long_documents", "split, truncate, drop"),
-    ("data.long_documents", "drop", "data.long_documents", "add data.packing=best_fit"),
+    ("data.long_documents", "drop", "data.long_documents", "add data.packing=best_fit, or set it to split"),
     ("data.heldout_documents", 0, "data.heldout_documents", "between 1 and 10000"),
     ("data.prefetch", -1, "data.prefetch", "0 or more"),
     ("checkpoint.every_steps", -5, "checkpoint.every_steps", "0 or more"),
@@ -276,6 +276,14 @@ def test_sets_without_evaluations_are_refused() -> None:
     with pytest.raises(ConfigError) as raised:
         validate(replace(VALID, evaluation=off), ONE)
     assert {problem.key for problem in raised.value.problems} == {"evaluation.every_steps", "evaluation.best"}
+
+
+def test_without_held_out_text_nothing_of_it_is_recommended() -> None:
+    without = replace(VALID, data=replace(VALID.data, heldout_fraction=0.0))
+    for sets, remedy in (([], "evaluation.best=null"), ([SetConfig("q", "tasks", ["x"])], "evaluation.best=q/acc")):
+        with pytest.raises(ConfigError, match=f"remedy: .*{remedy}"):
+            validate(replace(without, evaluation=EvaluationConfig(best="heldout/loss", sets=sets)), ONE)
+    validate(replace(without, evaluation=EvaluationConfig(best="q/acc", sets=sets)), ONE)
 
 
 def test_metrics_are_those_that_are_measured() -> None:

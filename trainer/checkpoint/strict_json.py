@@ -29,10 +29,15 @@ def parse(data: bytes) -> Any:
 
 def read(path: Path, limit: int) -> Any:
     """Parse a regular file of ``limit`` bytes at most. Raises Unsound, or OSError."""
+    return parse(read_bytes(path, limit))
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Of a regular file of ``limit`` bytes at most. Raises Unsound, or OSError."""
     size = regular(path)
     if size > limit:
         raise Unsound(f"{size:,} bytes, more than {limit:,}")
-    return parse(path.read_bytes())
+    return path.read_bytes()
 
 
 def regular(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ def base_of_adapters(config: Config) -> Config:
     Raises ConfigError where that is not sound, or names no base.
     """
     named = config.model.init_from
-    if config.adapter.kind != "lora" or named is None or not Path(named).is_dir():
+    if config.adapter.kind != "lora" or named is None or not os.access(named, os.F_OK):
         return config
     from trainer.checkpoint.verify import read_state  # with numpy, which a mistake elsewhere is answered without
     from trainer.pretrained.peft.source import adapted_checkpoint
@@ -96,5 +97,6 @@ def _against(config: Config, adapter: AdapterConfig, source: AdapterSource, keys
 
 def _otherwise(key: str, value: object, its: str, source: AdapterSource) -> Problem:
     rule = f"{its}, as {source.path} says, which {KEY} begins with"
-    remedy = f"leave {key} out; or adapter=none, which begins with the two merged, and a new adapter beside its export"
+    by = "merge_and_unload of peft" if source.stored is None else f"scripts/export_hf.py {source.path} DIRECTORY"
+    remedy = f"leave {key} out; or merge it into its base ({by}), and begin with that: model.init_from=DIRECTORY"
     return Problem(key, value, rule, remedy)

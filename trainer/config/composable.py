@@ -24,7 +24,9 @@ def composable_schema() -> DictConfig:
     """
     node: DictConfig = OmegaConf.structured(thawed(Config))
     own = (node.optim.options, node.model.options, node.backend.options, node.launcher.options)
-    for group in (node.optim, node.backend, node.launcher.environment, *own):
+    cluster = node.launcher.kubernetes
+    maps = (node.launcher.environment, cluster.resources, cluster.node_selector, node.launcher.batch.secrets)
+    for group in (node.optim, node.backend, *maps, *own):
         OmegaConf.set_struct(group, False)
     return node
 

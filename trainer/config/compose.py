@@ -18,12 +18,12 @@ RENAMED = {"backend.world": "parallel.cores", "backend.rank": "rehearsal.rank"}
 """Keys that an older version wrote into config.yaml, and what they are called now."""
 
 
-def schema_node() -> DictConfig:
-    """The schema as an OmegaConf node that a whole tree of values may be merged into, for a frozen Config.
+def schema_node(kind: type = Config) -> DictConfig:
+    """A schema as an OmegaConf node that a whole tree of values may be merged into, for a frozen object.
 
     OmegaConf makes a frozen dataclass read-only already as a node; only the finished object has to be.
     """
-    node: DictConfig = OmegaConf.structured(Config)
+    node: DictConfig = OmegaConf.structured(kind)
     _thaw(node)
     return node
 

@@ -52,7 +52,7 @@ def all_heldout(source: SourceConfig, count: int) -> Problem:
 def none_heldout(fraction: float, count: int, prepared: bool = False) -> Problem:
     """A run without text to evaluate on. count: documents of all sources. prepared: whether all of these are."""
     rule = f"none of {count:,} documents fell to the held-out part"
-    remedy = "raise it, cut finer documents (document_unit=paragraph), or set it to 0 and go without evaluation"
+    remedy = "raise it, add documents or cut finer ones (document_unit=paragraph), or set it to 0: no evaluation"
     if prepared:
         remedy = "set it to 0 and go without evaluation, or prepare the text again with a larger one"
     return Problem("data.heldout_fraction", fraction, rule, remedy)

@@ -32,7 +32,7 @@ class ChoiceResult:
     """Of one file. acc...: shares of items. picked: by each measure, the choice of each item; -1: NOT_FINITE.
 
     truncated: choices whose context was cut to fit the window. own_encoding: choices that had no token of their own
-    behind the context.
+    behind the context. digest: of the file.
     """
 
     name: str
@@ -45,6 +45,7 @@ class ChoiceResult:
     own_encoding: int
     picked: dict[str, list[int]]
     seconds: float
+    digest: str
     kind: str = "multiple_choice"
 
 
@@ -90,6 +91,7 @@ def score_choices(
         own_encoding=found.own_encoding,
         picked=picked,
         seconds=time.perf_counter() - start,
+        digest=task.digest,
     )
 
 

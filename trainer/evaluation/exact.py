@@ -21,7 +21,8 @@ from trainer.generation.words import Words
 class ExactResult:
     """Of one file. exact_match: share of items whose text is an answer, white space around both left out.
 
-    truncated: prompts that were cut, from their left, to leave room for the answer. said: text of each item.
+    truncated: prompts that were cut, from their left, to leave room for the answer. said: text of each item. digest: of
+    the file.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ExactResult:
     truncated: int
     said: list[str]
     seconds: float
+    digest: str
     kind: str = "exact_match"
 
 
@@ -49,7 +51,7 @@ def score_exact(opened: Opened, words: Words, task: Task, batch: int = 8, report
     with named(task), track(task.name, len(requests), report, "items") as advance:
         said, truncated = continue_all(opened, words, requests, batch, advance)
     seconds = time.perf_counter() - start
-    return ExactResult(task.name, len(said), share(task, said), truncated, said, seconds)
+    return ExactResult(task.name, len(said), share(task, said), truncated, said, seconds, task.digest)
 
 
 def requests_of(task: Task) -> list[Request]:

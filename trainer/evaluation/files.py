@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.config.groups.data import SourceConfig
+from trainer.data.paths import source_error
 from trainer.data.readers.files import files_of, found_in_files
 from trainer.data.readers.formats import Format
 from trainer.data.readers.found import EMPTY, Bad, Document
 from trainer.errors import DataError, Problem
+from trainer.evaluation.options import in_options
 from trainer.storage.base import is_remote
 
 DATA = "--data"
 PLAIN = Format("text", "")
-FOLLOWED = {
-    "the source's format": "--format",
-    "set text_field": "set --text-field",
-    "document_unit=": "--document-unit ",
-}
-"""How a remedy names a source's fields, and the options that stand for them."""
 LARGEST = 1 << 30
 """Bytes of a file: it is held in memory as a whole, and a score needs no more."""
 
@@ -61,30 +57,17 @@ def read_texts(given: Sequence[str], how: Reading = Reading()) -> list[Texts]:
     problems: list[Problem] = []
     for name in given:
         try:
-            found.append(_texts(name, how))
+            with in_options(DATA, name):
+                found.append(_texts(name, how))
         except DataError as error:
-            problems += [replace(one, key=_option(one.key), remedy=_followed(one.remedy)) for one in error.problems]
+            problems += error.problems
     if problems:
         raise DataError(problems)
     return found
 
 
-def _option(key: str) -> str:
-    """The option that stands for a field of a source."""
-    field = key.rpartition(".")[2] if key.startswith("data.sources[") else ""
-    return {"": key, "paths": DATA}.get(field, f"--{field.replace('_', '-')}")
-
-
-def _followed(remedy: str) -> str:
-    """A remedy for a source, as this command can follow it: it has options in the place of a source's fields."""
-    for field, option in FOLLOWED.items():
-        remedy = remedy.replace(field, option)
-    return remedy
-
-
 def _texts(name: str, how: Reading) -> Texts:
-    if is_remote(name):
-        raise DataError(Problem(DATA, name, "is a file of this machine", f"copy it here: aws s3 cp {name} ."))
+    refuse_remote(name, DATA)
     source = SourceConfig(name=DATA, paths=[name], **asdict(how))
     files = files_of(source)
     documents: list[str] = []
@@ -98,16 +81,26 @@ def _texts(name: str, how: Reading) -> Texts:
                 documents.append(found.text)
             elif isinstance(found, Bad) and found.reason != EMPTY:
                 rule = f"is a document that can be scored; it is {found.reason.words}"
-                key = _option(f"data.sources[{DATA}].{found.reason.field}")
-                raise DataError(Problem(key, str(found.place), rule, found.reason.remedy))
+                raise source_error(source, found.reason.field, str(found.place), rule, found.reason.remedy)
     kept = tuple(text for text in documents if text)
     if not kept:
         raise DataError(Problem(DATA, name, "holds a text; it is empty", "name files that are not"))
+    return Texts(name, len(files), kept, digest_of(kept))
+
+
+def refuse_remote(name: str, key: str) -> None:
+    """Raises DataError for a file in S3."""
+    if is_remote(name):
+        raise DataError(Problem(key, name, "is a file of this machine", f"copy it here: aws s3 cp {name} ."))
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """SHA-256 of the texts, in order, and where each of them ends."""
     digest = hashlib.sha256()
-    for text in kept:
+    for text in texts:
         data = text.encode()
         digest.update(len(data).to_bytes(8, "little") + data)
-    return Texts(name, len(files), kept, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def read(path: Path, key: str) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.checkpoint.manifest import read_manifest
+from trainer.evaluation.chat import ChatResult
 from trainer.evaluation.choices import MEASURES, NOT_FINITE, ChoiceResult
 from trainer.evaluation.exact import ExactResult
 from trainer.evaluation.text import TextResult
@@ -57,12 +58,14 @@ class Result:
     subject: Subject
     texts: Sequence[TextResult] = ()
     tasks: Sequence[ChoiceResult | ExactResult] = ()
+    chats: Sequence[ChatResult] = ()
 
     def json(self) -> dict[str, Any]:
         """For programs: numbers that are none (a model that gives no finite loss) are null."""
+        every = {"data": self.texts, "tasks": self.tasks, "chats": self.chats}
         value = {
             **{"format": FORMAT, "model": asdict(self.subject)},
-            **{"data": [asdict(one) for one in self.texts], "tasks": [asdict(one) for one in self.tasks]},
+            **{name: [asdict(one) for one in some] for name, some in every.items()},
         }
         found: dict[str, Any] = _finite(value)
         return found
@@ -71,12 +74,15 @@ class Result:
         """For people."""
         yield str(self.subject)
         if self.texts:
-            head = ("data", "targets", "windows", "loss", "perplexity", "bits/byte")
+            columns = ("data", "targets", "windows", "loss", "perplexity", "bits/byte")
             rows = [
                 (one.name, f"{one.targets:,}", f"{one.windows:,} x {one.seq_len:,}", *_figures(one))
                 for one in self.texts
             ]
-            yield from ("", *table(head, rows))
+            yield from ("", *table(columns, rows))
+        if self.chats:
+            head = ("chat", "conversations", "targets", "windows", "loss", "perplexity")
+            yield from ("", *table(head, [_of_chat(one) for one in self.chats]))
         choices = [one for one in self.tasks if isinstance(one, ChoiceResult)]
         if choices:
             shares = [(one.name, f"{one.items:,}", *(f"{getattr(one, m):.4f}" for m in MEASURES)) for one in choices]
@@ -88,7 +94,10 @@ class Result:
         yield from self._notes()
 
     def _notes(self) -> Iterator[str]:
-        """What was not scored as it stands in the files."""
+        """What was not scored as it stands in the files, and what of conversations was."""
+        for chat in self.chats:
+            yield f"{chat.name}: {chat.described}"
+            yield from chat.reasons.lines(chat.name)
         for one in self.tasks:
             if one.truncated:
                 yield f"{one.name}: {one.truncated:,} contexts were cut from their left to fit the model's window"
@@ -100,7 +109,16 @@ class Result:
 
 
 def _figures(one: TextResult) -> tuple[str, str, str]:
-    return f"{one.loss:.4f}", f"{one.perplexity:,.4f}", f"{one.bits_per_byte:.4f}"
+    return *_two(one), f"{one.bits_per_byte:.4f}"
+
+
+def _of_chat(one: ChatResult) -> tuple[str, ...]:
+    windows = f"{one.windows:,} x {one.seq_len:,}"
+    return one.name, f"{one.conversations:,}", f"{one.targets:,}", windows, *_two(one)
+
+
+def _two(one: TextResult | ChatResult) -> tuple[str, str]:
+    return f"{one.loss:.4f}", f"{one.perplexity:,.4f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import torch
@@ -17,14 +18,23 @@ CHUNK = 256
 
 
 class Row(NamedTuple):
-    """Tokens of which the last ``targets`` are predicted, each from all that stand before it; at least one does."""
+    """Tokens of which the last ``targets`` are predicted, each from all that stand before it; at least one does.
+
+    counted: which of the targets make up the score, at least one of them; None: all.
+    """
 
     tokens: Sequence[int]
     targets: int
+    counted: Sequence[bool] | None = None
+
+    def chosen(self) -> list[bool]:
+        """Of all tokens but the last, those behind which a counted target stands."""
+        counted = [True] * self.targets if self.counted is None else list(self.counted)
+        return [False] * (len(self.tokens) - 1 - self.targets) + counted
 
 
 class Score(NamedTuple):
-    """nats: summed -log p of the targets. greedy: whether each of them is the most likely token."""
+    """nats: summed -log p of the targets that count. targets: of these. greedy: whether each is the likeliest."""
 
     nats: float
     targets: int
@@ -75,13 +85,14 @@ def _together(opened: Opened, rows: Sequence[Row]) -> list[Score]:
         size = len(row.tokens) - 1
         tokens[number, :size] = torch.tensor(row.tokens[:-1])
         documents[number, :size] = 0
-        wanted[number, size - row.targets : size] = True
+        wanted[number, :size] = torch.tensor(row.chosen())
     positions = torch.arange(longest).expand_as(tokens) * (documents == 0)
     hidden = opened.decoder(tokens.to(device), positions.to(device), documents.to(device))
     chosen = hidden[wanted.to(device)]
-    labels = torch.tensor([token for row in rows for token in row.tokens[-row.targets :]])
+    every = [list(compress(row.tokens[1:], row.chosen())) for row in rows]
+    labels = torch.tensor([token for targets in every for token in targets])
     nats, best = _of_labels(opened, chosen, labels)
-    counts = [row.targets for row in rows]
+    counts = [len(targets) for targets in every]
     pieces = zip(nats.split(counts), best.split(counts), counts, strict=True)
     return [Score(float(piece.sum()), count, bool(most.all())) for piece, most, count in pieces]
 

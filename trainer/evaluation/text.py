@@ -22,7 +22,7 @@ LARGEST = 700.0
 class TextResult:
     """Of one --data. tokens: of all documents; targets: those that are predicted; bytes: UTF-8, of the targets.
 
-    loss: nats a target. bits_per_byte: of all targets together, special tokens included.
+    loss: nats a target. bits_per_byte: of all targets together, special tokens included. digest: of the texts.
     """
 
     name: str
@@ -38,6 +38,7 @@ class TextResult:
     perplexity: float
     bits_per_byte: float
     seconds: float
+    digest: str
 
 
 def windows(tokens: Sequence[int], seq_len: int, stride: int) -> Iterator[Row]:
@@ -64,6 +65,11 @@ def encoded(words: Words, text: str) -> tuple[list[int], int]:
     if encoding.ids and not encoding.special_tokens_mask[0]:
         size -= len(text[: encoding.offsets[0][1]].encode())
     return list(encoding.ids), size
+
+
+def perplexity_of(loss: float) -> float:
+    """Infinite where it is no number."""
+    return math.inf if loss > LARGEST else math.exp(loss)
 
 
 def score_text(
@@ -104,7 +110,8 @@ def score_text(
         seq_len=seq_len,
         stride=stride,
         loss=loss,
-        perplexity=math.inf if loss > LARGEST else math.exp(loss),
+        perplexity=perplexity_of(loss),
         bits_per_byte=nats / math.log(2) / size,
         seconds=time.perf_counter() - start,
+        digest=texts.digest,
     )

@@ -19,7 +19,7 @@ class Resolved:
 
     recipe: hash of what makes the loss curve, without start weights and the run's name. data: fingerprint of sources.
     technique: full or the adapter's form, for the start. steps: of the whole training. money_per_hour: of all nodes.
-    compiles: whether graphs are compiled ahead.
+    compiles: whether graphs are compiled ahead. runs: the directory of all runs. task: the kind of training.
     """
 
     recipe: str
@@ -28,6 +28,8 @@ class Resolved:
     steps: int = 0
     money_per_hour: float | None = None
     compiles: bool = False
+    runs: str = "runs"
+    task: str = "pretrain"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,6 @@ class Desk(Protocol):
         """Notify; who was told. Raises RunError."""
         ...
 
-    def clean(self, job: Job, occurrence: Occurrence, versions: frozenset[str]) -> None:
-        """Delete runs that are kept no longer. versions: of the registry, which stay."""
+    def clean(self, job: Job, occurrence: Occurrence) -> None:
+        """Delete runs that are kept no longer."""
         ...

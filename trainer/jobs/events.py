@@ -24,6 +24,8 @@ PUBLISHED, REJECTED, UNCHANGED, MISSED, FAILED, CANCELLED = ENDS = (
 )
 """How an occurrence ends. rejected: by a gate, or by a tie. unchanged: no new data. missed: another slot took over."""
 WAITING, BEGAN, SUBMITTED, DONE, SKIPPED, BROKEN = "waiting", "began", "submitted", "done", "skipped", "failed"
+LOST, SEEN = "lost", "seen"
+"""What was submitted is known to nobody; somebody knows it again."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Stage:
     spent: float = 0.0
     """Seconds that attempts which have ended were submitted."""
     submitted: datetime | None = None
+    lost: datetime | None = None
+    """Since when nobody knows what was submitted."""
 
     @property
     def over(self) -> bool:
@@ -141,10 +145,12 @@ def _stage_after(stage: Stage, kind: str, entry: Mapping[str, Any], time: dateti
             since=stage.since or time,
             ended=None,
         )
+    if kind in (LOST, SEEN):
+        return replace(stage, lost=time if kind == LOST else None, reason=entry["reason"])
     if kind == SUBMITTED:
         return replace(stage, state=SUBMITTED, id=entry["id"], submitted=stage.submitted or time, until=None)
     spent = stage.spent + elapsed(stage.submitted, time)
-    over = replace(stage, ended=time, until=None, holder="", submitted=None, spent=spent)
+    over = replace(stage, ended=time, until=None, holder="", submitted=None, lost=None, spent=spent)
     if kind == BROKEN:
         retry = entry["retry_at"]
         return replace(

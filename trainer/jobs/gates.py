@@ -48,19 +48,19 @@ def _judge(gate: JobGateConfig, candidate: Scores, champion: Scores | None) -> V
 
 
 def _on_set(gate: JobGateConfig, candidate: Scores, champion: Scores | None) -> Verdict:
-    mine = candidate.get(gate.on, {})
+    mine = candidate.get(gate.set, {})
     value, fingerprint = mine.get(gate.metric), mine.get("fingerprint", "")
     higher = HIGHER_IS_BETTER[gate.metric]
-    what = f"{gate.metric} on {gate.on} {_shown(value)}"
+    what = f"{gate.metric} on {gate.set} {_shown(value)}"
     if gate.kind == ABSOLUTE:
         return _absolute(gate, value, what, higher, fingerprint)
     if value is None or not math.isfinite(value):
         return Verdict(gate.name, gate.kind, False, value, None, f"{what} is no number", fingerprint)
     if champion is None:
         return Verdict(gate.name, gate.kind, True, value, None, f"{what}, and there is no champion yet", fingerprint)
-    theirs = champion.get(gate.on, {})
+    theirs = champion.get(gate.set, {})
     if theirs.get("fingerprint", "") != fingerprint:
-        why = f"the champion was scored on another content of {gate.on}: the two figures do not compare"
+        why = f"the champion was scored on another content of {gate.set}: the two figures do not compare"
         return Verdict(gate.name, gate.kind, False, value, theirs.get(gate.metric), why, fingerprint)
     return _against(gate, value, theirs.get(gate.metric), what, higher, fingerprint)
 

@@ -38,10 +38,6 @@ class Ledger:
         """A directory or s3://bucket/prefix. key: what problems are reported under."""
         return cls(storage_of(place, key), place.rstrip("/"))
 
-    def jobs(self) -> list[str]:
-        """Names of jobs that have had an occurrence."""
-        return sorted({stored.path[len(self.root) + 1 :].partition("/")[0] for stored in self._list(f"{self.root}/")})
-
     def log(self, job: str, slot: str) -> Log:
         """Of one occurrence."""
         return Log(self.storage, f"{self.root}/{job}/slots/{slot}/")

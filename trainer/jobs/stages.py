@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from trainer.errors import ConfigError, ExitCode, Problem
@@ -15,12 +15,15 @@ from trainer.jobs.ledger import Ledger
 from trainer.jobs.log import Conflict
 from trainer.jobs.registry.versions import Registry
 from trainer.jobs.start import begin_from, version_of
-from trainer.jobs.work import Again, Broken, Done, Ends, Job, Outcome, Running, Skipped, Submitted
+from trainer.jobs.work import Again, Broken, Done, Ends, Job, Lost, Outcome, Running, Skipped, Submitted
 
 BEST = "champion"
 """The alias that occurrences start from and are compared with, whichever one they move."""
-BEYOND = 1
-"""Exit code of what was cancelled because it used more than it may."""
+ALIASES = (BEST, "challenger")
+GIVEN_UP = 1
+"""Exit code of what nobody knows any more."""
+PATIENCE = timedelta(hours=1)
+"""How long a scheduler may not answer, or a machine alone know what runs there, before it is given up."""
 DECIDED_BY_DATA = (PUBLISHED, REJECTED)
 """Ends that the same data and recipe would come to again."""
 
@@ -54,8 +57,15 @@ class Stages:
     def poll(self, job: Job, stage: str, one: Occurrence, now: datetime) -> Outcome:
         """Whether it has ended, and within its limits."""
         found = self.desk.condition(job, one, stage)
+        submitted = one.stages[stage]
+        if found.state == GONE and submitted.lost is None:
+            return Lost(found.reason)
         if found.state == GONE:
-            return Broken(BEYOND, f"nobody knows {one.stages[stage].id} any more, and it has left no end")
+            if elapsed(submitted.lost, now) < PATIENCE.total_seconds():
+                return Running(found.reason)
+            return Broken(GIVEN_UP, f"nobody has known {submitted.id} for {PATIENCE}: {found.reason}")
+        if submitted.lost is not None:
+            return Lost(f"{found.state} {found.reason}".strip(), again=True)
         if found.state != OVER:
             return self._within(job, stage, one, now) or Running(f"{found.state} {found.reason}".strip())
         if found.code:
@@ -94,6 +104,8 @@ class Stages:
             "start": start,
             "money_per_hour": found.money_per_hour,
             "compiles": found.compiles,
+            "runs": found.runs,
+            "task": found.task,
         }
         if one.due.get("trigger") != "hand" and (before := self._same(job, found.data, found.recipe)):
             why = f"no new data: data and recipe are those of {before[0]}, which was {before[1]}"
@@ -160,9 +172,22 @@ class Stages:
         )
 
     def _notify(self, job: Job, one: Occurrence, now: datetime) -> Outcome:
-        if one.end not in job.config.notify.on:
-            return Skipped(f"notify.on does not name {one.end}")
+        if one.end == PUBLISHED:
+            self._tidy(job, one)
+        if one.end not in job.config.notify.ends:
+            return Skipped(f"notify.ends does not name {one.end}")
         return Done({"told": self.desk.tell(job, one)})
+
+    def _tidy(self, job: Job, one: Occurrence) -> None:
+        """Delete versions and runs beyond what retention keeps; never what an alias names or would go back to."""
+        registry = self.registry(job)
+        aliases = [registry.alias(name) for name in ALIASES]
+        kept = {version for alias in aliases for version in (alias.version, alias.before)}
+        versions = registry.versions()
+        for version in versions[: -job.config.retention.versions]:
+            if version not in kept:
+                registry.remove(version)
+        self.desk.clean(job, one)
 
 
 def name_of(one: Occurrence, stage: str) -> str:

@@ -14,11 +14,24 @@ from typing import Any
 from trainer.config.groups.job import JobRetriesConfig
 from trainer.errors import RunError
 from trainer.jobs.decide import Begin, Cancel, Close, Decide, Poll, Wait, cancelled, key_of, next_action, retry_at
-from trainer.jobs.events import BEGAN, BROKEN, DONE, MISSED, SKIPPED, SUBMITTED, WAITING, Occurrence, Stage, after
-from trainer.jobs.expand import expand
+from trainer.jobs.events import (
+    BEGAN,
+    BROKEN,
+    DONE,
+    LOST,
+    MISSED,
+    SEEN,
+    SKIPPED,
+    SUBMITTED,
+    WAITING,
+    Occurrence,
+    Stage,
+    after,
+)
+from trainer.jobs.expand import BY_HAND, expand
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.log import Conflict
-from trainer.jobs.work import Again, Broken, Done, Ends, Job, Outcome, Running, Skipped, Submitted, Work
+from trainer.jobs.work import Again, Broken, Done, Ends, Job, Lost, Outcome, Running, Skipped, Submitted, Work
 from trainer.storage.base import StorageError
 
 LEASE = timedelta(minutes=15)
@@ -69,7 +82,7 @@ class Ticker:
                     self.ledger.close(job.name, occurrence.slot)
                 continue
             behind = [one for one in found[:number] if one.count and not one.closed and not one.decided]
-            later = found[number + 1 :]
+            later = [one for one in found[number + 1 :] if one.due.get("trigger") != BY_HAND]
             if why := self._missed(job, occurrence, behind, later, now):
                 yield from self._go(job, occurrence, now, Decide(MISSED, 0, why))
             elif occurrence.decided or occurrence.cancelled_by or not behind:
@@ -80,7 +93,13 @@ class Ticker:
         self, job: Job, one: Occurrence, before: list[Occurrence], later: list[Occurrence], now: datetime
     ) -> str:
         """Why an occurrence that has not begun never will; empty where it may."""
-        if one.decided or one.cancelled_by or one.stages[one.current].state != WAITING or one.record("prepare"):
+        if (
+            one.due.get("trigger") == BY_HAND
+            or one.decided
+            or one.cancelled_by
+            or one.stages[one.current].state != WAITING
+            or one.record("prepare")
+        ):
             return ""
         schedule = job.config.schedule
         limit = schedule.deadline_minutes
@@ -152,6 +171,8 @@ class Ticker:
         entry: Mapping[str, Any]
         if isinstance(outcome, Submitted):
             entry = {"type": SUBMITTED, "id": outcome.id}
+        elif isinstance(outcome, Lost):
+            entry = {"type": SEEN if outcome.again else LOST, "reason": outcome.reason}
         elif isinstance(outcome, Skipped):
             entry = {"type": SKIPPED, "reason": outcome.reason}
         elif isinstance(outcome, Done):

@@ -42,6 +42,14 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Nobody knows what was submitted; or, with again, somebody knows it again."""
+
+    reason: str
+    again: bool = False
+
+
+@dataclass(frozen=True)
 class Skipped:
     """There is nothing to do, for this reason."""
 
@@ -75,7 +83,7 @@ class Again:
     reason: str
 
 
-Outcome = Done | Submitted | Running | Skipped | Broken | Ends | Again
+Outcome = Done | Submitted | Running | Lost | Skipped | Broken | Ends | Again
 
 
 class Work(Protocol):

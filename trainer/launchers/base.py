@@ -81,6 +81,11 @@ class Launcher(Protocol):
         ...
 
 
+def poll_seconds(launcher: Launcher) -> float:
+    """How long to wait at least before asking again: an engine across a network says so, others need not."""
+    return float(getattr(launcher, "poll_seconds", 0.0))
+
+
 def takes_tasks(launcher: Launcher) -> bool:
     """Whether one submission may hold several runs: a launcher of a user's own need not say so."""
     return bool(getattr(launcher, "takes_tasks", False))

@@ -33,6 +33,23 @@ from trainer.launchers.process import END, Asked
 from trainer.launchers.request import Request
 
 SCRIPT, OUTPUT = "job.sh", "output.log"
+ONE_BY_ONE = """\
+# One run after the other. A signal ends bash's wait and not the run, which saves; no other begins then.
+worst=0 asked=
+trap 'asked=yes; kill -TERM "$child" 2>/dev/null' TERM INT HUP USR1 USR2
+one() {
+  [[ -z $asked ]] || exit 10
+  "$@" & child=$!
+  wait "$child"; code=$?
+  while ((code > 128)) && kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
+  if ((code > 128)) && [[ -n $asked ]]; then  # it ended just when the signal came
+    wait "$child"; last=$?
+    ((last == 127)) || code=$last
+  fi
+  ((code > worst)) && worst=$code
+  [[ -z $asked ]] || exit "$code"
+}
+""".splitlines()
 
 
 class LocalLauncher:
@@ -49,10 +66,7 @@ class LocalLauncher:
         run = script.command(request, self._config, script.ALONE)
         lines = ["#!/bin/bash", f"# {request.name}", *script.prologue(request, self._config), ""]
         if request.tasks:
-            lines += ["worst=0"]
-            for task in request.tasks:
-                lines += [f"{run} {script.words(task.arguments)}", "code=$?", "((code > worst)) && worst=$code"]
-                lines += ["((code == 10)) && exit 10  # it was asked to stop", ""]
+            lines += [*ONE_BY_ONE, *(f"one {run} {script.words(task.arguments)}" for task in request.tasks)]
             lines += ["exit $worst"]
         else:
             lines += [f"exec {run}"]

@@ -24,7 +24,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Request:
-    """One submission. Raises ValueError for a name that an engine would refuse."""
+    """One submission. Raises ValueError for a name that an engine would refuse, and for one command on many nodes."""
 
     name: str
     """Of this submission and no other: the engine's own name of it."""
@@ -50,6 +50,8 @@ class Request:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name of a submission: {NAME.pattern}")
+        if not self.processes and self.nodes > 1:
+            raise ValueError(f"a command that is started once, on {self.nodes} nodes")
 
     @property
     def runs(self) -> tuple[Path, ...]:

@@ -26,6 +26,9 @@ def prologue(request: Request, config: LauncherConfig) -> Iterator[str]:
     """Lines of bash before the command: directory, environment, the user's own."""
     yield f"cd {shlex.quote(str(request.working_directory))} || exit 3"
     yield ""
+    yield "# The tree that this was submitted from goes before an installed one."
+    yield f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    yield ""
     yield "# The environment; environment.json has the source of each line."
     yield from shell(request.environment)
     if config.setup:

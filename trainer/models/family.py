@@ -20,7 +20,7 @@ from trainer.models.adapters.attach import adapt
 from trainer.models.dropout import locate, refuse_generators
 from trainer.models.embedding import sum_in_fp32
 from trainer.models.families import FAMILIES
-from trainer.parallel.plan import Plan
+from trainer.parallel.plan import FROZEN, Plan
 
 KEY = "model.family"
 OWN_WEIGHTS = AdapterConfig()
@@ -73,6 +73,9 @@ def family_of(config: ModelConfig, adapter: AdapterConfig = OWN_WEIGHTS) -> Fami
     names = list(model.canonical_names().values())
     plan = plan.freezing(config.frozen, names) if config.frozen else plan
     if not any(rule.trainable for rule in plan.match(names).values()):
+        if config.frozen:
+            rule = f"a parameter is left to train; the globs match all of {', '.join(plan.trained)}"
+            raise ConfigError(Problem(FROZEN, list(config.frozen), rule, "leave one of them out"))
         raise _wrong(config.family, "a rule of its plan leaves a parameter to train")
     return replace(made, build=build, plan=plan)
 

@@ -6,6 +6,7 @@ No torch.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,12 +31,15 @@ from trainer.pretrained.adapters import Adapters, is_adapters
 from trainer.pretrained.config_json import NAME
 from trainer.pretrained.directory import Directory, fingerprint_of, open_directory
 from trainer.pretrained.gguf import SUFFIX, GgufFile, open_gguf
+from trainer.pretrained.peft.config import NAME as ADAPTER
 from trainer.pretrained.refused import refused
 from trainer.pretrained.shapes import parameter_shapes
 from trainer.pretrained.shards import INDEX, SINGLE
 from trainer.pretrained.tokens import FILE, tokenizer_of
 from trainer.run.directory import CHECKPOINTS, TOKENIZER
 
+MODELS = "models"
+"""Where recipes look for directories that have been downloaded; nobody's name on the hub."""
 DEEPEST = 16
 """Runs that stand on each other."""
 IMPORTED = "imported"
@@ -86,9 +90,7 @@ def open_source(given: str, base: str | None = None, remedy: str = "", below: in
 def _open(given: str, base: str | None, remedy: str, below: int) -> Source:
     path = Path(given)
     if not path.exists():
-        hub = "/" in given and not given.startswith((".", "/", "~")) and given.count("/") == 1
-        remedy = f"download it first: hf download {given} --local-dir DIRECTORY" if hub else "correct the path"
-        raise refused(given, "is a directory of this machine or mounted on it; it does not exist", remedy)
+        raise refused(given, "is a directory of this machine or mounted on it; it does not exist", _fetch(given))
     if not path.is_dir() and path.suffix.lower() == SUFFIX:
         return _of_gguf(given, path)
     if not path.is_dir():
@@ -103,6 +105,16 @@ def _open(given: str, base: str | None, remedy: str, below: int) -> Source:
     raise refused(given, *_no_source(path))
 
 
+def _fetch(given: str) -> str:
+    """What to do about a path that is not there: it may be a name on the hub."""
+    owner, _, name = given.partition("/")
+    if not name or "/" in name or owner.startswith((".", "~")) or not owner:
+        return "correct the path"
+    if owner == MODELS or Path(owner).is_dir():
+        return f"correct the path, or download it there: hf download OWNER/{name} --local-dir {given}"
+    return f"download it first: hf download {given} --local-dir DIRECTORY"
+
+
 def _no_source(path: Path) -> tuple[str, str]:
     rule = f"holds a model ({NAME}, {SINGLE}), a checkpoint of ours ({MANIFEST}) or a run's checkpoints; it has neither"
     inside = [one.parent for pattern in ("*", "snapshots/*") for one in sorted(path.glob(f"{pattern}/{NAME}"))]
@@ -110,6 +122,9 @@ def _no_source(path: Path) -> tuple[str, str]:
         return rule, f"name the directory inside that is meant, such as {inside[-1]}"
     if (path / CONFIG).exists():
         return "is a run that has saved; it has no checkpoint yet", "wait for its first save, or name another run"
+    if (path / ADAPTER).exists():
+        remedy = f"model.init_from=its base adapter=lora adapter.init_from={path}; or merge it with peft"
+        return f"{rule}; it holds an adapter, which is no model", remedy
     return rule, "name the directory that save_pretrained or a run of ours wrote"
 
 
@@ -158,7 +173,7 @@ def _of_checkpoint(given: str, path: Path, notes: list[str], moved: str | None, 
         raise refused(given, rule, "name another step of the same run") from None
     if config.adapter.kind != "none":
         notes = [*notes, "its adapters are merged into its base, in FP32, when they are read"]
-    base = None if named is None else open_base(named, moved, remedy, below + 1)
+    base = None if named is None else _named_base(named, moved, remedy, below + 1)
     if base is None and moved is not None:
         raise _no_base(moved)
     adapters = _adapters(config, stored)
@@ -184,6 +199,16 @@ def _of_checkpoint(given: str, path: Path, notes: list[str], moved: str | None, 
     )
 
 
+def _named_base(named: Base, moved: str | None, remedy: str, below: int) -> Source:
+    """What is wrong with a base that --base names is told by that name."""
+    try:
+        return open_base(named, moved, remedy, below)
+    except ConfigError as error:
+        if moved is None:
+            raise
+        raise ConfigError(replace(one, key="--base") for one in error.problems) from None
+
+
 def _no_base(moved: str) -> ConfigError:
     rule = "belongs to a checkpoint of ours that names its base; MODEL holds all of its weights"
     return ConfigError(Problem("--base", moved, rule, "leave it out"))
@@ -202,9 +227,9 @@ def open_base(named: Base, moved: str | None = None, remedy: str = "", below: in
     path = moved or named.path
     if named.step is not None:  # a run's directory is as good: its step is known
         inside = (Path(path) / CHECKPOINTS / name_of(named.step), Path(path) / name_of(named.step))
-        path = str(next((one for one in inside if one.exists()), path))
+        path = str(next((one for one in inside if os.access(one, os.F_OK)), path))
     says = remedy or f"put it back, or a link to it, at {path}"
-    if not Path(path).exists():
+    if not os.access(path, os.F_OK):  # a Path raises for a name that is too long
         raise refused(path, "is there: the weights that were not trained are in this base, and not stored again", says)
     if below > DEEPEST:
         rule = f"ends in a base that holds all of its weights, {DEEPEST} deep at most; this goes on, or in a circle"

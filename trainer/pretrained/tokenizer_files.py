@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint.strict_json import Unsound, mapping, read
+from trainer.checkpoint.strict_json import Unsound, mapping, read, read_bytes
 from trainer.errors import ConfigError, Problem
 from trainer.files import is_directory_name
 
@@ -27,6 +27,8 @@ MODEL = "config.json"
 NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 LONGEST = 256 << 20
 """Bytes of the largest file of a tokenizer that is read."""
+LONGEST_TEMPLATE = 1 << 20
+"""Bytes of the largest template of chats; they have some tens of thousands at the most."""
 KEY = "the tokenizer"
 AGAIN = "take the files as the tokenizer's publisher gives them"
 
@@ -137,12 +139,17 @@ def _templates(directory: Path, said: Any) -> dict[str, str]:
     files |= {path.stem: path for path in sorted((directory / MORE_TEMPLATES).glob("*.jinja"))}
     for name, path in files.items():
         try:
-            found[name] = path.read_text(encoding="utf-8")
+            found[name] = template_text(path)
         except FileNotFoundError:
             continue
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(Problem(KEY, str(path), f"can be read ({error})", AGAIN)) from None
     return found
+
+
+def template_text(path: Path) -> str:
+    """Of a file with a template. Raises OSError, or ValueError for what cannot be one."""
+    return read_bytes(path, LONGEST_TEMPLATE).decode("utf-8")
 
 
 def _listed(said: Any) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,9 @@ def adapters(config: Config, world: World) -> Iterator[Problem]:
         yield from _unused(adapter)
     else:
         yield from _lora(adapter)
+        if adapter.init_from is None and ":" not in config.model.family and adapter.rank > config.model.hidden > 0:
+            rule = f"at most {config.model.hidden:,}, the width of the model: B A has no higher rank"
+            yield Problem("adapter.rank", adapter.rank, rule, "8 to 64 are usual")
         if init_from is None and config.task != "finetune":
             rule = "stands beside the weights that model.init_from names; drawn ones know nothing"
             yield Problem("adapter.kind", adapter.kind, rule, f"model.init_from={SOURCES}")

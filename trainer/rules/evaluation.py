@@ -66,7 +66,10 @@ def _best(config: Config, best: str) -> Iterator[Problem]:
         yield Problem("evaluation.best", best, rule, "evaluation.best=null, or evaluate")
     elif name not in kinds:
         found = f"the sets are {', '.join(sorted(kinds))}" if kinds else "there are none"
-        yield Problem("evaluation.best", best, f"SET/METRIC, of a set of this run; {found}", "heldout/loss is usual")
+        first = HELDOUT if HELDOUT in kinds or not kinds else min(kinds)
+        remedy = f"evaluation.best={first}/{next(iter(OF_KIND.get(kinds.get(first, 'text'), METRICS)))}"
+        remedy += "" if kinds else ", with data.heldout_fraction above 0; or evaluation.best=null"
+        yield Problem("evaluation.best", best, f"SET/METRIC, of a set of this run; {found}", remedy)
     elif metric not in (known := OF_KIND.get(kinds[name], METRICS)):
         rule = f"SET/METRIC; {name} has {', '.join(known)}"
         yield Problem("evaluation.best", best, rule, f"evaluation.best={name}/{next(iter(known))}")

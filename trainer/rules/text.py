@@ -35,7 +35,9 @@ def sources(config: Config, world: World) -> Iterator[Problem]:
         yield Problem("data.document_mask", False, rule, "leave it out, or set data.packing=contiguous")
     if config.data.packing != "best_fit" and config.data.long_documents != "split":
         rule = f"used only by data.packing=best_fit, and data.packing is {config.data.packing}"
-        yield Problem("data.long_documents", config.data.long_documents, rule, "add data.packing=best_fit")
+        yield Problem(
+            "data.long_documents", config.data.long_documents, rule, "add data.packing=best_fit, or set it to split"
+        )
     for index, source in enumerate(config.data.sources):
         key = f"data.sources.{index}"
         if source.kind not in SOURCE_KINDS:

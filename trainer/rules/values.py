@@ -88,6 +88,7 @@ POSITIVE_WHEN_SET = (
     "rehearsal.world",
     "parallel.cores",
     "launcher.processes",
+    "launcher.slurm.at_once",
     "launcher.limit_minutes",
     "launcher.price_per_node_hour",
 )
@@ -103,6 +104,7 @@ NOT_NEGATIVE = (
     "evaluation.sample_temperature",
     "data.prefetch",
     "model.full_attention_layers",
+    "launcher.slurm.retries",
 )
 REMEDIES = {("precision.mode", "fp16"): HALF}
 """For values that people ask for, and that there is another way to."""
@@ -173,12 +175,11 @@ def model(config: Config, world: World) -> Iterator[Problem]:
             "Llama 3.1 uses 4 and 1",
         )
     if config.data.seq_len > m.max_positions:
-        yield Problem(
-            "data.seq_len",
-            config.data.seq_len,
-            f"at most model.max_positions ({m.max_positions})",
-            "shorten data.seq_len, or raise model.max_positions (and set model.rope_scaling)",
-        )
+        remedy = f"data.seq_len={m.max_positions}, or less"
+        if m.init_from is None:  # which says the positions itself
+            remedy += "; or raise model.max_positions (and set model.rope_scaling)"
+        rule = f"at most model.max_positions ({m.max_positions})"
+        yield Problem("data.seq_len", config.data.seq_len, rule, remedy)
 
 
 def length(config: Config, world: World) -> Iterator[Problem]:

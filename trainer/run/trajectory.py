@@ -20,6 +20,9 @@ UNCHANGEABLE = {
     "data.seq_len": "the data's position is counted in samples of that length",
     "data.packing": "the data's position is counted in samples that were packed so",
     "data.long_documents": "the data's position is counted in samples that were packed so",
+    "adapter.kind": "its checkpoints hold what was trained so, and nothing else",
+    "adapter.rank": "its checkpoints hold adapters of that rank",
+    "adapter.dora": "its checkpoints hold adapters of that kind",
 }
 """Trajectory keys that resume.allow cannot free, and why. The sources' names are another one."""
 

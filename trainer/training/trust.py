@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer.backends.common.peers import Peers
 from trainer.checkpoint.names import MANIFEST
+from trainer.checkpoint.strict_json import Unsound
 from trainer.config.keys import flatten
 from trainer.config.schema import Config
 from trainer.errors import ConfigError, Problem
@@ -62,10 +63,10 @@ def launch_facts(config: Config, environment: Mapping[str, Any], device: str) ->
 
 
 def _fingerprint(source: str) -> str:
-    """A run that has begun does not need its source: one that is gone is no difference of its own."""
+    """A run that has begun may not need its source: one that is gone, or is none, is no difference of its own."""
     try:
         return fingerprint(Path(source))
-    except (OSError, ConfigError):
+    except (OSError, Unsound, ConfigError):
         return "not there"
 
 

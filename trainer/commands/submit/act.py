@@ -47,6 +47,8 @@ class Batch:
 
 def act(jobs: Sequence[Job], options: Options) -> int:
     """The exit code. Raises RunError for what is refused; then nothing was submitted."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # composing has ended by ignoring them
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     batches = _batches(jobs, options)
     if options.mode in ("--attach", "--status", "--cancel"):
@@ -58,8 +60,6 @@ def act(jobs: Sequence[Job], options: Options) -> int:
         for batch, _ in requests:
             _render_only(batch)
         return int(ExitCode.DONE)
-    for batch in batches:
-        attempts.refuse_live(batch.directory, f"{options.again('--attach')}; or --cancel in its place")
     made = [_submit(batch, options) for batch in batches]
     if options.mode != "--follow":
         return int(ExitCode.DONE)
@@ -109,12 +109,12 @@ def _render_only(batch: Batch) -> None:
 
 
 def _submit(batch: Batch, options: Options) -> Submission:
-    """Claim the next number, submit, print the id."""
-    while not attempts.claim((request := _next(batch)).directory):
-        pass
-    submission = Submission(request, batch.jobs[0].config.launcher)
-    submission = replace(submission, id=attempts.submit(batch.launcher, submission))
-    _describe(batch, request)
+    """Submit under the next number, and print the id. Raises LaunchError where a submission of the run is live."""
+    with attempts.alone(batch.directory):
+        attempts.refuse_live(batch.directory, f"{options.again('--attach')}; or --cancel in its place")
+        submission = Submission(_next(batch), batch.jobs[0].config.launcher)
+        submission = replace(submission, id=attempts.submit(batch.launcher, submission))
+    _describe(batch, submission.request)
     if options.mode != "--follow":
         tell(f"  {'then':<8} the same command with --attach to follow it, --status, or --cancel; its id:")
         print(submission.id, flush=True)

@@ -7,7 +7,10 @@ launch/dry-run/               what the last --dry-run has rendered
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from trainer.launchers.request import name_of
 from trainer.launchers.submission import Submission, read_submission, write_submission
 
 DRY_RUN = "dry-run"
+LOCK = ".lock"
 
 
 def launches(run: Path) -> Path:
@@ -44,6 +48,27 @@ def newest(run: Path) -> Submission | None:
     return None
 
 
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """No other process submits this run in the block: who comes at the same time waits, and sees what was submitted.
+
+    Raises LaunchError where the run's directory cannot be written.
+    """
+    try:
+        launches(run).mkdir(parents=True, exist_ok=True)
+        lock = open(launches(run) / LOCK, "a", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _takes_nothing(launches(run), error) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _takes_nothing(directory: Path, error: OSError) -> LaunchError:
+    rule = f"takes the rendered files ({error.strerror})"
+    return LaunchError(Problem("run.root", str(directory), rule, "make room or restore access"))
+
+
 def refuse_live(run: Path, remedy: str) -> None:
     """Raise LaunchError where a submission of this run waits or runs."""
     last = newest(run)
@@ -66,22 +91,16 @@ def name_of_attempt(run: Path, number: int) -> str:
     return name_of(run.name, f"{number:04d}-{digest}")
 
 
-def claim(directory: Path) -> bool:
-    """Whether this process has made the directory. Raises LaunchError where nobody can."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.mkdir()
-    except FileExistsError:
-        return False
-    except OSError as error:
-        rule = f"takes the rendered files ({error.strerror})"
-        raise LaunchError(Problem("run.root", str(directory), rule, "make room or restore access")) from None
-    return True
-
-
 def submit(launcher: Launcher, made: Submission) -> str:
-    """Submit and record. A submission whose id is not recorded is found by its name (newest)."""
-    write_submission(made)
+    """Submit and record; the id. A submission whose id is not recorded is found by its name (newest).
+
+    Raises LaunchError where the directory is there, or cannot be made, and what the launcher raises.
+    """
+    try:
+        made.request.directory.mkdir()
+        write_submission(made)
+    except OSError as error:
+        raise _takes_nothing(made.request.directory, error) from None
     id = launcher.submit(made.request)
     write_submission(replace(made, id=id))
     return id

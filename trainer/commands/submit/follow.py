@@ -7,7 +7,7 @@ import time
 from itertools import islice
 
 from trainer.commands.command_line import INTERRUPTED
-from trainer.launchers.base import Launcher, State, Status
+from trainer.launchers.base import Launcher, State, Status, poll_seconds
 from trainer.launchers.making import launcher_of
 from trainer.launchers.submission import Submission
 from trainer.run.exit_json import CRASH
@@ -44,7 +44,7 @@ def _printed_to_its_end(launcher: Launcher, submission: Submission) -> Status:
         if status.state is not State.RUNNING and (now := f"{status.state.value}: {status.reason}") != said:
             tell(f"{submission.id} is {now}")
             said = now
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, poll_seconds(launcher)))
 
 
 def ending(status: Status) -> str:

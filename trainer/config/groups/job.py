@@ -90,8 +90,8 @@ class JobGateConfig:
     """absolute (limit) | champion (no worse than the champion's by more than margin; a tie keeps the champion)
     | regression (as champion, but equal is enough) | size (GB of the exported model, limit) | latency (ms a token,
     limit)."""
-    on: str = ""
-    """Name of a set; kind=absolute, champion and regression."""
+    set: str = ""
+    """Name of one of sets; kind=absolute, champion and regression."""
     metric: str = "loss"
     """loss (lower is better) | accuracy (higher is better)."""
     limit: float | None = None
@@ -113,8 +113,6 @@ class JobPublishConfig:
     champion either way."""
     dtype: str | None = None
     """Of the exported weights. Unset: the model's own."""
-    mlflow: str | None = None
-    """Tracking URI of a registry of MLflow that is told of each version; needs the package mlflow."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class JobRetentionConfig:
 class JobNotifyConfig:
     """Who is told how an occurrence has ended."""
 
-    on: list[str] = field(default_factory=lambda: ["published", "rejected", "failed", "cancelled"])
+    ends: list[str] = field(default_factory=lambda: ["published", "rejected", "failed", "cancelled"])
     """Ends that are told."""
     webhook_variable: str | None = None
     """Environment variable with the address that gets a POST of JSON. An address is a secret, and is never written."""

@@ -13,7 +13,7 @@ from typing import Any
 from trainer.config.groups.data import DataConfig, SourceConfig
 from trainer.data.tokenizer import Tokenizer
 from trainer.errors import ConfigError, Problem
-from trainer.pretrained.tokenizer_files import tokenizer_files
+from trainer.pretrained.tokenizer_files import template_text, tokenizer_files
 
 VERSION = 1
 """Raise it when the same settings give the same conversations other tokens, or other targets."""
@@ -91,8 +91,8 @@ def template_named(given: str | None, templates: Mapping[str, str]) -> tuple[str
         said = "the tokenizer's template" + ("" if name == DEFAULT else f" {name}")
         return (said, templates[name]) if name in templates else ("no template", None)
     try:
-        return Path(given).name, Path(given).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        return Path(given).name, template_text(Path(given).expanduser())
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a ~ of nobody's
         why = getattr(error, "strerror", None) or str(error)
         named = f", or one of the tokenizer's: {', '.join(templates)}" if templates else ""
         raise ConfigError(Problem(KEY, given, f"a file that can be read ({why}){named}", "correct the path")) from None

@@ -48,6 +48,7 @@ SPEAKERS = {
     "function_call": "function_call",
 }
 """Roles by the names that conversations in ShareGPT's shape have for them."""
+TOO_DEEP = Reason("nested too deeply", "leave the field out: lists in lists have an end", "chat")
 NONCHARACTERS = re.compile("[\ufdd0-\ufdef]")
 
 
@@ -59,11 +60,15 @@ class Conversations(NamedTuple):
 
     def columns(self, available: Sequence[str]) -> list[str]:
         """Those of a table that are read. Raises NoColumn where one that the shape needs is not there."""
-        shapes = NEEDED if self.shape == AUTO else {self.shape: self._needed(self.shape)}
-        wanted = [name for shape in shapes for name in (*self._needed(shape), *OPTIONAL[shape])]
-        if not any(set(self._needed(shape)) <= set(available) for shape in shapes):
-            raise NoShape(self.shape, list(available))
+        needed = self.needed()
+        wanted = [name for shape, names in needed.items() for name in (*names, *OPTIONAL[shape])]
+        if not any(set(names) <= set(available) for names in needed.values()):
+            raise NoShape(self, list(available))
         return [name for name in dict.fromkeys(wanted) if name in available]
+
+    def needed(self) -> Mapping[str, tuple[str, ...]]:
+        """Columns of each shape that would do."""
+        return {shape: self._needed(shape) for shape in (NEEDED if self.shape == AUTO else (self.shape,))}
 
     def document(self, row: Mapping[str, Any], place: Place) -> Document | Bad:
         """The conversation of a row, or what is wrong with it."""
@@ -74,10 +79,13 @@ class Conversations(NamedTuple):
             return Bad(OTHER_SHAPE, place)
         if self.column is not None and shape in ("messages", "conversations"):
             row = {**row, shape: row[self.column]}
-        found = MAKERS[shape](row)
-        if isinstance(found, Reason):
-            return Bad(found, place)
-        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=str)
+        try:
+            found = MAKERS[shape](row)
+            if isinstance(found, Reason):
+                return Bad(found, place)
+            text = json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=str)
+        except RecursionError:
+            return Bad(TOO_DEEP, place)
         return Bad(RESERVED, place) if NONCHARACTERS.search(text) else checked(text, place)
 
     def shape_of(self, row: Mapping[str, Any]) -> str | Reason:
@@ -97,10 +105,9 @@ class Conversations(NamedTuple):
 class NoShape(NoColumn):
     """A table, or all rows of a file, without the columns of any shape."""
 
-    def __init__(self, shape: str, columns: list[str]) -> None:
+    def __init__(self, read: Conversations, columns: list[str]) -> None:
         super().__init__(columns)
-        shapes = NEEDED if shape == AUTO else {shape: NEEDED[shape]}
-        wanted = "; or ".join(" and ".join(names) for names in shapes.values())
+        wanted = "; or ".join(" and ".join(names) for names in read.needed().values())
         self.rule = f"rows with {wanted}; there are: {', '.join(columns)}"
         self.remedy, self.field = "set chat to the shape of its rows, or text_field to the column of the turns", "chat"
 

@@ -20,7 +20,8 @@ from trainer.data.preparing.reading import UnitText
 from trainer.data.preparing.shards import Shard
 from trainer.data.preparing.unit import Result, Task
 from trainer.data.preparing.units import Inputs, Piece, key_of, units
-from trainer.data.readers.found import Aside, Bad, NoColumn, Place, Reason
+from trainer.data.readers.found import Aside, Bad, Place, Reason
+from trainer.data.readers.rows import field_of, without_field
 from trainer.data.tokenizing import HELDOUT, TRAIN, Reference, figures_of
 from trainer.errors import DataError, Problem
 from trainer.files import write_atomically, write_json
@@ -191,6 +192,6 @@ class SourceWork:
                 columns[path] = columns[path] or part.columns or []
         for path, names in columns.items():
             if names and path not in seen:
-                error = NoColumn(names)
+                error = without_field(field_of(self.source), names)
                 rule = f"{error.rule} ({self.inputs.root}/{path})"
-                raise source_error(self.source, error.field, self.source.text_field, rule, error.remedy)
+                raise source_error(self.source, error.field, getattr(self.source, error.field), rule, error.remedy)

@@ -71,6 +71,8 @@ class Aside(NamedTuple):
 
 
 Found = Document | Bad | Aside
+TURNS = ("messages", "conversations")
+"""Columns that hold conversations, by their usual names."""
 
 
 class Unreadable(Exception):
@@ -87,7 +89,10 @@ class NoColumn(Unreadable):
     def __init__(self, columns: list[str]) -> None:
         self.columns = columns
         rule = f"there is no such column; there are: {', '.join(columns)}"
-        super().__init__(rule, "set text_field to the column that holds the text", "text_field")
+        remedy = "set text_field to the column that holds the text"
+        if turns := next((name for name in TURNS if name in columns), None):
+            remedy += f"; or chat: auto, where {turns} are conversations"
+        super().__init__(rule, remedy, "text_field")
 
 
 def checked(value: object, place: Place) -> Document | Bad:

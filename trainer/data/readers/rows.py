@@ -33,7 +33,7 @@ def refuse_columns(field: Field, available: Sequence[str]) -> list[str]:
 
 def without_field(field: Field, columns: list[str]) -> NoColumn:
     """The error for a file in which no row has what is read."""
-    return NoShape(field.shape, columns) if isinstance(field, Conversations) else NoColumn(columns)
+    return NoShape(field, columns) if isinstance(field, Conversations) else NoColumn(columns)
 
 
 def taken(field: Field, row: Mapping[str, Any], place: Place) -> Document | Bad:

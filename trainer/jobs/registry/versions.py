@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -40,7 +39,11 @@ class Registry:
 
     def alias(self, name: str) -> Alias:
         """As it stands now."""
-        return fold(self._log(name).read())
+        return fold(self.moves(name))
+
+    def moves(self, name: str) -> list[Mapping[str, Any]]:
+        """How it has moved, the earliest first."""
+        return self._log(name).read()
 
     def record(self, version: str) -> Mapping[str, Any] | None:
         """A version's lineage and files; None where it is not there, or not whole."""
@@ -131,10 +134,3 @@ class Registry:
     def _no_version(self, version: str) -> Problem:
         known = ", ".join(self.versions()[-5:]) or "there are none"
         return Problem("version", version, f"is a whole version of {self.root}", f"name one; the newest: {known}")
-
-
-def fingerprint_of(record: Mapping[str, Any]) -> str:
-    """SHA-256 over the names and digests of a version's files."""
-    files = record["files"]
-    text = "\n".join(f"{name} {files[name]['sha256']}" for name in sorted(files))
-    return hashlib.sha256(text.encode()).hexdigest()

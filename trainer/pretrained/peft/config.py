@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ def _read(values: Mapping[str, Any]) -> PeftConfig:
     rank, alpha = values.get("r", 8), values.get("lora_alpha", 8)
     if type(rank) is not int or not 1 <= rank < 1 << 20:
         raise Unsound(f"r is {shown(rank)}")
-    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+    if type(alpha) not in (int, float) or not 0 < alpha <= sys.float_info.max:
         raise Unsound(f"lora_alpha is {shown(alpha)}")
     targets = values.get("target_modules") or []
     base = values.get("base_model_name_or_path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +52,13 @@ class AdapterSource:
 
 def open_adapter(given: str, model: ModelConfig) -> AdapterSource:
     """Raises ConfigError, with one problem of key adapter.init_from, where it is none, or none of this model."""
-    path = Path(given)
+    try:
+        return _open(given, Path(given), model)
+    except OSError as error:
+        raise refused(given, f"can be read ({error.strerror})", "correct the path, or restore access to it") from None
+
+
+def _open(given: str, path: Path, model: ModelConfig) -> AdapterSource:
     if not path.is_dir():
         rule = "is a directory: peft's, or a run or checkpoint of ours with adapters" + (
             "; it does not exist" if not path.exists() else "; it is a file"
@@ -67,8 +74,8 @@ def open_adapter(given: str, model: ModelConfig) -> AdapterSource:
 
 def adapted_checkpoint(path: Path) -> Path | None:
     """The checkpoint of ours that this is, if it has adapters. Raises ConfigError for one that is not sound."""
-    if not path.is_dir() or (found := checkpoint_in(path)) is None:
-        return None
+    if not (os.access(path, os.F_OK) and path.is_dir()) or (found := checkpoint_in(path)) is None:
+        return None  # a Path alone raises for a name that is too long
     try:
         config = to_config(yaml.safe_load((found[0] / CONFIG).read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, TypeError, ValueError, ConfigError):

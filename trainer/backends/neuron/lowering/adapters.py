@@ -27,7 +27,6 @@ from trainer.backends.common.vocabulary import rows_here
 from trainer.backends.neuron.lowering.layers import SEQUENCE_DIM
 from trainer.errors import ConfigError, Problem
 from trainer.lookup import lookup
-from trainer.models.adapters.lora import over_lengths
 from trainer.parallel.placement import Placement
 from trainer.parallel.plan import Plan, Rule
 
@@ -159,8 +158,10 @@ class Beside:
         )
         with torch.no_grad():
             merged = (self.base()[0] + holder.scale * (outward @ inward)).float()
-            squares = self.total(merged.square().sum(dim=1))
-        return over_lengths(holder.lora_magnitude_vector, squares)
+            lengths = self.total(merged.square().sum(dim=1)).sqrt()
+            safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+        magnitudes: torch.Tensor = holder.lora_magnitude_vector
+        return magnitudes / safe.to(magnitudes.dtype)
 
 
 def _added_to_linear(holder: Any, x: torch.Tensor, move: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

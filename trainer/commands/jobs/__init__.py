@@ -1,0 +1,1 @@
+"""scripts/jobs.py: scheduled jobs, for cron (tick) and for people."""

@@ -1,0 +1,107 @@
+"""scripts/jobs.py: what each of its words does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from trainer.commands.jobs import people
+from trainer.commands.jobs.desk import RealDesk
+from trainer.commands.jobs.load import load, named
+from trainer.errors import ExitCode
+from trainer.jobs.ledger import Ledger
+from trainer.jobs.registry.versions import Registry
+from trainer.jobs.stages import Stages
+from trainer.jobs.tick import Ticker
+from trainer.jobs.work import Job
+
+POLL_SECONDS = 1.0
+
+
+def act(options: argparse.Namespace) -> int:
+    """The exit code. Raises RunError."""
+    if options.word in ("evaluate", "export"):
+        from trainer.commands.jobs import evaluate
+
+        return int(getattr(evaluate, options.word)(Path(options.plan)))
+    jobs, ledger = load(Path(options.jobs)), Ledger.at(options.ledger)
+    if options.word == "tick":
+        return tick(jobs, ledger)
+    if options.word == "run":
+        return run(named(jobs, options.job), ledger)
+    for line in answer(options, jobs, ledger):
+        print(line, flush=True)
+    return int(ExitCode.DONE)
+
+
+def answer(options: argparse.Namespace, jobs: list[Job], ledger: Ledger) -> Iterator[str]:
+    """Lines for people."""
+    word = options.word
+    if word == "ls":
+        yield from people.listed(ledger, [named(jobs, options.job)] if options.job else jobs, options.count)
+        return
+    if word == "page":
+        from trainer.commands.jobs.page import write_page
+
+        yield from write_page(ledger, jobs, registry_of, Path(options.file))
+        return
+    if word == "timer":
+        from trainer.commands.jobs.timer import timers
+
+        yield from timers(options.kind, options.jobs, options.ledger, options.overrides)
+        return
+    job = named(jobs, options.job)
+    if word in ("show", "why"):
+        yield from getattr(people, "shown" if word == "show" else "why")(ledger, job, options.slot)
+    elif word == "logs":
+        yield from people.logs(ledger, job, options.slot, options.stage)
+    elif word == "cancel":
+        yield from people.cancelled(ledger, job, options.slot)
+    elif word == "rerun":
+        again = people.existing(ledger, job, options.slot)
+        yield f"{job.name} {people.started(ledger, job, f'{people.person()}, again after {again.slot}')} is due"
+    elif word == "registry":
+        yield from people.versions(registry_of(job))
+    elif word == "promote":
+        yield from people.promoted(registry_of(job), options.version, options.because)
+    else:
+        yield from people.rolled_back(registry_of(job), options.because)
+
+
+def tick(jobs: list[Job], ledger: Ledger) -> int:
+    """One tick of all jobs."""
+    for line in ticker(ledger).tick(jobs, people.now()):
+        print(line, flush=True)
+    return int(ExitCode.DONE)
+
+
+def run(job: Job, ledger: Ledger) -> int:
+    """Make an occurrence now and take it to its end, as ticks would; its code: 0 published, 14 a gate has refused it.
+
+    Ctrl-C leaves it to the ticks.
+    """
+    slot, alone = people.started(ledger, job), Job(job.name, replace(job.config, enabled=False))
+    while True:
+        for line in ticker(ledger).tick([alone], people.now()):
+            print(line, flush=True)
+        one = ledger.occurrence(job.name, slot)
+        if one.closed:
+            return int(one.code or 0)
+        time.sleep(POLL_SECONDS)
+
+
+def ticker(ledger: Ledger) -> Ticker:
+    """This process's."""
+    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    return Ticker(ledger, Stages(RealDesk(registry_of), ledger, registry_of), holder)
+
+
+def registry_of(job: Job) -> Registry:
+    """Of the model that a job publishes."""
+    return Registry.at(job.config.publish.registry, job.config.publish.model or job.name)

@@ -1,0 +1,86 @@
+"""Files that let a machine or a cluster call tick every minute: systemd, crontab, Kubernetes, EventBridge Scheduler."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trainer.errors import ConfigError, Problem
+from trainer.launchers.making import launcher_of
+from trainer.launchers.request import Request
+
+HERE, THERE = ("systemd", "crontab"), ("kubernetes", "batch")
+KINDS = HERE + THERE
+NAME = "trainer-jobs"
+EVERY_MINUTE = "* * * * *"
+
+
+def timers(kind: str, jobs: str, ledger: str, overrides: Sequence[str] = ()) -> Iterator[str]:
+    """Lines of the files, with where they go. overrides: launcher.kubernetes.image=..., say. Raises ConfigError."""
+    if kind not in KINDS:
+        raise ConfigError(Problem("KIND", kind, f"is one of {', '.join(KINDS)}", "systemd, say"))
+    if kind in THERE:
+        yield from _cluster(kind, ("scripts/jobs.py", "--jobs", jobs, "--ledger", ledger, "tick"), overrides)
+        return
+    if overrides:
+        raise ConfigError(
+            Problem("KIND", overrides[0], f"{kind} takes no overrides", f"leave it out, or {' or '.join(THERE)}")
+        )
+    here = Path.cwd()
+    command = [sys.executable, "scripts/jobs.py", "--jobs", jobs, "--ledger", ledger, "tick"]
+    if any("%" in part or "\n" in part for part in (*command, str(here))):
+        raise ConfigError(
+            Problem("KIND", kind, "paths without % and new lines", "move them; both mean something else there")
+        )
+    yield from (_crontab if kind == "crontab" else _systemd)(here, shlex.join(command))
+
+
+def _cluster(kind: str, command: tuple[str, ...], overrides: Sequence[str]) -> Iterator[str]:
+    """What launcher=kubernetes and launcher=batch render for a command on a schedule."""
+    from trainer.commands.jobs.compose import composed
+
+    launcher = composed(["recipe=tiny", f"launcher={kind}", *overrides]).config.launcher
+    request = Request(f"{NAME}-tick", command, Path("runs") / ".tick", processes=0)
+    if problems := launcher_of(launcher).problems(request, {}):
+        raise ConfigError(problems)
+    if kind == "kubernetes":
+        from trainer.launchers.kubernetes.cron import access, cronjob
+
+        yield "# kubectl apply -f FILE"
+        yield access(launcher).rstrip()
+        yield "---"
+        yield cronjob(request, launcher, EVERY_MINUTE, "UTC").rstrip()
+        return
+    from trainer.launchers.batch.schedule import schedule
+
+    for name, text in schedule(request, launcher, EVERY_MINUTE, "UTC").items():
+        yield f"# {name}"
+        yield text.rstrip()
+
+
+def _crontab(here: Path, command: str) -> Iterator[str]:
+    yield "# crontab -e; a tick that finds another at work does what that one does not, so they may overlap"
+    yield f"* * * * * cd {shlex.quote(str(here))} && {command} >> {NAME}.log 2>&1"
+
+
+def _systemd(here: Path, command: str) -> Iterator[str]:
+    yield f"# ~/.config/systemd/user/{NAME}.service"
+    yield "[Unit]"
+    yield "Description=Scheduled training jobs: one tick"
+    yield "[Service]"
+    yield "Type=oneshot"
+    yield f"WorkingDirectory={here}"
+    yield f"ExecStart={command}"
+    yield "KillMode=process"  # trainings on this machine outlive the tick that started them
+    yield ""
+    yield f"# ~/.config/systemd/user/{NAME}.timer; then: systemctl --user enable --now {NAME}.timer"
+    yield "[Unit]"
+    yield "Description=Scheduled training jobs, every minute"
+    yield "[Timer]"
+    yield "OnCalendar=minutely"
+    yield "AccuracySec=1s"
+    yield "Persistent=true"
+    yield "[Install]"
+    yield "WantedBy=timers.target"
