@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import harness
-from tests.compilers import VERSION, compiler, extraction
+from tests.compilers import VERSION, compiler, entry, extraction
 from tests.end_to_end.test_readme import commands
 from tests.neuron.library import DOUBLE, LAZY
 from trainer.commands.precompile.extract import command_of
@@ -101,6 +101,10 @@ def test_an_extraction_that_fails_ends_with_its_code_and_nothing_is_compiled(tmp
     code, said = run(tmp_path, {})
     assert code == 3
     assert "it left none there and named none" in said
+    entry(tmp_path / "cache", "9").joinpath("model.hlo_module.pb.lock").mkdir()
+    code, said = run(tmp_path, GRAPHS)
+    assert code == 3
+    assert "can be read and written: Is a directory" in said
 
 
 @pytest.mark.slow

@@ -52,6 +52,15 @@ def places(options: Options) -> tuple[Path, Store | None]:
 
 def act(config: Config, overrides: Sequence[str], options: Options, world: World) -> Iterator[str]:
     """Lines about all of it. Raises PrecompileError that names every graph without a NEFF, and StorageError."""
+    try:
+        yield from _act(config, overrides, options, world)
+    except OSError as error:
+        rule = f"can be read and written: {error.strerror}"
+        remedy = "make room or restore access, then give the same command again: what is compiled stays"
+        raise PrecompileError(Problem("cache", str(error.filename), rule, remedy)) from error
+
+
+def _act(config: Config, overrides: Sequence[str], options: Options, world: World) -> Iterator[str]:
     there = world_of(config, world)
     if (name := backend_name(config, there)) != "neuron":
         rule = "neuron: no other backend compiles graphs before it runs"

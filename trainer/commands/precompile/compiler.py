@@ -17,7 +17,7 @@ from typing import IO
 
 from trainer.files import sync
 from trainer.run.orphans import end_with_parent
-from trainer.trainium.compiled import DONE, HLO, NEFF, Graph, State
+from trainer.trainium.compiled import DONE, HLO, LOG, NEFF, Graph, State
 
 WRAPPERS = ("--cache_dir", "--retry_failed_compilation", "--no_cache", "--log_level")
 """Flags of the wrapper around the compiler, which the compiler does not know."""
@@ -140,6 +140,7 @@ def publish(graph: Graph, neff: Path) -> None:
     """A NEFF of the cache's disk gets its name, and only then the mark that it is whole. Raises OSError."""
     sync(neff)
     os.replace(neff, graph.directory / NEFF)
+    (graph.directory / LOG).unlink(missing_ok=True)
     (graph.directory / DONE).touch()
     sync(graph.directory)
     assert graph.state is State.DONE
