@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from tests import harness
+from tests.end_to_end.test_readme import commands
 from trainer.commands.compare_runs.comparison import as_json, compare
 from trainer.commands.compare_runs.page import page
 from trainer.commands.compare_runs.runs import CompareError, collect
@@ -154,6 +156,18 @@ def test_a_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert r"a\x1b[2J\nb" in text
 
 
+def script(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(harness.ROOT / "scripts" / "compare_runs.py"), *arguments],
+        cwd=cwd,
+        env={**harness.environment(), "PYTHONPATH": str(harness.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -167,16 +181,19 @@ def test_a_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
 def test_the_script(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
     make(tmp_path / "a", {1: 2.0, 2: 1.0})
     make(tmp_path / "b", {1: 2.0, 2: 1.5})
-    done = subprocess.run(
-        [sys.executable, str(harness.ROOT / "scripts" / "compare_runs.py"), *arguments],
-        cwd=tmp_path,
-        env={**harness.environment(), "PYTHONPATH": str(harness.ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = script(tmp_path, *arguments)
     assert done.returncode == code, done.stderr
     assert words in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "c.html").is_file() == ("c.html" in arguments)
+
+
+def test_the_pages_commands(tmp_path: Path) -> None:
+    make(tmp_path / "runs" / "tiny", {1: 2.0, 2: 1.0})
+    make(tmp_path / "runs" / "other", {1: 2.0, 2: 1.5})
+    lines = commands("docs/compare.md")
+    assert len(lines) == 3
+    for line in lines:
+        done = script(tmp_path, *shlex.split(line)[2:])
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "compare.html").is_file()

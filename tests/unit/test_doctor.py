@@ -9,12 +9,10 @@ import json
 import math
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -264,42 +262,3 @@ def test_the_pages_commands_are_understood() -> None:
     assert len(commands) == 5
     for command in commands:
         parser("").parse_args(shlex.split(command))
-
-
-def doctor(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(harness.ROOT / "scripts" / "doctor.py"), *arguments],
-        env={**harness.environment(), "PYTHONPATH": str(harness.ROOT), **variables},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_here_the_doctor_finds_no_device() -> None:
-    done = doctor("--json")
-    assert done.returncode == 3
-    found: dict[str, Any] = {line["what"]: line for line in json.loads(done.stdout)["lines"]}
-    assert found["Neuron devices"]["found"] == "0 /dev/neuron*"
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_two_ranks_share_a_directory_and_add_up(tmp_path: Path) -> None:
-    done = doctor("--backend", "native", "--ranks", "2", "--runs", str(tmp_path), "--json")
-    told = json.loads(done.stdout[done.stdout.index("{") :])
-    lines = {line["what"]: line for line in told["lines"]}
-    assert lines["all-reduce"]["found"] == "2 on all ranks"
-    assert lines[f"shared {tmp_path}"]["fine"]
-    assert done.returncode == (3 if told["mend"] else 0)
-
-
-@pytest.mark.slow
-def test_a_host_that_never_comes_is_named(tmp_path: Path) -> None:
-    launch = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(harness.free_port())}
-    given = ["--backend", "native", "--runs", str(tmp_path), "--hosts", "here,away", "--seconds", "3"]
-    done = doctor(*given, **launch)
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "silent: away (rank 1)" in done.stdout

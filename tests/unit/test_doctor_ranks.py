@@ -1,15 +1,20 @@
-"""The doctor's stages over a store, each rank a thread: what rank 0 says of ranks that fall silent in one of them."""
+"""The doctor's stages over a store, each rank a thread: what rank 0 says of ranks that fall silent; and the script."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed as dist
 
+from tests import harness
 from trainer.backends.common.peers import Peers
 from trainer.commands.doctor import ranks
 from trainer.commands.doctor.line import Line
@@ -99,3 +104,42 @@ def test_a_clock_that_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     lines, _ = met(tmp_path / "runs")
     assert "far is 60" in lines["clocks"].found
     assert "ahead" in lines["clocks"].found
+
+
+def doctor(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(harness.ROOT / "scripts" / "doctor.py"), *arguments],
+        env={**harness.environment(), "PYTHONPATH": str(harness.ROOT), **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_here_the_doctor_finds_no_device() -> None:
+    done = doctor("--json")
+    assert done.returncode == 3
+    found: dict[str, Any] = {line["what"]: line for line in json.loads(done.stdout)["lines"]}
+    assert found["Neuron devices"]["found"] == "0 /dev/neuron*"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_share_a_directory_and_add_up(tmp_path: Path) -> None:
+    done = doctor("--backend", "native", "--ranks", "2", "--runs", str(tmp_path), "--json")
+    told = json.loads(done.stdout)
+    lines = {line["what"]: line for line in told["lines"]}
+    assert lines["all-reduce"]["found"] == "2 on all ranks"
+    assert lines[f"shared {tmp_path}"]["fine"]
+    assert done.returncode == (3 if told["mend"] else 0)
+
+
+@pytest.mark.slow
+def test_a_host_that_never_comes_is_named(tmp_path: Path) -> None:
+    launch = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(harness.free_port())}
+    given = ["--backend", "native", "--runs", str(tmp_path), "--hosts", "here,away", "--seconds", "3"]
+    done = doctor(*given, **launch)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "silent: away (rank 1)" in done.stdout

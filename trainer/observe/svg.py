@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 40
 POINTS = 600
 """Of a curve, at most about so many are drawn: more than one in a pixel is not seen."""
 DOTS = 30
-"""A curve of at most so many points shows each."""
+"""Where no curve has more points, each is shown."""
 COLORS = ("#2563a8", "#d9631e", "#2e8b57", "#8e4ec6", "#b8860b", "#c2406b", "#0f8b8d", "#6b7280")
 """One for each curve, then again from the first."""
 
@@ -78,6 +78,7 @@ def chart(label: str, unit: str, lines: Sequence[Line]) -> str:
         return ""
     values = [value for _, value in places]
     margin = 0.04 * (max(values) - min(values)) or max(abs(max(values)) * 0.01, 1e-9)
+    few = max(len(line.points) for line in lines) <= DOTS
     first, last = min(place[0] for place in places), max(place[0] for place in places)
     x = Range(first, last, LEFT, WIDTH - RIGHT) if first < last else Range(first - 1, last + 1, LEFT, WIDTH - RIGHT)
     y = Range(min(values) - margin, max(values) + margin, HEIGHT - BOTTOM, TOP)
@@ -85,7 +86,7 @@ def chart(label: str, unit: str, lines: Sequence[Line]) -> str:
         [
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
             *_axes(x, y, unit),
-            *(_drawn(line, x, y) for line in lines),
+            *(_drawn(line, x, y, few or len(line.points) == 1) for line in lines),
             "</svg>",
         ]
     )
@@ -106,15 +107,15 @@ def _axes(x: Range, y: Range, unit: str) -> Iterator[str]:
     yield f'<text {turned} text-anchor="middle" dominant-baseline="middle">{escape(unit)}</text>'
 
 
-def _drawn(line: Line, x: Range, y: Range) -> str:
-    """One path; dots where there are few points, and a line of no length for a point between two gaps."""
+def _drawn(line: Line, x: Range, y: Range, dotted: bool) -> str:
+    """One path, in which a point between two gaps is a line of no length; a dot for each point, if dotted."""
     words, pen = [], False
     for step, value in line.points:
         if math.isfinite(value):
             words.append(f"{'L' if pen else 'M'}{x.at(step):.1f} {y.at(value):.1f}{'' if pen else 'h0'}")
         pen = math.isfinite(value)
     style = f'class="curve {escape(line.group)}" stroke="{line.color}"'
-    dots = [place for place in line.points if math.isfinite(place[1])] if len(line.points) <= DOTS else []
+    dots = [place for place in line.points if math.isfinite(place[1])] if dotted else []
     at = "".join(f'<circle cx="{x.at(step):.1f}" cy="{y.at(value):.1f}" r="3"/>' for step, value in dots)
     title = f"<title>{escape(line.name)}</title>"
     return f'<g {style} fill="{line.color}">{title}<path d="{" ".join(words)}"/>{at}</g>'

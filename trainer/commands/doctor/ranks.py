@@ -7,8 +7,10 @@ the same stages in the same order; rank 0 writes the lines, and tells the others
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -142,7 +144,8 @@ def _clocks(meeting: Meeting, hosts: Sequence[str]) -> Iterator[Line]:
         returned = time.time()
         beyond = abs(theirs - (asked + returned) / 2) - (returned - asked) / 2
         if beyond > 0:
-            ahead[hosts[rank // meeting.per_node]] = beyond if theirs > returned else -beyond
+            node = rank // meeting.per_node
+            ahead[hosts[node] if node < len(hosts) else f"node {node}"] = beyond if theirs > returned else -beyond
     if peers.size > meeting.per_node:
         yield clocks(ahead)
 
@@ -209,10 +212,24 @@ def gloo(peers: Peers, seconds: float) -> float:
     # Each rank connects to each: this, and no more, is what a training run does first.
     store = dist.PrefixStore("doctor", peers.store)
     timeout = timedelta(seconds=seconds)
-    dist.init_process_group("gloo", store=store, rank=peers.rank, world_size=peers.size, timeout=timeout)
+    with _silent_output():
+        dist.init_process_group("gloo", store=store, rank=peers.rank, world_size=peers.size, timeout=timeout)
+        try:
+            one = torch.ones(2)
+            dist.all_reduce(one)
+            return float(one[1])
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _silent_output() -> Iterator[None]:
+    """gloo's library prints to standard output, which is a program's with --json: meanwhile it is standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
     try:
-        one = torch.ones(2)
-        dist.all_reduce(one)
-        return float(one[1])
+        yield
     finally:
-        dist.destroy_process_group()
+        os.dup2(kept, 1)
+        os.close(kept)
