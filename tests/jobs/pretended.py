@@ -124,6 +124,10 @@ class Pretended:
         self._at("tell")
         return "a list"
 
+    def mirror(self, job: Job, alias: str) -> str:
+        self._at("mirror")
+        return ""
+
     def clean(self, job: Job, occurrence: Occurrence) -> None:
         pass
 

@@ -88,6 +88,14 @@ def test_a_version_is_what_it_was_when_it_is_published_again(registry: Registry,
     assert json.loads((Path(registry.place("v1")) / "model" / "config.json").read_text()) == {"version": "v1"}
 
 
+def test_versions_of_two_jobs_are_in_the_order_of_their_time(registry: Registry, tmp_path: Path) -> None:
+    later, earlier = "another-20261130t013000z", "nightly-20261129t013000z-hand"
+    (tmp_path / "files").mkdir()
+    for version in (later, earlier):
+        registry.add(version, tmp_path / "files", {})
+    assert registry.versions()[-2:] == [earlier, later]  # retention deletes from the front
+
+
 @pytest.mark.parametrize("alias", ["", "..", "a/b"])
 def test_an_alias_is_a_name(registry: Registry, alias: str) -> None:
     with pytest.raises(ConfigError):

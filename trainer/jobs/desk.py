@@ -84,6 +84,10 @@ class Desk(Protocol):
         """Notify; who was told. Raises RunError."""
         ...
 
+    def mirror(self, job: Job, alias: str) -> str:
+        """Let other registries show where an alias is; a sentence, empty where there is none. Raises RunError."""
+        ...
+
     def clean(self, job: Job, occurrence: Occurrence) -> None:
         """Delete runs that are kept no longer."""
         ...

@@ -15,6 +15,7 @@ from trainer.jobs.work import Job
 
 NAME = re.compile(r"(?=.{1,24}$)[a-z0-9]+(-[a-z0-9]+)*")
 """Room is left for a slot and a stage, in names that Kubernetes takes."""
+MLFLOW_NAME = re.compile(r"[^'\"/:\s][^'\"/:\n]*")
 RESERVED = ("run.name=", "recipe=")
 CATCH_UP, OTHERWISE, ADAPTER = ("latest", "all", "none"), ("recipe", "refuse"), ("continue", "merge")
 
@@ -32,6 +33,9 @@ def rules(job: Job) -> Iterator[Problem]:
         elif override.startswith(RESERVED):
             rule = "the job sets this itself: each occurrence has a run of its own"
             yield Problem(f"overrides.{index}", override, rule, "take it away; the recipe is recipe:")
+    if config.publish.mlflow is not None and not MLFLOW_NAME.fullmatch(config.publish.mlflow):
+        rule = "is a name that MLflow takes: no quotes, slashes and colons"
+        yield Problem("publish.mlflow", config.publish.mlflow, rule, "assistant, say")
     yield from _schedule(config)
     yield from _choices(config)
     yield from _numbers(config)

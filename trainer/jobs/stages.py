@@ -172,11 +172,13 @@ class Stages:
         )
 
     def _notify(self, job: Job, one: Occurrence, now: datetime) -> Outcome:
+        mirrored = ""
         if one.end == PUBLISHED:
+            mirrored = self.desk.mirror(job, job.config.publish.alias)
             self._tidy(job, one)
         if one.end not in job.config.notify.ends:
-            return Skipped(f"notify.ends does not name {one.end}")
-        return Done({"told": self.desk.tell(job, one)})
+            return Skipped("; ".join(filter(None, (mirrored, f"notify.ends does not name {one.end}"))))
+        return Done({"told": self.desk.tell(job, one)}, mirrored)
 
     def _tidy(self, job: Job, one: Occurrence) -> None:
         """Delete versions and runs beyond what retention keeps; never what an alias names or would go back to."""

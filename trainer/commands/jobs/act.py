@@ -70,8 +70,16 @@ def answer(options: argparse.Namespace, jobs: list[Job], ledger: Ledger) -> Iter
         yield from people.versions(registry_of(job))
     elif word == "promote":
         yield from people.promoted(registry_of(job), options.version, options.because)
+        yield from mirrored(job)
     else:
         yield from people.rolled_back(registry_of(job), options.because)
+        yield from mirrored(job)
+
+
+def mirrored(job: Job) -> Iterator[str]:
+    """Other registries show what a person has moved, too."""
+    if text := RealDesk(registry_of).mirror(job, "champion"):
+        yield text
 
 
 def tick(jobs: list[Job], ledger: Ledger) -> int:

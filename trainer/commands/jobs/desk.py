@@ -19,6 +19,7 @@ from trainer.errors import ConfigError, DataError, Problem
 from trainer.files import read_json, write_json
 from trainer.jobs.desk import ALIVE, GONE, OVER, PENDING, Condition, Resolved
 from trainer.jobs.events import Occurrence
+from trainer.jobs.registry import mirror
 from trainer.jobs.registry.fetch import fetched
 from trainer.jobs.registry.versions import Registry
 from trainer.jobs.work import Job
@@ -71,6 +72,8 @@ class RealDesk:
 
     def check(self, job: Job, occurrence: Occurrence) -> Mapping[str, Any]:
         """The training with its start weights, as the launcher would get it; the sets are there."""
+        if job.config.publish.mlflow is not None and (fault := mirror.fault()) is not None:
+            raise ConfigError(fault)
         found = self.training(job, occurrence)
         request = self._request(job, occurrence, found, "train", "preflight")
         if problems := launcher_problems(launcher_of(found.config.launcher), request):
@@ -139,6 +142,11 @@ class RealDesk:
     def tell(self, job: Job, occurrence: Occurrence) -> str:
         """By webhook and command."""
         return notify.tell(job, occurrence)
+
+    def mirror(self, job: Job, alias: str) -> str:
+        """By MLflow, where the job names a model there."""
+        name = job.config.publish.mlflow
+        return mirror.mirror(name, self.registry(job), alias) if name is not None else ""
 
     def clean(self, job: Job, occurrence: Occurrence) -> None:
         """Runs of this job beyond retention.runs lose their directories; what was published is in the registry."""

@@ -87,8 +87,8 @@ class JobGateConfig:
     name: str = ""
     """What verdicts call it."""
     kind: str = "champion"
-    """absolute (limit) | champion (no worse than the champion's by more than margin; a tie keeps the champion)
-    | regression (as champion, but equal is enough) | size (GB of the exported model, limit) | latency (ms a token,
+    """absolute (limit) | champion (better than the champion's by more than margin; a tie keeps the champion)
+    | regression (worse than it by at most margin) | size (GB of the exported model, limit) | latency (ms a token,
     limit)."""
     set: str = ""
     """Name of one of sets; kind=absolute, champion and regression."""
@@ -113,6 +113,9 @@ class JobPublishConfig:
     champion either way."""
     dtype: str | None = None
     """Of the exported weights. Unset: the model's own."""
+    mlflow: str | None = None
+    """Name of a model in MLflow's registry that shows what is published here, alias and all; MLFLOW_TRACKING_URI says
+    where that is. Unset: none."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from trainer.storage.open import storage_of
 
 KEY = "publish.registry"
 RECORD = "version.json"
+SLOT = re.compile(r"\d{8}t\d{6}z.*")
+"""In a version's name, behind the job's: jobs may publish the same model."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,15 @@ class Registry:
         return found
 
     def versions(self) -> list[str]:
-        """Names of all that are whole, sorted."""
+        """Names of all that are whole, the oldest first, whichever job they are of."""
         prefix = f"{self.root}/versions/"
         try:
             found = list(self.storage.list(prefix))
         except Missing:
             return []
         names = [stored.path.removeprefix(prefix) for stored in found]
-        return sorted(name.partition("/")[0] for name in names if name.endswith(f"/{RECORD}") and name.count("/") == 1)
+        whole = (name.partition("/")[0] for name in names if name.endswith(f"/{RECORD}") and name.count("/") == 1)
+        return sorted(whole, key=lambda name: (SLOT.search(name) or [""])[0] + name)
 
     def add(self, version: str, directory: Path, lineage: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy a directory's files, and say last that they are all there. Its record. Nothing where it is there.
