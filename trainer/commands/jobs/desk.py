@@ -81,7 +81,8 @@ class RealDesk:
         for index, one in enumerate(job.config.sets):
             for path in one.paths:
                 if not Path(path).exists():
-                    raise DataError(Problem(f"sets.{index}.paths", path, "is there", "correct it, or restore the file"))
+                    rule = "is a file or directory; it does not exist"
+                    raise DataError(Problem(f"sets.{index}.paths", path, rule, "correct it, or restore the file"))
         room = shutil.disk_usage(_existing(run_path(found.config))).free
         return {"free_gib": round(room / 2**30, 1), "run": str(run_path(found.config))}
 
