@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.pretended import NIGHTLY
-from trainer.commands.jobs.people import coming, listed, versions
+from trainer.commands.jobs.people import coming, listed, started, versions
 from trainer.config.groups.job import JobScheduleConfig
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.registry.versions import Registry
@@ -39,3 +39,12 @@ def test_nothing_has_happened_yet(tmp_path: Path) -> None:
     assert line.startswith("nightly: 30 2 * * * in Europe/Berlin; 0 occurrences; next ")
     place = str(tmp_path / "registry")
     assert list(versions(Registry.at(place, "assistant"))) == [f"no version is published yet in {place}/assistant"]
+
+
+def test_two_wishes_within_a_second_are_two_occurrences(tmp_path: Path) -> None:
+    """The second one got the first one's end as its own answer."""
+    ledger, job = Ledger.at(str(tmp_path / "jobs")), Job("nightly", NIGHTLY)
+    assert ledger.slots("nightly") == []
+    made = [started(ledger, job, "a"), started(ledger, job, "b")]
+    assert ledger.slots("nightly") == made
+    assert [ledger.occurrence("nightly", slot).due["by"] for slot in made] == ["a", "b"]

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from time import sleep
 
 from trainer.commands.jobs.desk import directory_of
 from trainer.errors import ConfigError, Problem
@@ -112,11 +113,13 @@ def logs(ledger: Ledger, job: Job, slot: str, stage: str) -> Iterator[str]:
 
 
 def started(ledger: Ledger, job: Job, because: str = "") -> str:
-    """Make an occurrence now; its slot."""
-    time = now()
-    slot = f"{label(time)}-{BY_HAND}"
-    make(ledger, job.name, slot, BY_HAND, time, time, by=because or person())
-    return slot
+    """Make an occurrence now; its slot. Who comes second within a second waits for the next: it is another one."""
+    while True:
+        time = now()
+        slot = f"{label(time)}-{BY_HAND}"
+        if make(ledger, job.name, slot, BY_HAND, time, time, by=because or person()):
+            return slot
+        sleep(0.1)
 
 
 def cancelled(ledger: Ledger, job: Job, slot: str) -> Iterator[str]:
