@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from trainer.config.groups.launcher import LauncherConfig
 from trainer.config.schema import Config
 from trainer.errors import Problem
 
@@ -14,12 +15,16 @@ OF_A_HUB = "huggingface"
 
 
 def unmounted(config: Config) -> Iterator[Problem]:
-    """Relative paths that would lie in the image, beside the volume. Absolute ones are the image's own affair."""
-    launcher = config.launcher
+    """What a training reads that its container would not find."""
+    return beside_the_volume(config.launcher, _paths(config))
+
+
+def beside_the_volume(launcher: LauncherConfig, paths: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    """Relative paths that would lie in the image. Absolute ones are the image's own affair. paths: with their keys."""
     if launcher.name not in ("kubernetes", "batch"):
         return
     settings = launcher.kubernetes if launcher.name == "kubernetes" else launcher.batch
-    for key, path in _paths(config):
+    for key, path in paths:
         inside = PurePosixPath(posixpath.normpath(posixpath.join(settings.directory, path)))
         if "://" not in path and not path.startswith("/") and not inside.is_relative_to(settings.volume_path):
             rule = f"lies below {settings.volume_path} in the container, where the volume is mounted; it is {inside}"
