@@ -33,7 +33,9 @@ def main(composed: DictConfig) -> None:
 def submit(options: Options) -> int:
     """Compose every job, and act only if all of them do."""
     code = entry.enter(main, launch=False)
-    if code or not jobs:
+    if code:
+        return code
+    if not jobs:  # --help, say
         print(usage(), file=sys.stderr)
         return code
     try:

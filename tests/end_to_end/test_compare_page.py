@@ -37,6 +37,23 @@ def test_the_page_opens_without_an_error_and_its_script_works(tmp_path: Path) ->
     assert "<img" not in seen.dom
 
 
+def test_a_key_stays_whole_beside_long_values(tmp_path: Path) -> None:
+    long = "registry/assistant/versions/nightly-20261130t190625z/" * 3
+    runs = [
+        make(tmp_path / f"{i}", {1: 8.0}, model={"init_from": f"{long}{i}"}, seed=i, optim={"lr": i, "eps": i})
+        for i in range(1, 4)
+    ]
+    file = tmp_path / "page.html"
+    measure = """<script>
+const key = [...document.querySelectorAll("td")].find((cell) => cell.textContent === "model.init_from");
+const text = document.createRange();
+text.selectNodeContents(key);
+document.title = "lines: " + text.getClientRects().length;
+</script>"""
+    file.write_text(page(compare(collect(runs))) + measure)
+    assert "<title>lines: 1</title>" in opened(file, tmp_path / "profile").dom
+
+
 def test_a_console_error_is_seen(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<script>nothing()</script>")
     assert "ReferenceError" in opened(tmp_path / "page.html", tmp_path / "profile").console[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import yaml
 from scripts.jobs import parser
 from trainer.commands.jobs.load import load
 from trainer.commands.jobs.timer import timers
+from trainer.config.groups.job import JobConfig, JobPublishConfig
 from trainer.errors import ConfigError
+from trainer.jobs.work import Job
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "jobs.md").read_text()
@@ -65,4 +68,25 @@ def test_timers_of_clusters() -> None:
     assert (spec["schedule"], spec["concurrencyPolicy"]) == ("* * * * *", "Forbid")
     assert "scripts/jobs.py --jobs conf/job --ledger runs/jobs tick" in text
     with pytest.raises(ConfigError, match=r"launcher\.kubernetes\.image"):
-        list(timers("kubernetes", "conf/job", "jobs"))
+        list(timers("kubernetes", "conf/job", "runs/jobs"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ledger", "registry", "refused"),
+    [
+        ("jobs", "runs/registry", ["--ledger"]),
+        ("runs/jobs", "registry", ["night: publish.registry"]),
+        ("/opt/trainer/runs/jobs", "s3://bucket/registry", []),
+        ("s3://bucket/jobs", "/opt/trainer/runsets", ["night: publish.registry"]),
+    ],
+)
+def test_what_a_clusters_tick_would_lose_is_refused(ledger: str, registry: str, refused: list[str]) -> None:
+    jobs = [
+        Job("night", JobConfig(recipe="tiny", publish=JobPublishConfig(registry=registry))),
+        Job("off", JobConfig(recipe="tiny", enabled=False)),
+    ]
+    image = ["launcher.kubernetes.image=registry.example.com/trainer:1", "launcher.kubernetes.volume_claim=shared"]
+    with pytest.raises(ConfigError) if refused else nullcontext() as raised:
+        assert list(timers("kubernetes", "conf/job", ledger, image, jobs))
+    assert [problem.key for problem in raised.value.problems] == refused if raised else not refused

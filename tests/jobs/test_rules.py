@@ -48,6 +48,8 @@ def jobs_in(directory: Path, **files: str) -> Path:
         (GOOD + SETS + "gates: [{name: g, set: other}]", "gates.0.set"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, kind: best}]", "gates.0.kind"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, metric: bleu}]", "gates.0.metric"),
+        (GOOD + SETS + "gates: [{name: g, set: frozen, metric: accuracy}]", "gates.0.metric"),
+        (GOOD + "sets: [{name: a, kind: tasks, paths: [x]}]\ngates: [{name: g, set: a}]", "gates.0.metric"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, kind: absolute}]", "gates.0.limit"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, limit: 3}]", "gates.0.limit"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, margin: -0.1}]", "gates.0.margin"),
@@ -68,6 +70,22 @@ def test_a_mistake_is_one_problem_under_its_key(tmp_path: Path, text: str, key: 
     assert problem.key.split(": ")[-1].startswith(key)
     assert "job" in problem.key
     assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("override: [a=b]", "did you mean overrides?"),
+        ("set: []", "did you mean sets?"),
+        ("publish: {modle: a}", "did you mean publish.model?"),
+        ("gates: [{nam: a}]", "did you mean gates.0.name?"),
+        ("optim: {lr: 1}", "docs/job_keys.md lists the keys"),
+    ],
+)
+def test_a_key_of_a_job_is_suggested_and_none_of_a_training(tmp_path: Path, text: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(jobs_in(tmp_path, job=GOOD + text))
+    assert [problem.remedy for problem in raised.value.problems] == [meant]
 
 
 @pytest.mark.parametrize("text", ["[1, 2", "- a\n- b\n", "\x00", "just words", ""])

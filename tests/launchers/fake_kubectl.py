@@ -114,7 +114,9 @@ def main() -> int:
     cluster = Cluster(Path(os.environ["FAKE_CLUSTER"]))
     try:
         if (cluster.root / "down").exists():
-            raise Failed("The connection to the server 127.0.0.1:6443 was refused - did you specify the right host?")
+            log = 'E1130 19:14:00.339779   15369 memcache.go:265] "Unhandled Error" err="connection refused"\n'
+            said = "The connection to the server 127.0.0.1:6443 was refused - did you specify the right host?"
+            raise Failed(log * 5 + said)
         sys.stdout.write(VERBS[args.verb](cluster, args))
     except Failed as error:
         print(error, file=sys.stderr)

@@ -12,6 +12,7 @@ import pytest
 
 from trainer.commands.submit import attempts, follow
 from trainer.config.groups.launcher import LauncherConfig
+from trainer.errors import Problem
 from trainer.launchers.base import LaunchError, State, Status
 from trainer.launchers.request import Request, Task
 from trainer.launchers.submission import Submission, read_submission, write_submission
@@ -80,6 +81,23 @@ def test_one_of_several_submitters_at_once_submits(tmp_path: Path, monkeypatch: 
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(submit, range(4))) == ["refused"] * 3 + ["submitted"]
+
+
+def test_a_launcher_that_does_not_answer_is_named_with_the_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has changed the launcher meanwhile would not know why another one is asked."""
+
+    def silent(name: str) -> str | None:
+        raise LaunchError(Problem("launcher.kubernetes", "kubectl get", "succeeds", "look"))
+
+    engine = Engine([Status(State.RUNNING)])
+    engine.find = silent  # type: ignore[method-assign]
+    use(monkeypatch, engine)
+    made(tmp_path / "run", 1)
+    with pytest.raises(LaunchError, match=r"run/launch/0001 its launcher does not answer") as raised:
+        attempts.refuse_live(tmp_path / "run", "")
+    assert [problem.key for problem in raised.value.problems] == ["run.name", "launcher.kubernetes"]
 
 
 def test_a_directory_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:

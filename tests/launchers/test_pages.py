@@ -14,6 +14,8 @@ from tests.launchers.rendered import request
 from tests.launchers.strict import errors
 from tests.unit.test_overrides import composed
 from trainer.launchers.making import launcher_of
+from trainer.rules.names import secrets
+from trainer.run.world import World
 
 
 def test_manifests_of_the_page() -> None:
@@ -32,6 +34,20 @@ def test_entries_of_maps() -> None:
     assert found.kubernetes.resources == {"nvidia.com/gpu": "8", "cpu": "4"}
     assert found.kubernetes.node_selector == {"pool": "a"}
     assert found.batch.secrets == {"KEY": "arn:aws:ssm:us-west-2:1:parameter/a"}
+
+
+@pytest.mark.parametrize(
+    ("override", "refused"),
+    [
+        ("launcher.kubernetes.secret=trainer-keys", False),
+        ("launcher.batch.secrets.WANDB_API_KEY=arn:aws:ssm:us-west-2:1:parameter/a", False),
+        ("launcher.batch.secrets.WANDB_API_KEY=0123456789abcdef", True),
+        ("launcher.environment.WANDB_API_KEY=0123456789abcdef", True),
+    ],
+)
+def test_a_secrets_name_is_taken_and_a_secret_is_not(override: str, refused: bool) -> None:
+    found = [problem.key for problem in secrets(composed(override), World())]
+    assert found == ([override.partition("=")[0]] if refused else [])
 
 
 @pytest.mark.slow

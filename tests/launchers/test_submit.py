@@ -51,6 +51,12 @@ def test_a_dry_run_renders_and_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / ".launches").exists()
 
 
+def test_flags_are_told_to_who_asks_for_help_alone(tmp_path: Path) -> None:
+    assert "--dry-run" in submit(tmp_path, "--help")[2]
+    code, _, err = submit(tmp_path, "recipe=smollm2_lora", "--dry-run")
+    assert (code, "model.init_from" in err, "further flags" in err) == (3, True, False)
+
+
 def test_every_mistake_is_said_before_anything_is_submitted(tmp_path: Path) -> None:
     code, out, err = submit(tmp_path, "recipe=tiny", "optim.lr=-1", "nodes=2", "launcher.setup=[if true]")
     assert (code, out) == (3, "")

@@ -25,12 +25,12 @@ def element_dataclass(kind: Any) -> type | None:
     return None
 
 
-def element_of(key: str) -> type | None:
-    """The dataclass that a key such as data.sources.0 names an element of; None for any other key."""
+def element_of(key: str, root: type = Config) -> type | None:
+    """The dataclass that a key of root such as data.sources.0 names an element of; None for any other key."""
     parent, _, index = key.rpartition(".")
     if not re.fullmatch(r"\d+", index):
         return None
-    schema: Any = Config
+    schema: Any = root
     for part in parent.split("."):
         schema = typing.get_type_hints(schema).get(part) if dataclasses.is_dataclass(schema) else None
         if schema is None:

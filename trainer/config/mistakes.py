@@ -19,13 +19,18 @@ from trainer.config.schema import Config
 from trainer.errors import Problem
 
 
-def problems_in(values: Mapping[str, Any], schema: type = Config, prefix: str = "") -> Iterator[Problem]:
-    """Unknown keys and wrong types in a plain tree of values, held against the schema."""
+def problems_in(
+    values: Mapping[str, Any], schema: type = Config, prefix: str = "", root: type = Config
+) -> Iterator[Problem]:
+    """Unknown keys and wrong types in a plain tree of values, held against the schema.
+
+    prefix: of the keys, where the tree is a part of a whole one. root: the schema of the whole.
+    """
     types = typing.get_type_hints(schema)
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in types:
-            yield unknown_key(key, value)
+            yield unknown_key(key, value, root)
             continue
         kind = types[name]
         if name == "recipe" and isinstance(value, Mapping):
@@ -33,11 +38,11 @@ def problems_in(values: Mapping[str, Any], schema: type = Config, prefix: str = 
             continue
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             if isinstance(value, Mapping):
-                yield from problems_in(value, kind, f"{key}.")
+                yield from problems_in(value, kind, f"{key}.", root)
             else:
                 yield Problem(key, value, "a group of values", f"set its fields: {key}.{fields(kind)[0]}=...")
         elif (items := _items(kind, value)) is not None:
-            yield from _element_problems(schema, name, key, kind, items)
+            yield from _element_problems(schema, name, key, items, root)
         else:
             yield from _leaf_problem(schema, name, key, value, kind)
 
@@ -56,13 +61,14 @@ def _items(kind: Any, value: object) -> dict[str, Any] | None:
     return None
 
 
-def _element_problems(schema: type, name: str, key: str, kind: Any, items: Mapping[str, Any]) -> Iterator[Problem]:
+def _element_problems(schema: type, name: str, key: str, items: Mapping[str, Any], root: type) -> Iterator[Problem]:
+    kind = typing.get_type_hints(schema)[name]
     element = element_dataclass(kind)
     for index, item in items.items():
         if element is None:
             yield from _leaf_problem(schema, name, f"{key}.{index}", [item], kind)
         elif isinstance(item, Mapping):
-            yield from problems_in(item, element, f"{key}.{index}.")
+            yield from problems_in(item, element, f"{key}.{index}.", root)
         else:
             yield Problem(f"{key}.{index}", item, "a mapping", f"with {', '.join(fields(element))}")
 
@@ -108,18 +114,18 @@ def _in_its_list(key: str, value: Any, kinds: set[Any]) -> str:
     return f"see {key} in trainer/config/schema.py"
 
 
-def unknown_key(key: str, value: object) -> Problem:
-    """The problem of a key that the schema does not have, with its nearest valid neighbour."""
-    if (near := nearest_key(key)) is not None:
+def unknown_key(key: str, value: object, root: type = Config) -> Problem:
+    """The problem of a key that the schema root does not have, with its nearest valid neighbour."""
+    if (near := nearest_key(key, root)) is not None:
         return Problem(key, value, "a key of the schema", f"did you mean {near}?")
     return Problem(key, value, "a key of the schema", "trainer/config/schema.py and --cfg job list the keys")
 
 
-def nearest_key(key: str) -> str | None:
-    """The valid key that was probably meant: alike as a whole, or alike in its last part."""
-    keys = all_keys()
+def nearest_key(key: str, root: type = Config) -> str | None:
+    """The valid key of root that was probably meant: alike as a whole, or alike in its last part."""
+    keys = all_keys(root)
     parent, _, tail = key.rpartition(".")
-    if (element := element_of(parent)) is not None:
+    if (element := element_of(parent, root)) is not None:
         close = difflib.get_close_matches(tail, fields(element), n=1, cutoff=0.6)
         return f"{parent}.{close[0]}" if close else None
     siblings = [k for k in keys if k.rpartition(".")[0] == key.rpartition(".")[0]]

@@ -9,6 +9,7 @@ from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.launchers.base import Launcher
 from trainer.launchers.environment import block
+from trainer.launchers.inputs import unmounted
 from trainer.launchers.request import Request, Task
 from trainer.rules.check import RULES, problems_of
 from trainer.rules.neuron import neuron_machine
@@ -57,7 +58,9 @@ def request_of(
 
 def configuration_problems(config: Config, world: World) -> list[Problem]:
     """What scripts/train.py would refuse there, as far as it can be told here. world: as world_of has it."""
-    return problems_of(config, world, RULES if config.launcher.name == HERE else ELSEWHERE)
+    if config.launcher.name == HERE:
+        return problems_of(config, world, RULES)
+    return [*problems_of(config, world, ELSEWHERE), *unmounted(config)]
 
 
 def launcher_problems(launcher: Launcher, request: Request) -> list[Problem]:

@@ -16,7 +16,7 @@ from trainer.files import is_directory_name
 from trainer.launchers import LAUNCHERS
 from trainer.models.families import FAMILIES
 from trainer.optim import OPTIMIZERS
-from trainer.redact import HIDDEN, redact
+from trainer.redact import HIDDEN, is_secret_key, redact
 from trainer.run.world import World
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -90,8 +90,15 @@ def tracker(config: Config, world: World) -> Iterator[Problem]:
 
 
 def secrets(config: Config, world: World) -> Iterator[Problem]:
-    """No value is a secret: config.yaml and the trackers keep every value."""
+    """No value is a secret: config.yaml and the trackers keep every value. Names of secrets are none."""
     for key, value in flatten(asdict(config)).items():
-        if redact({key: value}) != {key: value}:
+        if redact(value) != value or (is_secret_key(key) and value and not _names_a_secret(key, value)):
             rule = "holds no secret: the run's config.yaml and its trackers would keep it"
             yield Problem(key, HIDDEN, rule, "take it out: libraries read their environment variables themselves")
+
+
+def _names_a_secret(key: str, value: object) -> bool:
+    """Whether a value says where a secret is kept: a Secret of Kubernetes by its name, one of AWS by its ARN."""
+    return key == "launcher.kubernetes.secret" or (
+        key.startswith("launcher.batch.secrets.") and str(value).startswith("arn:aws")
+    )

@@ -17,6 +17,7 @@ h1 { font-size: 22px } h2 { font-size: 17px; margin: 32px 0 8px }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid #e4e4e4; vertical-align: top }
 th { font-weight: 600; color: #555 } td { overflow-wrap: anywhere; min-width: 4em }
+td:first-child { overflow-wrap: normal }
 svg { width: 100%; height: auto } svg text { font-size: 12px; fill: #555 }
 .grid { stroke: #e4e4e4 } .curve path { fill: none }
 .curve { stroke-width: 1.7; stroke-linecap: round; stroke-linejoin: round }

@@ -54,7 +54,7 @@ def answer(options: argparse.Namespace, jobs: list[Job], ledger: Ledger) -> Iter
     if word == "timer":
         from trainer.commands.jobs.timer import timers
 
-        yield from timers(options.kind, options.jobs, options.ledger, options.overrides)
+        yield from timers(options.kind, options.jobs, options.ledger, options.overrides, jobs)
         return
     job = named(jobs, options.job)
     if word in ("show", "why"):

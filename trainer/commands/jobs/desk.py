@@ -25,6 +25,7 @@ from trainer.jobs.registry.versions import Registry
 from trainer.jobs.work import Job
 from trainer.launchers.asking import launcher_problems, request_of
 from trainer.launchers.base import State
+from trainer.launchers.inputs import beside_the_volume
 from trainer.launchers.making import launcher_of
 from trainer.launchers.request import Request
 from trainer.launchers.submission import Submission, read_submission, write_submission
@@ -78,10 +79,14 @@ class RealDesk:
         request = self._request(job, occurrence, found, "train", "preflight")
         if problems := launcher_problems(launcher_of(found.config.launcher), request):
             raise ConfigError(problems)
-        for index, one in enumerate(job.config.sets):
-            for path in one.paths:
-                if not Path(path).exists():
-                    raise DataError(Problem(f"sets.{index}.paths", path, "is there", "correct it, or restore the file"))
+        sets = [(f"sets.{index}.paths", path) for index, one in enumerate(job.config.sets) for path in one.paths]
+        kept = ("publish.registry", job.config.publish.registry)
+        if problems := list(beside_the_volume(found.config.launcher, [*sets, kept])):
+            raise ConfigError(problems)
+        for key, path in sets:
+            if not Path(path).exists():
+                rule = "is a file or directory; it does not exist"
+                raise DataError(Problem(key, path, rule, "correct it, or restore the file"))
         room = shutil.disk_usage(_existing(run_path(found.config))).free
         return {"free_gib": round(room / 2**30, 1), "run": str(run_path(found.config))}
 

@@ -13,8 +13,12 @@ from trainer.config.compose import schema_node
 from trainer.config.groups.job import JobConfig
 from trainer.config.mistakes import problems_in
 from trainer.errors import ConfigError, Problem
+from trainer.jobs.gates import ON_SETS
 from trainer.jobs.rules import NAME, rules
 from trainer.jobs.work import Job
+
+METRIC_OF = {"text": "loss", "tasks": "accuracy"}
+"""Kind of a set -> the figure that it is scored by."""
 
 
 def load(directory: Path) -> list[Job]:
@@ -27,7 +31,7 @@ def load(directory: Path) -> list[Job]:
         found = _read(path)
         if isinstance(found, Job):
             jobs.append(found)
-            problems += [_in_file(path, problem) for problem in rules(found)]
+            problems += [_in_file(path, problem) for problem in (*rules(found), *_metrics(found))]
         else:
             problems += found
     names = {job.name for job in jobs}
@@ -58,7 +62,7 @@ def _read(path: Path) -> Job | list[Problem]:
         return [Problem(str(path), path.name, f"is a file of YAML: {what}", "mend it")]
     if not isinstance(values, dict):
         return [Problem(str(path), values, "holds keys and values", "begin with recipe: ...")]
-    if wrong := [_in_file(path, problem) for problem in problems_in(values, JobConfig)]:
+    if wrong := [_in_file(path, problem) for problem in problems_in(values, JobConfig, root=JobConfig)]:
         return wrong
     config = OmegaConf.to_object(OmegaConf.merge(schema_node(JobConfig), values))
     assert isinstance(config, JobConfig)
@@ -66,8 +70,18 @@ def _read(path: Path) -> Job | list[Problem]:
 
 
 def _in_file(path: Path, problem: Problem) -> Problem:
-    remedy = "docs/jobs.md lists the keys" if "schema.py" in problem.remedy else problem.remedy
+    remedy = "docs/job_keys.md lists the keys" if "schema.py" in problem.remedy else problem.remedy
     return Problem(f"{path}: {problem.key}", problem.value, problem.rule, remedy)
+
+
+def _metrics(job: Job) -> Iterator[Problem]:
+    """A gate on a figure that its set does not have would refuse every candidate, after a whole training."""
+    kinds = {one.name: one.kind for one in job.config.sets}
+    for index, gate in enumerate(job.config.gates):
+        metric = METRIC_OF.get(kinds.get(gate.set, ""), gate.metric)
+        if gate.kind in ON_SETS and gate.metric in METRIC_OF.values() and gate.metric != metric:
+            rule = f"a set of kind={kinds[gate.set]} is scored by {metric}"
+            yield Problem(f"gates.{index}.metric", gate.metric, rule, f"metric: {metric}, or another set")
 
 
 def _no_such(job: Job, names: set[str]) -> Problem:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from trainer.commands.jobs.desk import run_of
-from trainer.commands.jobs.people import now, when
+from trainer.commands.jobs.people import counted, now, when
 from trainer.errors import ConfigError, Problem, RunError
 from trainer.files import write_atomically
 from trainer.jobs.events import CANCELLED, FAILED, PUBLISHED, REJECTED, Occurrence
@@ -47,7 +47,7 @@ def write_page(ledger: Ledger, jobs: Sequence[Job], registry: Callable[[Job], Re
     except OSError as error:
         rule = f"can be written ({error.strerror})"
         raise ConfigError(Problem("FILE", str(file), rule, "name a file in a directory that exists")) from None
-    yield f"{file}: {len(jobs)} jobs, {len(text) / 1000:,.0f} kB"
+    yield f"{file}: {counted(len(jobs), 'job')}, {len(text) / 1000:,.0f} kB"
 
 
 def _page(ledger: Ledger, jobs: Sequence[Job], registry: Callable[[Job], Registry]) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _job(ledger: Ledger, job: Job, registry: Registry) -> Iterator[str]:
     yield f"<h2>{escape(job.name)}</h2><p>{escape(when(job))}; recipe {escape(job.config.recipe)}{enabled}</p>"
     yield from _champion(registry)
     yield from _curves(found)
-    yield f"<h3>{len(slots)} occurrences</h3>"
+    yield f"<h3>{counted(len(slots), 'occurrence')}</h3>"
     if not found:
         return
     yield '<div class="wide"><table><tr><th>slot</th><th>end</th><th>took</th><th>why</th></tr>'
@@ -82,7 +82,7 @@ def _champion(registry: Registry) -> Iterator[str]:
     version = registry.alias("champion").version
     yield f"<p>champion: <b>{escape(version or 'none yet')}</b></p>"
     if moves:
-        yield f"<details><summary>{len(moves)} moves of it</summary><pre>"
+        yield f"<details><summary>{counted(len(moves), 'move')} of it</summary><pre>"
         for move in reversed(moves):
             what = "rolled back" if move["kind"] == ROLL_BACK else f"to {move['version']}"
             yield escape(f"{shown(move['time'])}  {what}, by {move['by']}: {move['why']}")

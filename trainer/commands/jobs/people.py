@@ -5,8 +5,9 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from time import sleep
 
 from trainer.commands.jobs.desk import directory_of
 from trainer.errors import ConfigError, Problem
@@ -16,12 +17,14 @@ from trainer.jobs.explain import duration, explain
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.log import Conflict
 from trainer.jobs.registry.versions import Registry
-from trainer.jobs.schedule import label
+from trainer.jobs.schedule import label, zone_of
+from trainer.jobs.schedule import slots as times
 from trainer.jobs.work import Job
 from trainer.launchers.making import launcher_of
 from trainer.launchers.submission import read_submission
 
 WIDTH = 90
+HORIZON = timedelta(days=366)
 
 
 def now() -> datetime:
@@ -38,7 +41,7 @@ def listed(ledger: Ledger, jobs: Sequence[Job], count: int) -> Iterator[str]:
     """The newest occurrences of each job, a line for each."""
     for job in jobs:
         slots = ledger.slots(job.name)
-        yield f"{job.name}: {when(job)}; {len(slots)} occurrences" + ("" if job.config.enabled else "; not enabled")
+        yield f"{job.name}: {when(job)}; {counted(len(slots), 'occurrence')}; {coming(job, now())}"
         for slot in slots[-count:]:
             yield f"  {line(ledger.occurrence(job.name, slot))}"
 
@@ -57,6 +60,25 @@ def when(job: Job) -> str:
     if schedule.cron is not None:
         return f"{schedule.cron} in {schedule.time_zone}"
     return f"after {schedule.after}" if schedule.after is not None else "on new data"
+
+
+def counted(number: int, what: str) -> str:
+    """1 occurrence, 2 occurrences."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def coming(job: Job, now: datetime) -> str:
+    """When a tick makes the next occurrence, as far as the clock alone decides."""
+    schedule = job.config.schedule
+    zone = zone_of(schedule.time_zone)
+    if not job.config.enabled:
+        return "not enabled"
+    if schedule.cron is None or zone is None:
+        return "next when a tick finds it due"
+    begins = datetime.fromisoformat(schedule.begins).replace(tzinfo=zone) if schedule.begins else now
+    begins = max(begins, now)
+    due = next(times(schedule.cron, zone, begins, begins + HORIZON), None)
+    return f"next {due.astimezone(zone):%Y-%m-%d %H:%M}" if due else f"none within {HORIZON.days} days"
 
 
 def shown(ledger: Ledger, job: Job, slot: str) -> Iterator[str]:
@@ -91,11 +113,13 @@ def logs(ledger: Ledger, job: Job, slot: str, stage: str) -> Iterator[str]:
 
 
 def started(ledger: Ledger, job: Job, because: str = "") -> str:
-    """Make an occurrence now; its slot."""
-    time = now()
-    slot = f"{label(time)}-{BY_HAND}"
-    make(ledger, job.name, slot, BY_HAND, time, time, by=because or person())
-    return slot
+    """Make an occurrence now; its slot. Who comes second within a second waits for the next: it is another one."""
+    while True:
+        time = now()
+        slot = f"{label(time)}-{BY_HAND}"
+        if make(ledger, job.name, slot, BY_HAND, time, time, by=because or person()):
+            return slot
+        sleep(0.1)
 
 
 def cancelled(ledger: Ledger, job: Job, slot: str) -> Iterator[str]:
@@ -155,6 +179,8 @@ def versions(registry: Registry) -> Iterator[str]:
     for alias in ("champion", "challenger"):
         if (version := registry.alias(alias).version) is not None:
             names.setdefault(version, []).append(alias)
+    if not registry.versions():
+        yield f"no version is published yet in {registry.root}"
     withdrawn = registry.alias("champion").withdrawn
     for version in registry.versions():
         notes = [*names.get(version, ()), *(["withdrawn"] if version in withdrawn else [])]

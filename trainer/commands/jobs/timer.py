@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
+from trainer.config.groups.launcher_batch import BatchConfig
+from trainer.config.groups.launcher_kubernetes import KubernetesConfig
 from trainer.errors import ConfigError, Problem
+from trainer.jobs.work import Job
 from trainer.launchers.making import launcher_of
 from trainer.launchers.request import Request
 
@@ -17,12 +20,19 @@ NAME = "trainer-jobs"
 EVERY_MINUTE = "* * * * *"
 
 
-def timers(kind: str, jobs: str, ledger: str, overrides: Sequence[str] = ()) -> Iterator[str]:
-    """Lines of the files, with where they go. overrides: launcher.kubernetes.image=..., say. Raises ConfigError."""
+def timers(
+    kind: str, jobs: str, ledger: str, overrides: Sequence[str] = (), loaded: Sequence[Job] = ()
+) -> Iterator[str]:
+    """Lines of the files, with where they go. overrides: launcher.kubernetes.image=..., say. loaded: the jobs.
+
+    Raises ConfigError, also for what a cluster's tick would write where it is lost.
+    """
     if kind not in KINDS:
         raise ConfigError(Problem("KIND", kind, f"is one of {', '.join(KINDS)}", "systemd, say"))
     if kind in THERE:
-        yield from _cluster(kind, ("scripts/jobs.py", "--jobs", jobs, "--ledger", ledger, "tick"), overrides)
+        kept = {"--ledger": ledger}
+        kept |= {f"{job.name}: publish.registry": job.config.publish.registry for job in loaded if job.config.enabled}
+        yield from _cluster(kind, ("scripts/jobs.py", "--jobs", jobs, "--ledger", ledger, "tick"), overrides, kept)
         return
     if overrides:
         raise ConfigError(
@@ -37,13 +47,16 @@ def timers(kind: str, jobs: str, ledger: str, overrides: Sequence[str] = ()) -> 
     yield from (_crontab if kind == "crontab" else _systemd)(here, shlex.join(command))
 
 
-def _cluster(kind: str, command: tuple[str, ...], overrides: Sequence[str]) -> Iterator[str]:
-    """What launcher=kubernetes and launcher=batch render for a command on a schedule."""
+def _cluster(kind: str, command: tuple[str, ...], overrides: Sequence[str], kept: Mapping[str, str]) -> Iterator[str]:
+    """What launcher=kubernetes and launcher=batch render for a command on a schedule. kept: what has to outlive it."""
     from trainer.commands.jobs.compose import composed
 
     launcher = composed(["recipe=tiny", f"launcher={kind}", *overrides]).config.launcher
     request = Request(f"{NAME}-tick", command, Path("runs") / ".tick", processes=0)
-    if problems := launcher_of(launcher).problems(request, {}):
+    settings = launcher.kubernetes if kind == "kubernetes" else launcher.batch
+    problems = launcher_of(launcher).problems(request, {})
+    problems += [_lost(key, place, settings.volume_path) for key, place in kept.items() if not _stays(place, settings)]
+    if problems:
         raise ConfigError(problems)
     if kind == "kubernetes":
         from trainer.launchers.kubernetes.cron import access, cronjob
@@ -60,8 +73,19 @@ def _cluster(kind: str, command: tuple[str, ...], overrides: Sequence[str]) -> I
         yield text.rstrip()
 
 
+def _stays(place: str, settings: KubernetesConfig | BatchConfig) -> bool:
+    """Whether a place is still there after a container has ended."""
+    return place.startswith("s3://") or PurePosixPath(settings.directory, place).is_relative_to(settings.volume_path)
+
+
+def _lost(key: str, place: str, volume: str) -> Problem:
+    rule = f"lies below {volume}, where the volume is mounted, or in S3: a container's own files are lost with it"
+    return Problem(key, place, rule, "runs/jobs and runs/registry, say: jobs.py --ledger runs/jobs timer ...")
+
+
 def _crontab(here: Path, command: str) -> Iterator[str]:
     yield "# crontab -e; a tick that finds another at work does what that one does not, so they may overlap"
+    yield "# cron's own PATH is short: PATH=... (sbatch, kubectl), and other variables, are lines above this one"
     yield f"* * * * * cd {shlex.quote(str(here))} && {command} >> {NAME}.log 2>&1"
 
 
@@ -76,6 +100,7 @@ def _systemd(here: Path, command: str) -> Iterator[str]:
     yield "KillMode=process"  # trainings on this machine outlive the tick that started them
     yield ""
     yield f"# ~/.config/systemd/user/{NAME}.timer; then: systemctl --user enable --now {NAME}.timer"
+    yield "# and once: loginctl enable-linger, or it stops when you log out"
     yield "[Unit]"
     yield "Description=Scheduled training jobs, every minute"
     yield "[Timer]"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -70,14 +71,23 @@ def _takes_nothing(directory: Path, error: OSError) -> LaunchError:
 
 
 def refuse_live(run: Path, remedy: str) -> None:
-    """Raise LaunchError where a submission of this run waits or runs."""
-    last = newest(run)
-    if last is None or last.id is None:
-        return
-    status = launcher_of(last.launcher).status(last.id, last.request)
+    """Raise LaunchError where a submission of this run waits or runs, or where its launcher cannot tell."""
+    try:
+        last = newest(run)
+        if last is None or last.id is None:
+            return
+        status = launcher_of(last.launcher).status(last.id, last.request)
+    except LaunchError as error:
+        raise LaunchError([_unanswered(run), *error.problems]) from None
     if status.state in (State.PENDING, State.RUNNING):
         rule = f"no submission of this run is live; {last.id} ({last.launcher.name}) is {status.state.value}"
         raise LaunchError(Problem("run.name", run.name, rule, remedy))
+
+
+def _unanswered(run: Path) -> Problem:
+    last = attempt_directory(run, numbers(run)[-1])
+    rule = f"no submission of this run is live; about {os.path.relpath(last)} its launcher does not answer"
+    return Problem("run.name", run.name, rule, "mend what follows, or take another run.name, or delete that directory")
 
 
 def attempt_directory(run: Path, number: int) -> Path:

@@ -10,7 +10,7 @@ class JobScheduleConfig:
     """When an occurrence is due. Exactly one of cron, after and new_data."""
 
     cron: str | None = None
-    """Minute, hour, day of month, month, day of week: 0 2 * * *"""
+    """Minute, hour, day of month, month, day of week: "0 2 * * *" is every night at two."""
     time_zone: str = "UTC"
     """Whose wall clock cron speaks of, as the IANA's database names it: Europe/Berlin."""
     after: str | None = None
@@ -71,7 +71,7 @@ class JobSetConfig:
     name: str = ""
     """What gates call it."""
     paths: list[str] = field(default_factory=list)
-    """As data.sources has them; of kind=tasks one file."""
+    """Files and directories; no globs, no s3://. Of kind=tasks one file."""
     kind: str = "text"
     """text (loss) | tasks (accuracy), as evaluation.sets has it."""
     chat: str | None = None
@@ -93,7 +93,7 @@ class JobGateConfig:
     set: str = ""
     """Name of one of sets; kind=absolute, champion and regression."""
     metric: str = "loss"
-    """loss (lower is better) | accuracy (higher is better)."""
+    """loss (of a set of kind=text; lower is better) | accuracy (of kind=tasks; higher is better)."""
     limit: float | None = None
     """kind=absolute, size, latency: the worst value that passes."""
     margin: float = 0.0
@@ -149,7 +149,7 @@ class JobConfig:
     overrides: list[str] = field(default_factory=list)
     """Further overrides, as on its command line; launcher=slurm launcher.nodes=2 among them."""
     enabled: bool = True
-    """No new occurrence otherwise; what is open ends."""
+    """false: no new occurrence by itself; what is open ends, and run still works."""
     schedule: JobScheduleConfig = field(default_factory=JobScheduleConfig)
     """When."""
     start: JobStartConfig = field(default_factory=JobStartConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -23,6 +24,8 @@ REMEDIES = (
     ("denied the request", "mend what the cluster's own rule names"),
 )
 """What kubectl's message has in it -> what to do about it; the first that fits."""
+LOG_LINE = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d")
+"""How a line of its client library's log begins: each try that failed, before kubectl says so itself."""
 
 
 class Kubectl:
@@ -77,6 +80,7 @@ class Kubectl:
 
 
 def _problem(verb: str, message: str) -> Problem:
-    said = " ".join(message.split()) or "it said nothing"
+    last = [line for line in message.splitlines() if not LOG_LINE.match(line)] or message.splitlines()[-1:]
+    said = " ".join(" ".join(last).split()) or "it said nothing"
     remedy = next((remedy for word, remedy in REMEDIES if word in message), "see kubectl's message")
     return Problem(KEY, f"kubectl {verb}", f"succeeds; it says: {said}", remedy)
