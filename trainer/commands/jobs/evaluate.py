@@ -16,6 +16,7 @@ from typing import Any
 
 from trainer.errors import DataError, Problem
 from trainer.files import read_json, sha256, write_json
+from trainer.jobs.gates import MS_PER_TOKEN, SIZE_GB
 
 MODEL, ADAPTER, SCORES = "model", "adapter", "scores.json"
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -69,7 +70,7 @@ def content_of(paths: Sequence[str]) -> str:
 def _scores(plan: Mapping[str, Any], model: str, prints: Mapping[str, str], here: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in plan["sets"]:
-        output = here / f"{one['name']}.json"
+        output = here / f"set-{one['name']}.json"
         output.unlink(missing_ok=True)
         kind = "--tasks" if one["kind"] == "tasks" else "--chat" if one["chat"] else "--data"
         shape = ["--shape", one["chat"]] if one["chat"] else []
@@ -77,9 +78,9 @@ def _scores(plan: Mapping[str, Any], model: str, prints: Mapping[str, str], here
         _run(plan, "eval.py", model, kind, *one["paths"], *shape, *length, "--output", str(output))
         found[one["name"]] = {**_figures(read_json(output)), "fingerprint": prints[one["name"]]}
     weights = [file.stat().st_size for file in Path(model).glob("*.safetensors")]
-    found["size_gb"] = sum(weights) / 1e9
+    found[SIZE_GB] = sum(weights) / 1e9
     if plan["latency"]:
-        found["ms_per_token"] = _latency(plan, model)
+        found[MS_PER_TOKEN] = _latency(plan, model)
     return found
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from trainer.commands.jobs.plain import plain
 from trainer.config.compose import schema_node
 from trainer.config.groups.job import JobConfig
 from trainer.config.mistakes import problems_in
@@ -27,6 +28,8 @@ def load(directory: Path) -> list[Job]:
         raise ConfigError(Problem("--jobs", str(directory), "is a directory of job files", "give one, or make it"))
     jobs: list[Job] = []
     problems: list[Problem] = []
+    for path in sorted(directory.glob("*.yml")):
+        problems.append(Problem(str(path), path.name, "is named JOB.yaml, or nobody reads it", "rename the file"))
     for path in sorted(directory.glob("*.yaml")):
         found = _read(path)
         if isinstance(found, Job):
@@ -56,7 +59,7 @@ def _read(path: Path) -> Job | list[Problem]:
         rule = "a job's name has small letters, digits and single dashes, 24 at most"
         return [Problem(str(path), path.stem, rule, "rename the file")]
     try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = plain(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
         return [Problem(str(path), path.name, f"is a file of YAML: {what}", "mend it")]
@@ -64,7 +67,11 @@ def _read(path: Path) -> Job | list[Problem]:
         return [Problem(str(path), values, "holds keys and values", "begin with recipe: ...")]
     if wrong := [_in_file(path, problem) for problem in problems_in(values, JobConfig, root=JobConfig)]:
         return wrong
-    config = OmegaConf.to_object(OmegaConf.merge(schema_node(JobConfig), values))
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema_node(JobConfig), values))
+    except OmegaConfBaseException as error:
+        what = str(error).splitlines()[0]
+        return [Problem(str(path), path.name, f"holds what its keys take: {what}", "docs/jobs.md lists the keys")]
     assert isinstance(config, JobConfig)
     return Job(path.stem, config)
 
