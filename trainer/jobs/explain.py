@@ -31,7 +31,7 @@ def sentence(entry: Mapping[str, Any]) -> str:
     kind, stage = entry["type"], entry.get("stage", "")
     if kind == "due":
         by = f" ({entry['by']})" if entry.get("by") else ""
-        return f"due by {TRIGGERS[entry['trigger']]}{by}"
+        return f"due by {TRIGGERS.get(entry['trigger'], entry['trigger'])}{by}"
     if kind == BEGAN:
         again = f", attempt {entry['attempt']}" if entry["attempt"] > 1 else ""
         return f"{stage} begins{again}, on {entry['holder']}"
