@@ -62,9 +62,11 @@ class Ledger:
         return [one for one in found if one.count]
 
     def slots(self, job: str) -> list[str]:
-        """All occurrences, the earliest first."""
-        prefix = f"{self.root}/{job}/slots/"
-        names = {stored.path.removeprefix(prefix).partition("/")[0] for stored in self._list(prefix)}
+        """All occurrences, the earliest first: no entry of them is looked at."""
+        try:
+            names = self.storage.children(f"{self.root}/{job}/slots/")
+        except Missing:
+            return []
         return sorted(name for name in names if SLOT.fullmatch(name))
 
     def create(self, job: str, slot: str, due: Mapping[str, Any]) -> bool:

@@ -122,7 +122,7 @@ class RealDesk:
 
     def cancel(self, job: Job, occurrence: Occurrence, stage: str) -> None:
         """By its id, or by its name where nobody has written an id down."""
-        submission = read_submission(directory_of(occurrence, stage))
+        submission = read_submission(directory_of(occurrence, stage)) if occurrence.record("prepare") else None
         if submission is None:
             return
         launcher = launcher_of(submission.launcher)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import DataError, Problem
+from trainer.errors import ConfigError, DataError, Problem
 from trainer.files import read_json, sha256, write_json
 from trainer.jobs.gates import MS_PER_TOKEN, SIZE_GB
 
@@ -26,7 +26,7 @@ FEW, MANY = 8, 40
 
 def evaluate(path: Path) -> int:
     """Export the candidate, score it and the champion on every set. Writes the plan's results."""
-    plan = read_json(path)
+    plan = _plan(path)
     candidate = Path(plan["candidate"])
     shutil.rmtree(candidate, ignore_errors=True)
     candidate.mkdir(parents=True)
@@ -49,7 +49,7 @@ def evaluate(path: Path) -> int:
 
 def export(path: Path) -> int:
     """Beside the model: the adapter alone, where one was trained."""
-    plan = read_json(path)
+    plan = _plan(path)
     candidate = Path(plan["candidate"])
     if plan["adapter"]:
         shutil.rmtree(candidate / ADAPTER, ignore_errors=True)
@@ -57,6 +57,17 @@ def export(path: Path) -> int:
     size = sum(file.stat().st_size for file in candidate.rglob("*") if file.is_file())
     write_json(Path(plan["results"]), {"directory": str(candidate), "bytes": size})
     return 0
+
+
+def _plan(path: Path) -> Mapping[str, Any]:
+    """What submit has written. Raises ConfigError."""
+    try:
+        found: Mapping[str, Any] = read_json(path)
+        found["candidate"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        rule = f"is what a tick has written for this stage ({type(error).__name__})"
+        raise ConfigError(Problem("PLAN", str(path), rule, "let tick or run start the stage")) from None
+    return found
 
 
 def content_of(paths: Sequence[str]) -> str:
