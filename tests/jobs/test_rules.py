@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.commands.jobs.load import load, named
+from trainer.commands.jobs.load import load, named, read
 from trainer.errors import ConfigError, ExitCode
 
 GOOD = 'recipe: tiny\nschedule: {cron: "0 2 * * *"}\n'
@@ -65,6 +65,7 @@ def jobs_in(directory: Path, **files: str) -> Path:
         (GOOD.replace('*"', '*", deadline_minutes: .nan'), "schedule.deadline_minutes"),
         (GOOD.replace('*"', '*", deadline_minutes: 1e300'), "schedule.deadline_minutes"),
         (GOOD + "overrides: [++run.name=x]", "overrides.0"),
+        (GOOD + "overrides: ['=3']", "overrides.0"),
         (GOOD + "retries: {delay_minutes: .inf}", "retries.delay_minutes"),
         (GOOD + 'retries: {codes: {"12": 5000}}', "retries.codes.12"),
         (GOOD + 'retries: {codes: {"012": 3}}', "retries.codes.012"),
@@ -79,7 +80,6 @@ def jobs_in(directory: Path, **files: str) -> Path:
         (GOOD + SETS + "gates: [{name: g, set: frozen, margin: .nan}]", "gates.0.margin"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, kind: absolute, limit: .inf}]", "gates.0.limit"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, kind: absolute, limit: 2, margin: 1}]", "gates.0.margin"),
-        (GOOD + SETS + "gates: [{name: g, set: frozen, metric: accuracy}]", "gates.0.metric"),
         (GOOD + SETS + "gates: [{name: g, set: frozen, kind: size, limit: 1}]", "gates.0.set"),
         (GOOD + "gates: [{name: g, kind: size, limit: -1}]", "gates.0.limit"),
         (GOOD + "publish: {model: ../x}", "publish.model"),
@@ -175,6 +175,13 @@ def test_mistakes_of_all_files_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         load(jobs_in(tmp_path, one="recipe: tiny", two="schedule: {new_data: true}", three=GOOD))
     assert len(raised.value.problems) == 2
+
+
+def test_good_files_are_read_beside_bad_ones(tmp_path: Path) -> None:
+    files = {"bad": "recipe: tiny", "good": GOOD, "later": GOOD.replace('cron: "0 2 * * *"', "after: bad")}
+    jobs, problems = read(jobs_in(tmp_path, **files))
+    assert [job.name for job in jobs] == ["good", "later"]
+    assert [Path(problem.key.split(": ")[0]).stem for problem in problems] == ["bad"]
 
 
 def test_jobs_in_a_circle_are_told_once_each(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from scripts.jobs import parser
 from trainer.commands.jobs.act import act, registry_of
 from trainer.commands.jobs.desk import RealDesk
 from trainer.commands.jobs.load import load
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError, ExitCode, RunError
 from trainer.jobs.events import Occurrence, Stage
 from trainer.jobs.ledger import Ledger
 
@@ -81,6 +81,15 @@ def test_no_text_steers_a_terminal_or_a_page(here: Path, capsys: pytest.CaptureF
     assert "\x1b" not in page
     assert "<b>" not in page.replace("champion: <b>v1</b>", "")
     assert r"\x1b[2Jrude\n2026-11-30" in page
+
+
+def test_a_bad_file_holds_up_no_other_job(here: Path) -> None:
+    (here / "conf" / "job" / "night.yaml").write_text('recipe: tiny\nschedule: {cron: "0 2 * * *"}\n')
+    (here / "conf" / "job" / "bad.yaml").write_text("recipe: tiny\n")
+    with pytest.raises(RunError, match=r"bad\.yaml: schedule") as raised:
+        act(parser().parse_args(["tick"]))
+    assert raised.value.code == ExitCode.CONFIG
+    assert list((here / "jobs" / "night" / "expanded").iterdir())
 
 
 def test_a_stage_that_was_never_submitted_is_cancelled(here: Path) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 STAGES = ("prepare", "preflight", "precompile", "train", "evaluate", "gate", "export", "publish", "notify")
-NOTIFY = STAGES[-1]
+PUBLISH, NOTIFY = STAGES[-2:]
 PUBLISHED, REJECTED, UNCHANGED, MISSED, FAILED, CANCELLED = ENDS = (
     "published",
     "rejected",

@@ -36,7 +36,7 @@ def rules(job: Job) -> Iterator[Problem]:
     if not config.recipe:
         yield Problem("recipe", config.recipe, "names a recipe", "recipe: smollm2_lora, say")
     for index, override in enumerate(config.overrides):
-        if "=" not in override:
+        if not override.partition("=")[0].strip("+~ ") or "=" not in override:
             yield Problem(
                 f"overrides.{index}", override, "is an override, key=value", "write it as on the command line"
             )

@@ -146,13 +146,24 @@ class Ticker:
             lease = {"holder": self.holder, "until": (now + LEASE).isoformat(), "attempt": action.attempt}
             one = self._add(one, now, {"type": BEGAN, "stage": action.stage, **lease})
             outcome = self._safely(self.work.begin, job, action.stage, one, now)
-            return self._outcome(job, one, action.stage, now, outcome)
+            try:
+                return self._outcome(job, one, action.stage, now, outcome)
+            except Conflict:
+                return self._outcome(job, self._cancelled_meanwhile(one, action.stage), action.stage, now, outcome)
         if isinstance(action, Poll):
             outcome = self._safely(self.work.poll, job, action.stage, one, now)
             return self._outcome(job, one, action.stage, now, outcome)
         assert isinstance(action, Cancel)
         self.work.cancel(job, action.stage, one)
         return self._decide(job, one, now, cancelled(one), {})
+
+    def _cancelled_meanwhile(self, one: Occurrence, stage: str) -> Occurrence:
+        """The occurrence as it is where nothing but a person's wish has come between a lease and what was done in it.
+        Raises Conflict where the lease has gone to another."""
+        found = self.ledger.occurrence(one.job, one.slot)
+        if found.decided or found.stages[stage] != one.stages[stage]:
+            raise Conflict
+        return found
 
     def _safely(self, do: Any, job: Job, stage: str, one: Occurrence, now: datetime) -> Outcome:
         """What a stage came to; an error is a failure of it. A kill of this process is neither."""

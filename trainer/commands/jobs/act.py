@@ -13,12 +13,12 @@ from pathlib import Path
 
 from trainer.commands.jobs import people
 from trainer.commands.jobs.desk import RealDesk
-from trainer.commands.jobs.load import load, named
-from trainer.errors import ConfigError, ExitCode, Problem
+from trainer.commands.jobs.load import load, named, read
+from trainer.errors import ConfigError, ExitCode, Problem, RunError
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.registry.versions import Registry
 from trainer.jobs.stages import Stages
-from trainer.jobs.tick import Ticker
+from trainer.jobs.tick import Ticker, TickError
 from trainer.jobs.work import Job
 from trainer.printable import printable
 from trainer.rules.places import place
@@ -35,9 +35,10 @@ def act(options: argparse.Namespace) -> int:
         from trainer.commands.jobs import evaluate
 
         return int(getattr(evaluate, options.word)(Path(options.plan)))
-    jobs, ledger = load(Path(options.jobs)), ledger_at(options.ledger)
+    ledger = ledger_at(options.ledger)
     if options.word == "tick":
-        return tick(jobs, ledger)
+        return tick(*read(Path(options.jobs)), ledger)
+    jobs = load(Path(options.jobs))
     if options.word == "run":
         return run(named(jobs, options.job), ledger)
     for line in answer(options, jobs, ledger):
@@ -97,10 +98,18 @@ def mirrored(job: Job) -> Iterator[str]:
         yield text
 
 
-def tick(jobs: list[Job], ledger: Ledger) -> int:
-    """One tick of all jobs."""
-    for line in ticker(ledger).tick(jobs, people.now()):
-        print(printable(line), flush=True)
+def tick(jobs: list[Job], problems: list[Problem], ledger: Ledger) -> int:
+    """One tick of all jobs whose files are right. Raises TickError with what holds up the others, and those files."""
+    errors: list[RunError] = []
+    try:
+        for line in ticker(ledger).tick(jobs, people.now()):
+            print(printable(line), flush=True)
+    except RunError as error:
+        errors.append(error)
+    if problems:
+        errors.append(ConfigError(problems))
+    if errors:
+        raise TickError(errors)
     return int(ExitCode.DONE)
 
 
