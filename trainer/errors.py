@@ -37,6 +37,12 @@ class Problem:
         return f"{self.key} = {shown!r}\n      rule:   {redact(self.rule)}\n      remedy: {redact(self.remedy)}"
 
 
+def one_line(problem: Problem) -> str:
+    """A problem for a ledger: without secrets, like all that is shown."""
+    value = redact({problem.key: problem.value})[problem.key]
+    return f"{problem.key} = {value}: {redact(problem.rule)}; {redact(problem.remedy)}"
+
+
 class RunError(Exception):
     """A run that cannot go on, for reasons the user can mend: one message, an exit code, no traceback."""
 

@@ -97,10 +97,10 @@ def test_three_nights(here: Path) -> None:
     after = (here / "registry" / "night" / "champion").resolve()
     assert after != before
     loads_in_transformers(after / "model")
-    (here / "frozen.txt").write_text("")  # a set that is no longer what it was
-    (here / "corpus.txt").write_text("x" * 20000)
+    (here / "frozen.txt").write_bytes(b"\xff")  # a set that is no longer what it was
+    (here / "corpus.txt").write_text((here / "corpus.txt").read_text() + "And more of it.")
     third = ticks(here)
-    assert any("failed" in line for line in third), third
+    assert any("evaluate failed" in line and "eval.py" in line for line in third), third
     jobs(here, "rollback", "night", "--because", "it is rude")
     assert (here / "registry" / "night" / "champion").resolve() == before
     assert "withdrawn" in jobs(here, "registry", "night")
@@ -128,3 +128,7 @@ def test_a_gate_that_refuses_ends_with_14_and_a_crash_does_not(here: Path) -> No
     assert not (here / "registry" / "night" / "aliases").exists()
     path.write_text(path.read_text().replace("corpus.txt]", "nowhere.txt]"))
     assert "nowhere.txt" in jobs(here, "run", "night", code=4)
+    path.write_text(path.read_text().replace("nowhere.txt]", "corpus.txt]"))
+    (here / "frozen.txt").write_text("")
+    said = jobs(here, "run", "night", code=4)
+    assert "preflight failed: sets.0.paths = frozen.txt: holds something" in said  # before anything is trained

@@ -31,6 +31,10 @@ class Memory:
                 return
             yield self._stored(path)
 
+    def children(self, directory: str) -> tuple[str, ...]:
+        below = (name.removeprefix(directory) for name in self.names if name.startswith(directory))
+        return tuple(sorted({name.partition("/")[0] for name in below if "/" in name}))
+
     def glob(self, pattern: str) -> Iterator[Stored]:
         raise NotImplementedError
 

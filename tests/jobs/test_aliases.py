@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ConfigError
-from trainer.jobs.log import Conflict
+from trainer.jobs.log import Conflict, Damaged
 from trainer.jobs.registry.fetch import fetched
 from trainer.jobs.registry.versions import Registry
 from trainer.storage.base import StorageError
@@ -56,6 +56,51 @@ def test_rollbacks_go_back_one_by_one_and_stay_withdrawn(registry: Registry) -> 
         registry.roll_back("champion", "2026-11-30T03:02:00+00:00", "a person", "bad")
     promote(registry, "v3", alias.number)
     assert registry.alias("champion").withdrawn == {"v2"}
+
+
+def test_what_was_rolled_back_does_not_come_back_by_another_rollback(registry: Registry) -> None:
+    for number, version in enumerate(("v1", "v2", "v1", "v1")):
+        promote(registry, version, number)
+    assert registry.alias("champion").before == "v2"
+    assert registry.roll_back("champion", "2026-11-30T03:00:00+00:00", "a person", "bad") == "v2"
+    alias = registry.alias("champion")
+    assert (alias.version, alias.withdrawn, alias.before) == ("v2", {"v1"}, None)
+    with pytest.raises(ConfigError, match="can come back"):
+        registry.roll_back("champion", "2026-11-30T03:01:00+00:00", "a person", "bad")
+    assert registry.alias("champion").version == "v2"
+
+
+@pytest.mark.parametrize("name", ["../versions/v1", "..", "v1/../v2", "v1/", ""])
+def test_a_version_is_a_name(registry: Registry, name: str) -> None:
+    with pytest.raises(ConfigError, match="whole version"):
+        promote(registry, name, 0)
+    with pytest.raises(ConfigError, match="whole version"):
+        fetched(registry, name)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": 3}'])
+def test_a_record_that_is_none_is_told_by_its_name(registry: Registry, text: str) -> None:
+    (Path(registry.place("v2")) / "version.json").write_text(text)
+    with pytest.raises(Damaged, match=r"v2/version\.json"):
+        promote(registry, "v2", 0)
+    assert registry.alias("champion").version is None
+
+
+@pytest.mark.parametrize("text", ["{", '{"kind": "roll back"}', '{"kind": "lend", "version": "v1"}', "3"])
+def test_a_move_that_is_none_is_told_by_its_name(registry: Registry, text: str) -> None:
+    moves = Path(registry.root) / "aliases" / "champion"
+    moves.mkdir(parents=True)
+    (moves / "00000001.json").write_text(text)
+    with pytest.raises(Damaged, match=r"champion/00000001\.json"):
+        registry.alias("champion")
+
+
+def test_secrets_stay_out_of_a_record(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_TOKEN", "hunter2hunter2")
+    said = {"overrides": ["logging.wandb.api_key=abc", "data.x=https://me:word@host/hunter2hunter2"]}
+    registry.add("v4", tmp_path / "v1", {"recipe": said})
+    text = (Path(registry.place("v4")) / "version.json").read_text()
+    assert not [secret for secret in ("abc", ":word@", "hunter2") if secret in text], text
 
 
 def test_who_decided_on_another_champion_is_refused(registry: Registry) -> None:

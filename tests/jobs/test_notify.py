@@ -36,6 +36,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(self.server.answer)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/moved")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -66,7 +71,8 @@ def test_a_webhook_gets_one_object(server: Server, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_message_holds_the_address(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for address in (f"http://127.0.0.1:{server.server_port}/s3cr3t", "http://127.0.0.1:9/s3cr3t", "s3cr3t"):
+    here = f"http://127.0.0.1:{server.server_port}/s3cr3t"
+    for address in (here, "http://127.0.0.1:9/s3cr3t", "s3cr3t", "https://s3cr3t host/", "http://[s3cr3t", f"{here}\n"):
         server.answer = 500
         monkeypatch.setenv("HOOK", address)
         with pytest.raises(DataError, match="HOOK") as raised:
@@ -74,6 +80,14 @@ def test_no_message_holds_the_address(server: Server, monkeypatch: pytest.Monkey
         assert "s3cr3t" not in raised.value.report()
     monkeypatch.delenv("HOOK")
     with pytest.raises(DataError, match="set HOOK"):
+        tell(job(webhook_variable="HOOK"), ENDED)
+
+
+def test_a_receiver_that_has_moved_is_told_and_not_followed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """urllib would follow with a GET that has no body: nobody would be told, and the ledger say that somebody was."""
+    server.answer = 302
+    monkeypatch.setenv("HOOK", f"http://127.0.0.1:{server.server_port}/s3cr3t")
+    with pytest.raises(DataError, match="answered with 302"):
         tell(job(webhook_variable="HOOK"), ENDED)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.jobs.histories import ends
 from tests.jobs.pretended import NIGHTLY, Pretended, registry_of, tick, ticker
-from trainer.config.groups.job import JobLimitsConfig, JobScheduleConfig
+from trainer.config.groups.job import JobLimitsConfig, JobRetentionConfig, JobScheduleConfig, JobStartConfig
 from trainer.jobs.events import CANCELLED, FAILED, MISSED, PUBLISHED, REJECTED
 from trainer.jobs.expand import BY_HAND, make
 from trainer.jobs.explain import explain
@@ -153,6 +153,23 @@ def test_what_started_from_a_model_that_was_rolled_back_is_refused(world: Preten
     assert found["20261003t003000z"] == REJECTED
     assert "was rolled back" in why(world, "20261003t003000z")
     assert registry_of(world, job).alias("champion").version == f"nightly-{FIRST}"
+
+
+def test_a_version_that_a_job_starts_from_by_its_name_is_kept(world: Pretended) -> None:
+    world.loss = {f"2026100{day}t003000z": 2.0 - day / 10 for day in range(1, 9)}
+    first = f"nightly-{FIRST}"
+    for day in range(5):
+        start = JobStartConfig(model=first) if day else JobStartConfig()
+        job = nightly(start=start, retention=JobRetentionConfig(versions=1), overrides=[f"optim.lr={day}"])
+        world.data = f"day {day}"
+        tick(world, job)
+        until(world, job, 60 * 24, step=20)
+    assert set(ends(world, job).values()) == {PUBLISHED}
+    registry = registry_of(world, job)
+    assert registry.versions()[0] == first
+    record = registry.record(registry.versions()[-1])
+    assert record is not None
+    assert (record["parent"], record["recipe"]["overrides"]) == (first, ["optim.lr=4"])
 
 
 def test_two_jobs_of_which_one_follows_the_other(world: Pretended) -> None:

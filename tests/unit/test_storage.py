@@ -71,6 +71,7 @@ def test_names_and_patterns(root: str, s3: Server, tmp_path: Path) -> None:
     assert [one.path for one in storage.list(f"{root}/")] == sorted(f"{root}/{name}" for name in NAMES)
     assert [one.path for one in storage.list(f"{root}/a/t")] == [f"{root}/a/two.jsonl"]
     assert [one.size for one in storage.list(f"{root}/ab")] == [len("ab/four.txt")]
+    assert storage.children(f"{root}/") == tuple(sorted({name.split("/")[0] for name in NAMES if "/" in name}))
     for pattern in ("*/*.txt", "**/*.txt", "a*/**/*.t?t", "a/[a-o]*.txt", "a/[[]1].txt", "a/.h*/*", "nothing*"):
         hits = glob.glob(pattern, root_dir=there, recursive=True)  # noqa: PTH207 - gives the names below
         expected = sorted(f"{root}/{hit}" for hit in hits if (there / hit).is_file())

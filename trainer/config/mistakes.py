@@ -74,7 +74,8 @@ def _element_problems(schema: type, name: str, key: str, items: Mapping[str, Any
 
 
 def _leaf_problem(schema: type, name: str, key: str, value: Any, kind: Any) -> Iterator[Problem]:
-    if value == "???" or (isinstance(value, list) and "???" in value):
+    items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    if "???" in items:
         yield Problem(key, value, "has a value: ??? marks one that is still to be given", f"set {key}=...")
         return
     node = OmegaConf.structured(schema)
@@ -91,6 +92,8 @@ def _in_its_type(key: str, value: Any, kind: Any) -> str:
     kinds = {kind, *typing.get_args(kind)}
     if typing.get_origin(kind) is list:
         return _in_its_list(key, value, kinds)
+    if typing.get_origin(kind) is dict:
+        return f"write names and their values: {key}={{NAME: VALUE}}"
     if bool in kinds:
         return f"write {key}=true or {key}=false"
     if float in kinds:

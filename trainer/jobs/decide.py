@@ -13,6 +13,7 @@ from trainer.jobs.events import (
     CANCELLED,
     FAILED,
     NOTIFY,
+    PUBLISH,
     SUBMITTED,
     WAITING,
     Occurrence,
@@ -78,7 +79,7 @@ def next_action(occurrence: Occurrence, now: datetime) -> Action:
         return _tell(occurrence, now)
     name = occurrence.current
     stage = occurrence.stages[name]
-    if occurrence.cancelled_by and not _held(stage, now):
+    if occurrence.cancelled_by and not _held(stage, now) and not (name == PUBLISH and stage.begun):
         return Cancel(name)
     if name == NOTIFY:
         raise AssertionError("publish decides an occurrence before anybody is told")

@@ -7,13 +7,13 @@ a sentence), whoever wants to know is told, and it is closed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 STAGES = ("prepare", "preflight", "precompile", "train", "evaluate", "gate", "export", "publish", "notify")
-NOTIFY = STAGES[-1]
+PUBLISH, NOTIFY = STAGES[-2:]
 PUBLISHED, REJECTED, UNCHANGED, MISSED, FAILED, CANCELLED = ENDS = (
     "published",
     "rejected",
@@ -26,6 +26,7 @@ PUBLISHED, REJECTED, UNCHANGED, MISSED, FAILED, CANCELLED = ENDS = (
 WAITING, BEGAN, SUBMITTED, DONE, SKIPPED, BROKEN = "waiting", "began", "submitted", "done", "skipped", "failed"
 LOST, SEEN = "lost", "seen"
 """What was submitted is known to nobody; somebody knows it again."""
+KINDS = (SUBMITTED, DONE, SKIPPED, BROKEN, LOST, SEEN)
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,8 @@ class Occurrence:
         return self.stages[stage].record
 
 
-def fold(job: str, slot: str, entries: Iterable[Mapping[str, Any]]) -> Occurrence:
-    """The occurrence that a log's entries come to."""
-    found = Occurrence(job, slot)
-    for entry in entries:
-        found = after(found, entry)
-    return found
-
-
 def after(found: Occurrence, entry: Mapping[str, Any]) -> Occurrence:
-    """The occurrence once one more thing has happened."""
+    """The occurrence once one more thing has happened. Raises KeyError, ValueError, TypeError for what is none."""
     time = datetime.fromisoformat(entry["time"])
     found = replace(found, count=found.count + 1, times=(*found.times, time))
     kind = entry["type"]
@@ -145,6 +138,8 @@ def _stage_after(stage: Stage, kind: str, entry: Mapping[str, Any], time: dateti
             since=stage.since or time,
             ended=None,
         )
+    if kind not in KINDS:
+        raise ValueError(f"type {kind}")
     if kind in (LOST, SEEN):
         return replace(stage, lost=time if kind == LOST else None, reason=entry["reason"])
     if kind == SUBMITTED:

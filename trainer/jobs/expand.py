@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from trainer.jobs.events import PUBLISHED
 from trainer.jobs.ledger import Ledger
@@ -26,9 +26,13 @@ def expand(ledger: Ledger, job: Job, work: Work, now: datetime) -> Iterator[str]
         yield from _by_data(ledger, job, work, now)
 
 
-def make(ledger: Ledger, job: str, slot: str, trigger: str, time: datetime, now: datetime, by: str = "") -> bool:
-    """One occurrence; whether there was none of this slot. time: its own, which a deadline counts from."""
+def make(
+    ledger: Ledger, job: str, slot: str, trigger: str, time: datetime, now: datetime, by: str = "", data: str = ""
+) -> bool:
+    """One occurrence; whether there was none of this slot. time: its own, which a deadline counts from. data:
+    fingerprint of what it is due for."""
     due = {"type": "due", "trigger": trigger, "slot": time.isoformat(), "time": now.isoformat(), "by": by}
+    due |= {"fingerprint": data} if data else {}
     return ledger.create(job, slot, due)
 
 
@@ -39,7 +43,9 @@ def _by_cron(ledger: Ledger, job: Job, now: datetime) -> Iterator[str]:
     done = ledger.expanded(job.name)
     if done is None:  # a new job owes nothing that lies before it
         begins = datetime.fromisoformat(schedule.begins).replace(tzinfo=zone) if schedule.begins else now
-        done = label(begins)
+        if begins > now:  # nothing is written that would outlive a correction of the file
+            return
+        done = label(begins - timedelta(seconds=1 if schedule.begins else 0))
         ledger.has_expanded(job.name, done)
     for time in slots(schedule.cron, zone, time_of(done), now):
         if make(ledger, job.name, label(time), BY_CRON, time, now):
@@ -64,15 +70,15 @@ def _by_job(ledger: Ledger, job: Job, now: datetime) -> Iterator[str]:
 
 def _by_data(ledger: Ledger, job: Job, work: Work, now: datetime) -> Iterator[str]:
     """Where the data are not those of the last decision. Of hosts that see it at once, the first one names the slot."""
-    if ledger.open_slots(job.name):
+    if ledger.opened(job.name):
         return
-    decided = ledger.decided(job.name)
+    decided = {slot: known for slot, known in ledger.decided(job.name).items() if known.get("fingerprint")}
     latest = max(decided, default="")
     found = work.fingerprint(job)
-    if latest and decided[latest].get("fingerprint") == found:
+    if latest and decided[latest]["fingerprint"] == found:
         return
     slot = ledger.claim(job.name, f"{latest or 'first'}-{found[:16]}", f"{label(now)}-{BY_DATA}")
-    if make(ledger, job.name, slot, BY_DATA, now, now):
+    if make(ledger, job.name, slot, BY_DATA, now, now, data=found):
         yield slot
 
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from trainer.jobs.events import BEGAN, BROKEN, DONE, LOST, SEEN, SKIPPED, SUBMITTED, Occurrence
+from trainer.printable import printable
 
 TRIGGERS = {
     "cron": "its time in the schedule",
@@ -20,10 +21,11 @@ def explain(occurrence: Occurrence, entries: Sequence[Mapping[str, Any]]) -> Ite
     """Lines: when, and what. The last one says how it has ended, or what it waits for."""
     for entry in entries:
         if text := sentence(entry):
-            yield f"{shown(entry['time'])}  {text}"
+            yield printable(f"{shown(entry['time'])}  {text}")
     if not occurrence.decided:
         stage = occurrence.stages[occurrence.current]
-        yield f"{'now':<16}  {occurrence.current} is {stage.state}" + (f": {stage.reason}" if stage.reason else "")
+        reason = f": {stage.reason}" if stage.reason else ""
+        yield printable(f"{'now':<16}  {occurrence.current} is {stage.state}{reason}")
 
 
 def sentence(entry: Mapping[str, Any]) -> str:
@@ -31,7 +33,7 @@ def sentence(entry: Mapping[str, Any]) -> str:
     kind, stage = entry["type"], entry.get("stage", "")
     if kind == "due":
         by = f" ({entry['by']})" if entry.get("by") else ""
-        return f"due by {TRIGGERS[entry['trigger']]}{by}"
+        return f"due by {TRIGGERS.get(entry['trigger'], entry['trigger'])}{by}"
     if kind == BEGAN:
         again = f", attempt {entry['attempt']}" if entry["attempt"] > 1 else ""
         return f"{stage} begins{again}, on {entry['holder']}"

@@ -12,6 +12,10 @@ from trainer.config.groups.job import JobGateConfig
 ABSOLUTE, CHAMPION, REGRESSION, SIZE, LATENCY = KINDS = ("absolute", "champion", "regression", "size", "latency")
 ON_SETS = (ABSOLUTE, CHAMPION, REGRESSION)
 HIGHER_IS_BETTER = {"loss": False, "accuracy": True}
+OF_KIND = {"text": "loss", "tasks": "accuracy"}
+"""The metric of a kind of set."""
+OF_MODEL = (SIZE_GB, MS_PER_TOKEN) = ("size_gb", "ms_per_token")
+"""What stands among a model's scores beside the sets."""
 
 Scores = Mapping[str, Any]
 """Of one model: set -> {metric: value, "fingerprint": ...}; and size_gb, ms_per_token."""
@@ -42,7 +46,7 @@ def judge(gates: Sequence[JobGateConfig], candidate: Scores, champion: Scores | 
 def _judge(gate: JobGateConfig, candidate: Scores, champion: Scores | None) -> Verdict:
     if gate.kind in ON_SETS:
         return _on_set(gate, candidate, champion)
-    name, unit = ("size_gb", "GB") if gate.kind == SIZE else ("ms_per_token", "ms a token")
+    name, unit = (SIZE_GB, "GB") if gate.kind == SIZE else (MS_PER_TOKEN, "ms a token")
     value = candidate.get(name)
     return _absolute(gate, value, f"{_shown(value)} {unit}", higher=False)
 

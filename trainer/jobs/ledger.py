@@ -13,17 +13,23 @@ The last three are written once each and only the greatest name counts, so that 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.jobs.events import Occurrence, fold
-from trainer.jobs.log import Log
+from trainer.jobs.events import Occurrence, after
+from trainer.jobs.log import Damaged, Log, parsed
 from trainer.storage.base import Exists, Missing, Storage, Stored
 from trainer.storage.open import storage_of
 
 KEPT = 50
 """Names of expanded/ and decided/ that stay: a writer who is that far behind has no lease any more."""
+
+
+SLOT = re.compile(r"\d{8}t\d{6}z(-[a-z]+)*")
+"""Other names are of files that somebody has put there."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,25 @@ class Ledger:
         return Log(self.storage, f"{self.root}/{job}/slots/{slot}/")
 
     def occurrence(self, job: str, slot: str) -> Occurrence:
-        """As it stands now. count = 0: there is no such."""
-        return fold(job, slot, self.log(job, slot).read())
+        """As it stands now. count = 0: there is no such. Raises Damaged where an entry is none."""
+        return self.log(job, slot).fold(Occurrence(job, slot), after)
 
     def open_slots(self, job: str) -> list[str]:
-        """Occurrences that are not closed, the earliest first."""
+        """Marks of occurrences that are not closed, the earliest first."""
         return self._names(f"{self.root}/{job}/open/")
 
+    def opened(self, job: str) -> list[Occurrence]:
+        """Occurrences that have a mark, the earliest first; without those whose maker was killed behind it."""
+        found = (self.occurrence(job, slot) for slot in self.open_slots(job))
+        return [one for one in found if one.count]
+
     def slots(self, job: str) -> list[str]:
-        """All occurrences, the earliest first."""
-        prefix = f"{self.root}/{job}/slots/"
-        return sorted({stored.path.removeprefix(prefix).partition("/")[0] for stored in self._list(prefix)})
+        """All occurrences, the earliest first: no entry of them is looked at."""
+        try:
+            names = self.storage.children(f"{self.root}/{job}/slots/")
+        except Missing:
+            return []
+        return sorted(name for name in names if SLOT.fullmatch(name))
 
     def create(self, job: str, slot: str, due: Mapping[str, Any]) -> bool:
         """Make an occurrence, unless there is one. Whether it was this call that made it; either way it is open after.
@@ -85,11 +99,10 @@ class Ledger:
         prefix = f"{self.root}/{job}/decided/"
         found = {}
         for stored in self._list(prefix):
-            try:
-                body = self.storage.read(stored, 0, stored.size)
-            except Missing:  # thinned out meanwhile
-                continue
-            found[stored.path.removeprefix(prefix)] = json.loads(body)
+            slot = stored.path.removeprefix(prefix)
+            with suppress(Missing):  # thinned out meanwhile
+                if SLOT.fullmatch(slot):
+                    found[slot] = parsed(self.storage, stored)
         return found
 
     def has_decided(self, job: str, slot: str, record: Mapping[str, Any]) -> None:
@@ -103,7 +116,9 @@ class Ledger:
             self.storage.write(path, slot.encode(), only_new=True)
         except Exists:
             stored = self.storage.stat(path)
-            return self.storage.read(stored, 0, stored.size).decode()
+            slot = self.storage.read(stored, 0, stored.size).decode(errors="replace")
+            if not SLOT.fullmatch(slot):
+                raise Damaged(path, "it holds no slot") from None
         return slot
 
     def _greatest(self, prefix: str, name: str, body: bytes) -> None:
@@ -112,7 +127,8 @@ class Ledger:
             self.storage.delete(f"{prefix}{old}")
 
     def _names(self, prefix: str) -> list[str]:
-        return [stored.path.removeprefix(prefix) for stored in self._list(prefix)]
+        names = (stored.path.removeprefix(prefix) for stored in self._list(prefix))
+        return [name for name in names if SLOT.fullmatch(name)]
 
     def _list(self, prefix: str) -> Iterator[Stored]:
         try:

@@ -7,19 +7,32 @@ right behind the last entry that it has seen; where another was faster it gets C
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from trainer.errors import DataError, Problem
 from trainer.redact import redact
 from trainer.storage.base import Exists, Missing, Storage, Stored
 
 DIGITS = 8
 Entry = Mapping[str, Any]
+State = TypeVar("State")
 
 
 class Conflict(Exception):
     """Another writer has appended meanwhile."""
+
+
+class Damaged(DataError):
+    """A file is not what was written there: a hand, a disk, or a newer version of this program."""
+
+    title = "what was recorded cannot be read"
+
+    def __init__(self, path: str, why: str) -> None:
+        rule = f"is what this version has written ({why})"
+        remedy = "restore it from a copy, or run the version that wrote it on every host"
+        super().__init__(Problem("file", path, rule, remedy))
 
 
 @dataclass(frozen=True)
@@ -30,19 +43,28 @@ class Log:
     prefix: str
 
     def read(self) -> list[Entry]:
-        """All entries in their order. Empty where nothing was ever written."""
-        return [self._parsed(stored) for stored in self._stored()]
+        """All entries in their order. Empty where nothing was ever written. Raises Damaged."""
+        return [parsed(self.storage, stored) for stored in self._stored()]
+
+    def fold(self, state: State, after: Callable[[State, Entry], State]) -> State:
+        """What the entries come to, each taken by ``after``. Raises Damaged where it does not know one."""
+        for number, entry in enumerate(self.read(), 1):
+            try:
+                state = after(state, entry)
+            except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+                raise Damaged(self._path(number), f"{type(error).__name__}: {error}") from None
+        return state
 
     def newest(self) -> tuple[int, Entry | None]:
         """Number and content of the last entry; 0 and None of an empty log."""
         stored = self._stored()
-        return (len(stored), self._parsed(stored[-1])) if stored else (0, None)
+        return (len(stored), parsed(self.storage, stored[-1])) if stored else (0, None)
 
     def append(self, entry: Entry, after: int) -> None:
         """Write entry number ``after`` + 1. Secrets are left out. Raises Conflict, or StorageError."""
         body = json.dumps(redact(dict(entry)), indent=1, sort_keys=True, allow_nan=False) + "\n"
         try:
-            self.storage.write(f"{self.prefix}{after + 1:0{DIGITS}}.json", body.encode(), only_new=True)
+            self.storage.write(self._path(after + 1), body.encode(), only_new=True)
         except Exists:
             raise Conflict from None
 
@@ -53,9 +75,19 @@ class Log:
             return []
         return list(unbroken(found, self.prefix))
 
-    def _parsed(self, stored: Stored) -> Entry:
-        entry: Entry = json.loads(self.storage.read(stored, 0, stored.size))
-        return entry
+    def _path(self, number: int) -> str:
+        return f"{self.prefix}{number:0{DIGITS}}.json"
+
+
+def parsed(storage: Storage, stored: Stored) -> Entry:
+    """A file's keys and values. Raises Damaged where it holds none."""
+    try:
+        found = json.loads(storage.read(stored, 0, stored.size))
+    except ValueError as error:
+        raise Damaged(stored.path, f"{type(error).__name__}: {error}") from None
+    if not isinstance(found, dict):
+        raise Damaged(stored.path, "it holds no keys")
+    return found
 
 
 def is_number(path: str, prefix: str) -> bool:

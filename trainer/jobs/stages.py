@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from trainer.errors import ConfigError, ExitCode, Problem
+from trainer.jobs.decide import cancelled
 from trainer.jobs.desk import GONE, OVER, Desk
-from trainer.jobs.events import PUBLISHED, REJECTED, UNCHANGED, Occurrence, elapsed
+from trainer.jobs.events import CANCELLED, PUBLISHED, REJECTED, UNCHANGED, Occurrence, elapsed
 from trainer.jobs.gates import CHAMPION, REGRESSION, Verdict, judge
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.log import Conflict
@@ -105,6 +106,7 @@ class Stages:
             "money_per_hour": found.money_per_hour,
             "compiles": found.compiles,
             "runs": found.runs,
+            "asked": {"name": job.config.recipe, "overrides": list(job.config.overrides)},
             "task": found.task,
         }
         if one.due.get("trigger") != "hand" and (before := self._same(job, found.data, found.recipe)):
@@ -156,9 +158,11 @@ class Stages:
         """A whole version first, and then the alias; nobody else has moved it since the gates, or they look again."""
         registry, to = self.registry(job), job.config.publish
         version, gate = f"{job.name}-{one.slot}", one.record("gate")
+        occurrence = f"{job.name} {one.slot}"
+        if one.cancelled_by and occurrence not in registry.alias(to.alias).moved_by:
+            return Ends(CANCELLED, 0, cancelled(one).why)
         record = registry.add(version, self.desk.exported(job, one), lineage(job, one))
         why = one.stages["gate"].reason or "there are no gates"
-        occurrence = f"{job.name} {one.slot}"
         if occurrence not in registry.alias(to.alias).moved_by:
             try:
                 registry.promote(to.alias, version, gate["number"], now.isoformat(), occurrence, why, occurrence)
@@ -181,10 +185,12 @@ class Stages:
         return Done({"told": self.desk.tell(job, one)}, mirrored)
 
     def _tidy(self, job: Job, one: Occurrence) -> None:
-        """Delete versions and runs beyond what retention keeps; never what an alias names or would go back to."""
+        """Delete versions and runs beyond what retention keeps; never what an alias names or would go back to, nor what
+        this job starts from by its name."""
         registry = self.registry(job)
         aliases = [registry.alias(name) for name in ALIASES]
         kept = {version for alias in aliases for version in (alias.version, alias.before)}
+        kept.add(job.config.start.model)
         versions = registry.versions()
         for version in versions[: -job.config.retention.versions]:
             if version not in kept:
@@ -217,7 +223,7 @@ def lineage(job: Job, one: Occurrence) -> Mapping[str, Any]:
         "base": prepared["start"].get("base") or one.record("train").get("base"),
         "technique": prepared["technique"],
         "data": prepared["fingerprint"],
-        "recipe": {"name": job.config.recipe, "overrides": list(job.config.overrides), "hash": prepared["recipe"]},
+        "recipe": {**prepared.get("asked", {"name": job.config.recipe}), "hash": prepared["recipe"]},
         "run": one.record("train"),
         "evaluation": one.record("evaluate"),
         "gate": one.record("gate"),

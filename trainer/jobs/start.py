@@ -43,7 +43,7 @@ def begin_from(
     if version is None:
         return {"version": None, "weights": RECIPE, "why": "from what the recipe starts from"}
     if record is None:
-        remedy = "name a version that jobs.py show lists, or start.model=champion"
+        remedy = "promote or name one that jobs.py registry lists, or begin anew: start.model=recipe"
         raise ConfigError(Problem("start.model", version, "is a whole version of the registry", remedy))
     before = record.get("technique", {})
     same = technique == before and technique.get("kind") != FULL

@@ -7,12 +7,12 @@ each thing that happens is one entry, which only one of them can write.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from trainer.config.groups.job import JobRetriesConfig
-from trainer.errors import RunError
+from trainer.errors import RunError, one_line
 from trainer.jobs.decide import Begin, Cancel, Close, Decide, Poll, Wait, cancelled, key_of, next_action, retry_at
 from trainer.jobs.events import (
     BEGAN,
@@ -32,6 +32,7 @@ from trainer.jobs.expand import BY_HAND, expand
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.log import Conflict
 from trainer.jobs.work import Again, Broken, Done, Ends, Job, Lost, Outcome, Running, Skipped, Submitted, Work
+from trainer.redact import redact
 from trainer.storage.base import StorageError
 
 LEASE = timedelta(minutes=15)
@@ -61,6 +62,7 @@ class Ticker:
         """A line for each thing that happened. An occurrence that cannot go on does not hold up the others: its errors
         are raised together at the end, as TickError."""
         failed: list[RunError] = []
+        crashed: list[Exception] = []
         for job in jobs:
             try:
                 for slot in expand(self.ledger, job, self.work, now):
@@ -68,20 +70,22 @@ class Ticker:
                 for line in self._take_on(job, now):
                     yield f"{job.name} {line}"
             except RunError as error:
-                failed.append(error)
+                failed.append(_of(job, error))
+            except Exception as error:  # a bug, which is shown when the other jobs have had their turn
+                crashed.append(error)
+        if crashed:
+            raise crashed[0]
         if failed:
             raise TickError(failed)
 
     def _take_on(self, job: Job, now: datetime) -> Iterator[str]:
         """The earliest open occurrence goes on; those behind it wait, or are missed by what the job's policy says."""
-        slots = self.ledger.open_slots(job.name)
-        found = [self.ledger.occurrence(job.name, slot) for slot in slots]
+        found = self.ledger.opened(job.name)
         for number, occurrence in enumerate(found):
-            if occurrence.count == 0 or occurrence.closed:  # made in halves, or its mark came back
-                if occurrence.closed:
-                    self.ledger.close(job.name, occurrence.slot)
+            if occurrence.closed:  # its mark came back
+                self.ledger.close(job.name, occurrence.slot)
                 continue
-            behind = [one for one in found[:number] if one.count and not one.closed and not one.decided]
+            behind = [one for one in found[:number] if not one.closed and not one.decided]
             later = [one for one in found[number + 1 :] if one.due.get("trigger") != BY_HAND]
             if why := self._missed(job, occurrence, behind, later, now):
                 yield from self._go(job, occurrence, now, Decide(MISSED, 0, why))
@@ -142,7 +146,10 @@ class Ticker:
             lease = {"holder": self.holder, "until": (now + LEASE).isoformat(), "attempt": action.attempt}
             one = self._add(one, now, {"type": BEGAN, "stage": action.stage, **lease})
             outcome = self._safely(self.work.begin, job, action.stage, one, now)
-            return self._outcome(job, one, action.stage, now, outcome)
+            try:
+                return self._outcome(job, one, action.stage, now, outcome)
+            except Conflict:
+                return self._outcome(job, self._cancelled_meanwhile(one, action.stage), action.stage, now, outcome)
         if isinstance(action, Poll):
             outcome = self._safely(self.work.poll, job, action.stage, one, now)
             return self._outcome(job, one, action.stage, now, outcome)
@@ -150,12 +157,20 @@ class Ticker:
         self.work.cancel(job, action.stage, one)
         return self._decide(job, one, now, cancelled(one), {})
 
+    def _cancelled_meanwhile(self, one: Occurrence, stage: str) -> Occurrence:
+        """The occurrence as it is where nothing but a person's wish has come between a lease and what was done in it.
+        Raises Conflict where the lease has gone to another."""
+        found = self.ledger.occurrence(one.job, one.slot)
+        if found.decided or found.stages[stage] != one.stages[stage]:
+            raise Conflict
+        return found
+
     def _safely(self, do: Any, job: Job, stage: str, one: Occurrence, now: datetime) -> Outcome:
         """What a stage came to; an error is a failure of it. A kill of this process is neither."""
         try:
             outcome: Outcome = do(job, stage, one, now)
         except RunError as error:
-            why = "; ".join(f"{p.key} = {p.value}: {p.rule}; {p.remedy}" for p in error.problems)
+            why = "; ".join(one_line(p) for p in error.problems)
             return Broken(int(error.code), why, storage=isinstance(error, StorageError))
         except Exception as error:
             return Broken(CRASH, f"{type(error).__name__}: {error}")
@@ -195,13 +210,21 @@ class Ticker:
     def keep(self, one: Occurrence) -> None:
         """What an occurrence came to, where others look for it."""
         known = {"end": one.end, "why": one.why, "version": one.record("publish").get("version")}
-        self.ledger.has_decided(one.job, one.slot, {**one.record("prepare"), **known})
+        data = {"fingerprint": one.due["fingerprint"]} if one.due.get("fingerprint") else {}
+        self.ledger.has_decided(one.job, one.slot, {**data, **one.record("prepare"), **known})
 
     def _add(self, one: Occurrence, now: datetime, entry: Mapping[str, Any]) -> Occurrence:
         """Append an entry behind what was read. Raises Conflict where another host has appended meanwhile."""
-        entry = {"time": now.isoformat(), "by": self.holder, **entry}
+        entry = redact({"time": now.isoformat(), "by": self.holder, **entry})
         self.ledger.log(one.job, one.slot).append(entry, one.count)
         return after(one, entry)
+
+
+def _of(job: Job, error: RunError) -> RunError:
+    """With the job's name in its problems."""
+    found = RunError(replace(problem, key=f"{job.name}: {problem.key}") for problem in error.problems)
+    found.code = error.code
+    return found
 
 
 def _broken(stage: Stage, outcome: Broken, config: JobRetriesConfig, now: datetime) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from trainer.config.groups.evaluation import EvaluationSetConfig
+from trainer.config.groups.job import JobSetConfig
 from trainer.config.schema import Config
 from trainer.errors import Problem
 from trainer.rules.text import units
@@ -42,6 +43,12 @@ def evaluation(config: Config, world: World) -> Iterator[Problem]:
 
 
 def _set(key: str, one: EvaluationSetConfig) -> Iterator[Problem]:
+    yield from named_files(key, one)
+    yield from units(key, one)
+
+
+def named_files(key: str, one: EvaluationSetConfig | JobSetConfig) -> Iterator[Problem]:
+    """What holds of every set: a name, a kind, and the files that this kind takes."""
     if not NAME.fullmatch(one.name):
         rule = "letters, digits, . _ -, a letter or digit first: records and evaluation.best name it"
         yield Problem(f"{key}.name", one.name, rule, f"{key}.name=wiki, say")
@@ -53,7 +60,6 @@ def _set(key: str, one: EvaluationSetConfig) -> Iterator[Problem]:
         yield Problem(f"{key}.paths", one.paths, "one file of tasks a set", "make each a set with its own name")
     if one.kind == "tasks" and one.chat is not None:
         yield Problem(f"{key}.chat", one.chat, "used only by kind=text", "leave it out: tasks say what is asked")
-    yield from units(key, one)
 
 
 def _best(config: Config, best: str) -> Iterator[Problem]:

@@ -33,10 +33,22 @@ def data_places(config: Config, world: World) -> Iterator[Problem]:
     for index, source in enumerate(config.data.sources):
         for path in source.paths:
             key = f"data.sources.{index}.paths"
-            yield from _object(key, path) if path.startswith(S3) and source.kind in IN_S3 else _readable(key, path)
+            yield from _bucket(key, path) if path.startswith(S3) and source.kind in IN_S3 else _readable(key, path)
     for index, one in enumerate(config.evaluation.sets):
         for path in one.paths:
             yield from _readable(f"evaluation.sets.{index}.paths", path)
+
+
+def place(key: str, value: str) -> Iterator[Problem]:
+    """A directory, or a prefix of a bucket: where jobs keep what they know, and what they publish."""
+    if value.startswith(S3):
+        yield from _bucket(key, value)
+    elif REMOTE in value:
+        yield Problem(key, value, "is a directory, or s3://BUCKET/PREFIX", "mount the storage, and name the mount")
+    elif not value.strip("/ ") or "\0" in value:
+        yield Problem(key, value, "names a directory, and not that above all others", f"set {key}, or leave it out")
+    else:
+        yield from _home(key, value)
 
 
 def _directory(key: str, value: str, use: str) -> Iterator[Problem]:
@@ -58,9 +70,9 @@ def _readable(key: str, value: str) -> Iterator[Problem]:
         yield from _home(key, value)
 
 
-def _object(key: str, value: str) -> Iterator[Problem]:
+def _bucket(key: str, value: str) -> Iterator[Problem]:
     bucket, _, name = value.removeprefix(S3).partition("/")
-    if not bucket or not name or any(character in bucket for character in "*?[@:"):
+    if not bucket or not name.strip("/") or any(character in bucket for character in "*?[@:"):
         rule = "names a bucket, and a key or a prefix of keys"
         yield Problem(key, value, rule, "write s3://BUCKET/KEY; the bucket's name is spelt out")
 

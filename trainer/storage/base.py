@@ -65,6 +65,10 @@ class Storage(Protocol):
         """All whose names begin with the prefix, at any depth, in the order of their names."""
         ...
 
+    def children(self, directory: str) -> tuple[str, ...]:
+        """Names of the directories in one (its name ends with a slash), in their order; nothing below is looked at."""
+        ...
+
     def glob(self, pattern: str) -> Iterator[Stored]:
         """All that a pattern names (``patterns.names``), in the order of their names."""
         ...

@@ -26,6 +26,12 @@ class LocalStorage:
         directory = prefix if prefix.endswith("/") else os.path.dirname(prefix)  # noqa: PTH120 - of text, not a path
         yield from sorted(self._below(directory or ".", prefix), key=lambda stored: stored.path)
 
+    def children(self, directory: str) -> tuple[str, ...]:
+        """One look, however much lies below."""
+        with self._told(directory):
+            found = (entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
+            return tuple(sorted(found))
+
     def glob(self, pattern: str) -> Iterator[Stored]:
         """As S3's: a pattern that names a directory means what is below it."""
         for stored in self.list(literal_prefix(pattern)):
@@ -81,7 +87,7 @@ class LocalStorage:
         final = Path(path)
         temporary = final.with_name(f".{final.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         with self._told(path):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            self._make(final.parent)
             try:
                 with temporary.open("wb") as file:
                     content(file)
@@ -96,6 +102,14 @@ class LocalStorage:
                     temporary.unlink(missing_ok=True)
             sync(final.parent)
         return self.stat(path)
+
+    def _make(self, directory: Path) -> None:
+        """A directory; a file of its name is not what an only_new would ask about."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            rule = "is a directory, and so is all above it"
+            raise StorageError(self.key, str(directory), rule, "move the file away that has its name") from None
 
     def _below(self, directory: str, prefix: str) -> Iterator[Stored]:
         with self._told(directory):

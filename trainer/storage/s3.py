@@ -53,6 +53,16 @@ class S3Storage:
         except Exception as error:
             raise problem_of(error, self.key, prefix) from error
 
+    def children(self, directory: str) -> tuple[str, ...]:
+        """A request for 1,000 of them."""
+        bucket, start = self._parts(directory)
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start, Delimiter="/")
+        try:
+            found = [one["Prefix"] for page in pages for one in page.get("CommonPrefixes", ())]
+        except Exception as error:
+            raise problem_of(error, self.key, directory) from error
+        return tuple(sorted(name.removeprefix(start).rstrip("/") for name in found))
+
     def glob(self, pattern: str) -> Iterator[Stored]:
         """Lists what begins as the pattern does up to its first special character."""
         for stored in self.list(literal_prefix(pattern)):

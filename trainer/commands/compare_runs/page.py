@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from trainer.commands.compare_runs.comparison import Comparison
-from trainer.commands.compare_runs.table import HEAD, grid, printable, summary
+from trainer.commands.compare_runs.table import HEAD, grid, summary
 from trainer.observe.svg import COLORS, LEFT, RIGHT, WIDTH, Line, chart, thin
+from trainer.printable import printable
 
 _STYLE = """\
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1040px; margin: 32px auto; padding: 0 16px }

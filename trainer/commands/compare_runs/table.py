@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer.commands.compare_runs.comparison import Comparison
 from trainer.commands.compare_runs.runs import Compared
+from trainer.printable import printable
 
 HEAD = ("run", "steps", "last loss", "best loss", "bits per byte", "tokens/s", "exit")
 WIDEST = 48
@@ -68,11 +69,6 @@ def grid(runs: Sequence[Compared], differing: dict[str, list[Any]]) -> list[tupl
 def cell(value: Any) -> str:
     """A value as YAML's reader would know it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def printable(text: str) -> str:
-    """Without characters that steer a terminal: a name may hold any."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -13,15 +13,20 @@ from pathlib import Path
 
 from trainer.commands.jobs import people
 from trainer.commands.jobs.desk import RealDesk
-from trainer.commands.jobs.load import load, named
-from trainer.errors import ExitCode
+from trainer.commands.jobs.load import load, named, read
+from trainer.errors import ConfigError, ExitCode, Problem, RunError
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.registry.versions import Registry
 from trainer.jobs.stages import Stages
-from trainer.jobs.tick import Ticker
+from trainer.jobs.tick import Ticker, TickError
 from trainer.jobs.work import Job
+from trainer.printable import printable
+from trainer.rules.places import place
+from trainer.storage.base import is_remote
 
 POLL_SECONDS = 1.0
+VERBATIM = ("logs", "timer")
+"""Words whose lines are a file's; the others' may hold what anybody has written."""
 
 
 def act(options: argparse.Namespace) -> int:
@@ -30,13 +35,14 @@ def act(options: argparse.Namespace) -> int:
         from trainer.commands.jobs import evaluate
 
         return int(getattr(evaluate, options.word)(Path(options.plan)))
-    jobs, ledger = load(Path(options.jobs)), Ledger.at(options.ledger)
+    ledger = ledger_at(options.ledger)
     if options.word == "tick":
-        return tick(jobs, ledger)
+        return tick(*read(Path(options.jobs)), ledger)
+    jobs = load(Path(options.jobs))
     if options.word == "run":
         return run(named(jobs, options.job), ledger)
     for line in answer(options, jobs, ledger):
-        print(line, flush=True)
+        print(line if options.word in VERBATIM else printable(line), flush=True)
     return int(ExitCode.DONE)
 
 
@@ -76,16 +82,34 @@ def answer(options: argparse.Namespace, jobs: list[Job], ledger: Ledger) -> Iter
         yield from mirrored(job)
 
 
+def ledger_at(where: str) -> Ledger:
+    """Raises ConfigError where nothing can be kept there, StorageError where boto3 is missing."""
+    problems = list(place("--ledger", where))
+    if not problems and not is_remote(where) and Path(where).exists() and not Path(where).is_dir():
+        problems = [Problem("--ledger", where, "is a directory, or will be one", "name another, or move the file away")]
+    if problems:
+        raise ConfigError(problems)
+    return Ledger.at(where)
+
+
 def mirrored(job: Job) -> Iterator[str]:
     """Other registries show what a person has moved, too."""
     if text := RealDesk(registry_of).mirror(job, "champion"):
         yield text
 
 
-def tick(jobs: list[Job], ledger: Ledger) -> int:
-    """One tick of all jobs."""
-    for line in ticker(ledger).tick(jobs, people.now()):
-        print(line, flush=True)
+def tick(jobs: list[Job], problems: list[Problem], ledger: Ledger) -> int:
+    """One tick of all jobs whose files are right. Raises TickError with what holds up the others, and those files."""
+    errors: list[RunError] = []
+    try:
+        for line in ticker(ledger).tick(jobs, people.now()):
+            print(printable(line), flush=True)
+    except RunError as error:
+        errors.append(error)
+    if problems:
+        errors.append(ConfigError(problems))
+    if errors:
+        raise TickError(errors)
     return int(ExitCode.DONE)
 
 
@@ -97,7 +121,7 @@ def run(job: Job, ledger: Ledger) -> int:
     slot, alone = people.started(ledger, job), Job(job.name, replace(job.config, enabled=False))
     while True:
         for line in ticker(ledger).tick([alone], people.now()):
-            print(line, flush=True)
+            print(printable(line), flush=True)
         one = ledger.occurrence(job.name, slot)
         if one.closed:
             return int(one.code or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -37,7 +38,7 @@ def composed(overrides: Sequence[str]) -> Composed:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             found = compose("train", overrides=list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise diagnose(list(overrides), error, []) from None
     HydraConfig.instance().set_config(found)
     with open_dict(found):

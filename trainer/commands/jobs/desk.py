@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.jobs import notify
+from trainer.commands.jobs import notify, sets
 from trainer.config.keys import flatten
 from trainer.config.schema import OUTSIDE_TRAJECTORY, Config
 from trainer.errors import ConfigError, DataError, Problem
@@ -79,14 +79,11 @@ class RealDesk:
         request = self._request(job, occurrence, found, "train", "preflight")
         if problems := launcher_problems(launcher_of(found.config.launcher), request):
             raise ConfigError(problems)
-        sets = [(f"sets.{index}.paths", path) for index, one in enumerate(job.config.sets) for path in one.paths]
+        read = [(f"sets.{index}.paths", path) for index, one in enumerate(job.config.sets) for path in one.paths]
         kept = ("publish.registry", job.config.publish.registry)
-        if problems := list(beside_the_volume(found.config.launcher, [*sets, kept])):
+        if problems := list(beside_the_volume(found.config.launcher, [*read, kept])):
             raise ConfigError(problems)
-        for key, path in sets:
-            if not Path(path).exists():
-                rule = "is a file or directory; it does not exist"
-                raise DataError(Problem(key, path, rule, "correct it, or restore the file"))
+        sets.check(job.config.sets)
         room = shutil.disk_usage(_existing(run_path(found.config))).free
         return {"free_gib": round(room / 2**30, 1), "run": str(run_path(found.config))}
 
@@ -116,13 +113,15 @@ class RealDesk:
         status = launcher_of(submission.launcher).status(occurrence.stages[stage].id, submission.request)
         code = status.code if status.code is not None or status.state is not State.ENDED else 1
         why = status.reason
-        if code and stage == "train":
-            why = f"{why}; {problems_of(run_of(occurrence))}".rstrip("; ")
+        if code:
+            said = problems_of(run_of(occurrence) if stage == "train" else directory_of(occurrence, stage))
+            told = f"jobs.py logs {job.name} {occurrence.slot} --stage {stage} tells why"
+            why = f"{why}; {said or told}"
         return Condition(STATES[status.state], code, why)
 
     def cancel(self, job: Job, occurrence: Occurrence, stage: str) -> None:
         """By its id, or by its name where nobody has written an id down."""
-        submission = read_submission(directory_of(occurrence, stage))
+        submission = read_submission(directory_of(occurrence, stage)) if occurrence.record("prepare") else None
         if submission is None:
             return
         launcher = launcher_of(submission.launcher)

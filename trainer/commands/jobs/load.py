@@ -4,42 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from trainer.commands.jobs.plain import plain
 from trainer.config.compose import schema_node
 from trainer.config.groups.job import JobConfig
 from trainer.config.mistakes import problems_in
 from trainer.errors import ConfigError, Problem
-from trainer.jobs.gates import ON_SETS
 from trainer.jobs.rules import NAME, rules
 from trainer.jobs.work import Job
 
-METRIC_OF = {"text": "loss", "tasks": "accuracy"}
-"""Kind of a set -> the figure that it is scored by."""
-
 
 def load(directory: Path) -> list[Job]:
-    """All jobs, by name. Raises ConfigError."""
+    """All jobs, by name. Raises ConfigError with the mistakes of all files."""
+    jobs, problems = read(directory)
+    if problems:
+        raise ConfigError(problems)
+    return jobs
+
+
+def read(directory: Path) -> tuple[list[Job], list[Problem]]:
+    """Jobs whose files are right, by name, and the mistakes of the others. Raises ConfigError without a directory."""
     if not directory.is_dir():
         raise ConfigError(Problem("--jobs", str(directory), "is a directory of job files", "give one, or make it"))
     jobs: list[Job] = []
     problems: list[Problem] = []
-    for path in sorted(directory.glob("*.yaml")):
+    for path in sorted(directory.glob("*.yml")):
+        problems.append(Problem(str(path), path.name, "is named JOB.yaml, or nobody reads it", "rename the file"))
+    files = sorted(directory.glob("*.yaml"))
+    for path in files:
         found = _read(path)
-        if isinstance(found, Job):
+        wrong = [_in_file(path, problem) for problem in rules(found)] if isinstance(found, Job) else found
+        problems += wrong
+        if isinstance(found, Job) and not wrong:
             jobs.append(found)
-            problems += [_in_file(path, problem) for problem in (*rules(found), *_metrics(found))]
-        else:
-            problems += found
-    names = {job.name for job in jobs}
+    names = {path.stem for path in files}
     problems += [_no_such(job, names) for job in jobs if job.config.schedule.after not in (None, *names)]
     problems += list(_circles(jobs))
-    if problems:
-        raise ConfigError(problems)
-    return jobs
+    return jobs, problems
 
 
 def named(jobs: Sequence[Job], name: str) -> Job:
@@ -56,7 +61,7 @@ def _read(path: Path) -> Job | list[Problem]:
         rule = "a job's name has small letters, digits and single dashes, 24 at most"
         return [Problem(str(path), path.stem, rule, "rename the file")]
     try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = plain(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
         return [Problem(str(path), path.name, f"is a file of YAML: {what}", "mend it")]
@@ -64,7 +69,11 @@ def _read(path: Path) -> Job | list[Problem]:
         return [Problem(str(path), values, "holds keys and values", "begin with recipe: ...")]
     if wrong := [_in_file(path, problem) for problem in problems_in(values, JobConfig, root=JobConfig)]:
         return wrong
-    config = OmegaConf.to_object(OmegaConf.merge(schema_node(JobConfig), values))
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema_node(JobConfig), values))
+    except OmegaConfBaseException as error:
+        what = str(error).splitlines()[0]
+        return [Problem(str(path), path.name, f"holds what its keys take: {what}", "docs/jobs.md lists the keys")]
     assert isinstance(config, JobConfig)
     return Job(path.stem, config)
 
@@ -72,16 +81,6 @@ def _read(path: Path) -> Job | list[Problem]:
 def _in_file(path: Path, problem: Problem) -> Problem:
     remedy = "docs/job_keys.md lists the keys" if "schema.py" in problem.remedy else problem.remedy
     return Problem(f"{path}: {problem.key}", problem.value, problem.rule, remedy)
-
-
-def _metrics(job: Job) -> Iterator[Problem]:
-    """A gate on a figure that its set does not have would refuse every candidate, after a whole training."""
-    kinds = {one.name: one.kind for one in job.config.sets}
-    for index, gate in enumerate(job.config.gates):
-        metric = METRIC_OF.get(kinds.get(gate.set, ""), gate.metric)
-        if gate.kind in ON_SETS and gate.metric in METRIC_OF.values() and gate.metric != metric:
-            rule = f"a set of kind={kinds[gate.set]} is scored by {metric}"
-            yield Problem(f"gates.{index}.metric", gate.metric, rule, f"metric: {metric}, or another set")
 
 
 def _no_such(job: Job, names: set[str]) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
@@ -52,17 +53,24 @@ def _post(variable: str, body: bytes) -> None:
     if not address.startswith(("https://", "http://")):
         rule = "is an environment variable with an address, https://..."
         raise DataError(Problem("notify.webhook_variable", variable, rule, f"set {variable} where tick runs"))
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS):
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        with urllib.request.build_opener(_Unmoved).open(request, timeout=SECONDS):
             return
     except urllib.error.HTTPError as error:
         why = f"answered with {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # whose texts may hold the address
         why = f"did not answer ({type(error).__name__})"
     raise DataError(
         Problem("notify.webhook_variable", variable, f"takes the message; it {why}", "look at the receiver")
     )
+
+
+class _Unmoved(urllib.request.HTTPRedirectHandler):
+    """urllib follows a redirect without the message: whoever is there would answer, and nobody be told."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _run(command: list[str], body: bytes) -> None:

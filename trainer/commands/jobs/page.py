@@ -18,6 +18,7 @@ from trainer.jobs.registry.versions import Registry
 from trainer.jobs.work import Job
 from trainer.observe.curves import read
 from trainer.observe.svg import COLORS, Line, chart, thin
+from trainer.printable import printable
 
 OCCURRENCES, CURVES = 60, 8
 """Newest ones of a job that the page shows, and that it draws."""
@@ -54,7 +55,7 @@ def _page(ledger: Ledger, jobs: Sequence[Job], registry: Callable[[Job], Registr
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{CSP}">'
     yield f'<title>Scheduled jobs</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
-    yield f"<h1>Scheduled jobs</h1><p>{shown(now().isoformat())} UTC, from {escape(ledger.root)}</p>"
+    yield f"<h1>Scheduled jobs</h1><p>{shown(now().isoformat())} UTC, from {_text(ledger.root)}</p>"
     for job in jobs:
         yield from _job(ledger, job, registry(job))
     yield "</body></html>\n"
@@ -64,7 +65,7 @@ def _job(ledger: Ledger, job: Job, registry: Registry) -> Iterator[str]:
     slots = ledger.slots(job.name)
     found = [ledger.occurrence(job.name, slot) for slot in reversed(slots[-OCCURRENCES:])]
     enabled = "" if job.config.enabled else "; not enabled"
-    yield f"<h2>{escape(job.name)}</h2><p>{escape(when(job))}; recipe {escape(job.config.recipe)}{enabled}</p>"
+    yield f"<h2>{_text(job.name)}</h2><p>{_text(when(job))}; recipe {_text(job.config.recipe)}{enabled}</p>"
     yield from _champion(registry)
     yield from _curves(found)
     yield f"<h3>{counted(len(slots), 'occurrence')}</h3>"
@@ -80,12 +81,12 @@ def _champion(registry: Registry) -> Iterator[str]:
     """Which version it is, and how the alias has moved."""
     moves = registry.moves("champion")
     version = registry.alias("champion").version
-    yield f"<p>champion: <b>{escape(version or 'none yet')}</b></p>"
+    yield f"<p>champion: <b>{_text(version or 'none yet')}</b></p>"
     if moves:
         yield f"<details><summary>{counted(len(moves), 'move')} of it</summary><pre>"
         for move in reversed(moves):
             what = "rolled back" if move["kind"] == ROLL_BACK else f"to {move['version']}"
-            yield escape(f"{shown(move['time'])}  {what}, by {move['by']}: {move['why']}")
+            yield _text(f"{shown(move['time'])}  {what}, by {move['by']}: {move['why']}")
         yield "</pre></details>"
 
 
@@ -105,17 +106,22 @@ def _curves(found: Sequence[Occurrence]) -> Iterator[str]:
         yield f"<h3>Training loss</h3>{drawn}"
         for line in lines:
             swatch = f'<span class="swatch" style="background:{line.color}"></span>'
-            yield f'<span class="named">{swatch}{escape(line.name)}</span>'
+            yield f'<span class="named">{swatch}{_text(line.name)}</span>'
 
 
 def _row(ledger: Ledger, one: Occurrence) -> str:
     state = one.end or f"{one.current} {one.stages[one.current].state}"
     kind = one.end if one.end in COLORED else "" if one.end else "open"
     entries = ledger.log(one.job, one.slot).read()
-    story = escape("\n".join(explain(one, entries)))
-    why = escape(one.why or one.stages[one.current].reason or "open")
+    story = "\n".join(map(_text, explain(one, entries)))
+    why = _text(one.why or one.stages[one.current].reason or "open")
     return (
-        f'<tr><td class="time">{escape(one.slot)}</td><td><span class="end {kind}">{escape(state)}</span></td>'
+        f'<tr><td class="time">{_text(one.slot)}</td><td><span class="end {kind}">{_text(state)}</span></td>'
         f'<td class="time">{duration(one)}</td>'
         f"<td><details><summary>{why}</summary><pre>{story}</pre></details></td></tr>"
     )
+
+
+def _text(text: str) -> str:
+    """As text of the page, whoever wrote it."""
+    return escape(printable(text))

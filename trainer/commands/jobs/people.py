@@ -38,7 +38,9 @@ def person() -> str:
 
 
 def listed(ledger: Ledger, jobs: Sequence[Job], count: int) -> Iterator[str]:
-    """The newest occurrences of each job, a line for each."""
+    """The newest occurrences of each job, a line for each. Raises ConfigError."""
+    if count < 1:
+        raise ConfigError(Problem("--count", count, "is 1 or more", "5, say"))
     for job in jobs:
         slots = ledger.slots(job.name)
         yield f"{job.name}: {when(job)}; {counted(len(slots), 'occurrence')}; {coming(job, now())}"
@@ -100,7 +102,9 @@ def why(ledger: Ledger, job: Job, slot: str) -> Iterator[str]:
 
 
 def logs(ledger: Ledger, job: Job, slot: str, stage: str) -> Iterator[str]:
-    """What a stage's command has printed, by its launcher."""
+    """What a stage's command has printed, by its launcher. Raises ConfigError."""
+    if stage not in STAGES:
+        raise ConfigError(Problem("--stage", stage, f"is one of {', '.join(STAGES)}", "train, say"))
     one = existing(ledger, job, slot)
     directory = directory_of(one, stage) if one.record("prepare") else Path("nowhere")
     submission = read_submission(directory)

@@ -6,7 +6,7 @@ and the gates look again. An occurrence moves an alias once: a second entry of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,27 +26,23 @@ class Alias:
 
     @property
     def before(self) -> str | None:
-        """What a rollback would bring back."""
-        return self.stack[-2] if len(self.stack) > 1 else None
-
-
-def fold(entries: Iterable[Mapping[str, Any]]) -> Alias:
-    """The alias that a log's entries come to."""
-    alias = Alias()
-    for entry in entries:
-        alias = after(alias, entry)
-    return alias
+        """What a rollback would bring back: what it has named last, was not withdrawn, and is another."""
+        return next((one for one in reversed(self.stack) if one not in {*self.withdrawn, self.version}), None)
 
 
 def after(alias: Alias, entry: Mapping[str, Any]) -> Alias:
-    """The alias once one more entry is there."""
+    """The alias once one more entry is there. Raises KeyError, ValueError for what is none."""
     number, moved_by = alias.number + 1, alias.moved_by
     stack, withdrawn = alias.stack, alias.withdrawn
     occurrence = entry.get("occurrence")
     if not occurrence or occurrence not in moved_by:
         if entry["kind"] == ROLL_BACK:
-            stack, withdrawn = stack[:-1], withdrawn | {stack[-1]}
-        else:
+            withdrawn |= {stack[-1]}
+            while stack and stack[-1] in withdrawn:  # a version may have been promoted more than once
+                stack = stack[:-1]
+        elif entry["kind"] == PROMOTE:
             stack, withdrawn = (*stack, entry["version"]), withdrawn - {entry["version"]}
+        else:
+            raise ValueError(f"kind {entry['kind']}")
         moved_by = moved_by | {occurrence} if occurrence else moved_by
     return Alias(stack[-1] if stack else None, number, stack, withdrawn, moved_by)

@@ -13,8 +13,9 @@ from typing import Any
 
 from trainer.errors import ConfigError, Problem
 from trainer.files import is_directory_name, sha256
-from trainer.jobs.log import Log
-from trainer.jobs.registry.aliases import PROMOTE, ROLL_BACK, Alias, fold
+from trainer.jobs.log import Damaged, Log, parsed
+from trainer.jobs.registry.aliases import PROMOTE, ROLL_BACK, Alias, after
+from trainer.redact import redact
 from trainer.storage.base import Missing, Storage, is_remote
 from trainer.storage.open import storage_of
 
@@ -42,19 +43,23 @@ class Registry:
 
     def alias(self, name: str) -> Alias:
         """As it stands now."""
-        return fold(self.moves(name))
+        return self._log(name).fold(Alias(), after)
 
     def moves(self, name: str) -> list[Mapping[str, Any]]:
         """How it has moved, the earliest first."""
         return self._log(name).read()
 
     def record(self, version: str) -> Mapping[str, Any] | None:
-        """A version's lineage and files; None where it is not there, or not whole."""
+        """A version's lineage and files; None where it is not there, or not whole. Raises Damaged."""
+        if not is_directory_name(version):
+            return None
         try:
             stored = self.storage.stat(f"{self.place(version)}/{RECORD}")
-            found: Mapping[str, Any] = json.loads(self.storage.read(stored, 0, stored.size))
+            found = parsed(self.storage, stored)
         except Missing:
             return None
+        if not isinstance(found.get("files"), dict):
+            raise Damaged(stored.path, "it names no files")
         return found
 
     def versions(self) -> list[str]:
@@ -70,6 +75,7 @@ class Registry:
 
     def add(self, version: str, directory: Path, lineage: Mapping[str, Any]) -> Mapping[str, Any]:
         """Copy a directory's files, and say last that they are all there. Its record. Nothing where it is there.
+        Secrets are left out of the lineage.
 
         Raises StorageError; what is there by then is no version, and is written over by the next try.
         """
@@ -80,7 +86,7 @@ class Registry:
             name = path.relative_to(directory).as_posix()
             stored = self.storage.upload(f"{self.place(version)}/{name}", path)
             files[name] = {"size": stored.size, "sha256": sha256(path)}
-        record = {"version": version, **lineage, "files": files}
+        record = {"version": version, **redact(dict(lineage)), "files": files}
         body = json.dumps(record, indent=1, sort_keys=True).encode()
         self.storage.write(f"{self.place(version)}/{RECORD}", body)
         return record
