@@ -2,6 +2,7 @@
 
 python scripts/jobs.py tick                     from cron, every minute, on as many hosts as you like
 python scripts/jobs.py run JOB                  one occurrence now, to its end; exit 14 where a gate refuses it
+python scripts/jobs.py check JOB                what would end it is found before the night
 python scripts/jobs.py ls | show | why | logs | cancel | rerun | registry | promote | rollback | page | timer
 """
 
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     words = made.add_subparsers(dest="word", required=True, metavar="WORD")
     words.add_parser("tick", help="do what is due, and take what is open as far as it goes")
     _of_job(words.add_parser("run", help="an occurrence now, to its end"))
+    _of_job(words.add_parser("check", help="what would end an occurrence that began now; nothing is written"))
     _of_job(words.add_parser("registry", help="versions of a job's model"))
     ls = words.add_parser("ls", help="jobs and their newest occurrences")
     ls.add_argument("job", nargs="?", metavar="JOB", help="this one alone")

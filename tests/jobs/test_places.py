@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.jobs.pretended import NIGHTLY, Pretended
+from trainer.errors import DataError
 from trainer.jobs.events import PUBLISHED
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.registry.fetch import fetched
@@ -76,3 +77,17 @@ def test_a_bucket_that_answers_badly_ends_no_occurrence(s3: Server, tmp_path: Pa
     (slot,) = ledger.slots(JOB.name)
     assert ledger.occurrence(JOB.name, slot).end == PUBLISHED
     assert world.overlaps == []
+
+
+def test_a_look_finds_what_would_end_an_occurrence_and_keeps_nothing(tmp_path: Path) -> None:
+    world = Pretended(tmp_path)
+    ledger = Ledger(world.storage, "ledger")
+    stages = Stages(world, ledger, lambda job: Registry(world.storage, "registry/nightly"))
+    found = stages.looked(JOB, world.now)
+    assert found["start"]["why"] == "from what the recipe starts from"
+    assert found["fingerprint"] == world.fingerprint(JOB)
+    for call in ("resolve", "check"):
+        world.refuses = call
+        with pytest.raises(DataError, match=call):
+            stages.looked(JOB, world.now)
+    assert list(world.storage.list("")) == []

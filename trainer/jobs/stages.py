@@ -10,11 +10,12 @@ from typing import Any
 from trainer.errors import ConfigError, ExitCode, Problem
 from trainer.jobs.decide import cancelled
 from trainer.jobs.desk import GONE, OVER, Desk
-from trainer.jobs.events import CANCELLED, PUBLISHED, REJECTED, UNCHANGED, Occurrence, elapsed
+from trainer.jobs.events import CANCELLED, DONE, PUBLISHED, REJECTED, UNCHANGED, Occurrence, after, elapsed
 from trainer.jobs.gates import CHAMPION, REGRESSION, Verdict, judge
 from trainer.jobs.ledger import Ledger
 from trainer.jobs.log import Conflict
 from trainer.jobs.registry.versions import Registry
+from trainer.jobs.schedule import label
 from trainer.jobs.start import begin_from, version_of
 from trainer.jobs.work import Again, Broken, Done, Ends, Job, Lost, Outcome, Running, Skipped, Submitted
 
@@ -120,6 +121,15 @@ class Stages:
             if known["end"] in DECIDED_BY_DATA:
                 return (slot, known["end"]) if (known["fingerprint"], known["recipe"]) == (data, recipe) else None
         return None
+
+    def looked(self, job: Job, now: datetime) -> Mapping[str, Any]:
+        """What prepare and preflight would find if an occurrence began now; nothing is kept. Raises RunError."""
+        due = {"type": "due", "trigger": "hand", "time": now.isoformat(), "slot": now.isoformat()}
+        one = after(Occurrence(job.name, f"{label(now)}-check"), due)
+        prepared = self._prepare(job, one, now)
+        assert isinstance(prepared, Done)  # a person's wish is never "no new data"
+        one = after(one, {"type": DONE, "stage": "prepare", "record": prepared.record, "time": now.isoformat()})
+        return {**prepared.record, **self.desk.check(job, one)}
 
     def _preflight(self, job: Job, one: Occurrence, now: datetime) -> Outcome:
         return Done(self.desk.check(job, one))

@@ -67,6 +67,8 @@ def answer(options: argparse.Namespace, jobs: list[Job], ledger: Ledger) -> Iter
         yield from getattr(people, "shown" if word == "show" else "why")(ledger, job, options.slot)
     elif word == "logs":
         yield from people.logs(ledger, job, options.slot, options.stage)
+    elif word == "check":
+        yield from people.looked(stages(ledger), job)
     elif word == "cancel":
         yield from people.cancelled(ledger, job, options.slot)
     elif word == "rerun":
@@ -131,7 +133,12 @@ def run(job: Job, ledger: Ledger) -> int:
 def ticker(ledger: Ledger) -> Ticker:
     """This process's."""
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    return Ticker(ledger, Stages(RealDesk(registry_of), ledger, registry_of), holder)
+    return Ticker(ledger, stages(ledger), holder)
+
+
+def stages(ledger: Ledger) -> Stages:
+    """The real ones."""
+    return Stages(RealDesk(registry_of), ledger, registry_of)
 
 
 def registry_of(job: Job) -> Registry:

@@ -19,6 +19,7 @@ from trainer.jobs.log import Conflict
 from trainer.jobs.registry.versions import Registry
 from trainer.jobs.schedule import label, zone_of
 from trainer.jobs.schedule import slots as times
+from trainer.jobs.stages import Stages
 from trainer.jobs.work import Job
 from trainer.launchers.making import launcher_of
 from trainer.launchers.submission import read_submission
@@ -140,6 +141,18 @@ def cancelled(ledger: Ledger, job: Job, slot: str) -> Iterator[str]:
             continue
         yield f"{job.name} {one.slot} is cancelled by the next tick"
         return
+
+
+def looked(stages: Stages, job: Job) -> Iterator[str]:
+    """What would be trained if an occurrence began now. Raises ConfigError, DataError with what would end it."""
+    found = stages.looked(job, now())
+    yield f"{job.name}: {when(job)}" + ("" if job.config.enabled else "; not enabled")
+    yield f"  recipe    {job.config.recipe}, {found['task']}, {found['technique'].get('kind', 'full')}"
+    yield f"  start     {found['start']['why']}"
+    yield f"  data      {found['fingerprint'][:16]}"
+    yield f"  gates     {', '.join(gate.name for gate in job.config.gates) or 'none: whatever is trained is published'}"
+    yield f"  room      {found['free_gib']} GiB for {found['run']}"
+    yield "nothing is wrong that can be seen before a training; nothing was written"
 
 
 def existing(ledger: Ledger, job: Job, slot: str) -> Occurrence:
