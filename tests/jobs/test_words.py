@@ -84,12 +84,14 @@ def test_no_text_steers_a_terminal_or_a_page(here: Path, capsys: pytest.CaptureF
 
 
 def test_a_bad_file_holds_up_no_other_job(here: Path) -> None:
-    (here / "conf" / "job" / "night.yaml").write_text('recipe: tiny\nschedule: {cron: "0 2 * * *"}\n')
+    # No recipe of this name: what is open in the ledger ends at its first stage, and nothing is trained.
+    (here / "conf" / "job" / "night.yaml").write_text('recipe: nowhere\nschedule: {cron: "0 2 * * *"}\n')
     (here / "conf" / "job" / "bad.yaml").write_text("recipe: tiny\n")
     with pytest.raises(RunError, match=r"bad\.yaml: schedule") as raised:
         act(parser().parse_args(["tick"]))
     assert raised.value.code == ExitCode.CONFIG
     assert list((here / "jobs" / "night" / "expanded").iterdir())
+    assert not (here / "runs").exists()
 
 
 def test_a_stage_that_was_never_submitted_is_cancelled(here: Path) -> None:
