@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,22 @@ def submit(cwd: Path, *words: str, python: tuple[str, ...] = ()) -> tuple[int, s
     command = [sys.executable, *python, str(SUBMIT), *words]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
     return done.returncode, done.stdout, done.stderr
+
+
+def workers(cwd: Path) -> list[int]:
+    """Stops the processes that train there; their ids."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            launches, trains = (
+                any(word.endswith(name) for word in words) for name in (b"launch.py", b"scripts/train.py")
+            )
+            if trains and not launches and (process / "cwd").readlink() == cwd:
+                os.kill(int(process.name), signal.SIGSTOP)
+                found.append(int(process.name))
+    assert len(found) == 2
+    return found
 
 
 def test_a_dry_run_renders_and_starts_nothing(tmp_path: Path) -> None:
@@ -100,6 +117,7 @@ def test_a_job_is_followed_stopped_and_submitted_again(tmp_path: Path) -> None:
     words += ["run.name=parts"]
     with started([sys.executable, str(SUBMIT), *words, "--follow"], tmp_path) as process:
         wait_for(lambda: harness.last_step(run / "metrics.jsonl") >= 3, 120)
+        frozen = workers(tmp_path)  # until it is cancelled: a slow machine takes longer for that than it has steps
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 130
@@ -107,6 +125,8 @@ def test_a_job_is_followed_stopped_and_submitted_again(tmp_path: Path) -> None:
     assert "--cancel" in output
     code, status, _ = submit(tmp_path, *words, "--cancel")
     assert (code, status.startswith("parts-0001-")) == (0, True)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
     assert submit(tmp_path, *words, "--attach")[0] == 10
     assert json.loads((run / "exit.json").read_text())["name"] == "PREEMPTED"
     assert harness.last_step(run / "metrics.jsonl") < 120

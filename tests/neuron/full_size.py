@@ -17,7 +17,11 @@ CONTEXT = ["llama3_8b-cp2", "llama3_70b-cp2"]
 """No recipe uses context parallelism; these two, of long sequences, would: without a pipeline, and with one."""
 PACKED = ["deepseek7b-packed", "deepseek67b-packed"]
 """And these with documents apart, so that attention is blockwise on trn1: without a pipeline, and with one."""
-CASES = [*ALL, *CONTEXT, *PACKED]
+ADAPTED = [recipe for recipe in ALL if configured(recipe).adapter.kind != "none"]
+"""tests/neuron/test_full_size_adapters.py is about these: what stands beside frozen weights has forms of its own."""
+CASES = [*(recipe for recipe in ALL if recipe not in ADAPTED), *CONTEXT, *PACKED]
+SENDING = [case for case in CASES if configured(case.partition("-")[0]).parallel.cores != 1]
+"""Those of more than one rank."""
 LAYERS = 2
 """Of a shortened recipe without pipeline; with one, a stage has one."""
 
@@ -60,6 +64,8 @@ def replicas(config: Config, derived: Derived) -> int:
 
 
 def ranks_of_stages(config: Config, derived: Derived) -> list[list[int]]:
-    """Of each stage the first rank, the second and the last."""
+    """Of each stage the first rank, the second and the last, as far as there are so many."""
     each = config.parallel.tp * replicas(config, derived)
-    return [[stage * each, stage * each + 1, (stage + 1) * each - 1] for stage in range(config.parallel.pp)]
+    return [
+        [stage * each + rank for rank in sorted({0, min(1, each - 1), each - 1})] for stage in range(config.parallel.pp)
+    ]

@@ -31,6 +31,7 @@ from trainer.backends.neuron.making import make
 from trainer.batch import Batch
 from trainer.config.schema import Config
 from trainer.models.decoder import CausalLM
+from trainer.models.family import family_of
 from trainer.models.sharding import sharding_plan
 from trainer.parallel.mesh import DATA, Mesh
 from trainer.rules.derived import Derived
@@ -57,7 +58,11 @@ def sharded(config: Config, derived: Derived, mesh: Mesh, device: torch.device) 
     backend = make(config, derived, mesh)
     assert isinstance(backend, NeuronBackend)
     backend.device = device
-    backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
+    if config.adapter.kind == "none":
+        backend.shard(lambda: CausalLM(config.model), sharding_plan(config.model), config.precision.mode)
+    else:
+        family = family_of(config.model, config.adapter)
+        backend.shard(family.build, family.plan, config.precision.mode)
     return backend
 
 

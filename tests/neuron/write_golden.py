@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.neuron.full_size import CASES, planned, ranks_of_stages, short
+from tests.neuron.full_size import SENDING, planned, ranks_of_stages, short
 from tests.neuron.library import lazily
 from tests.neuron.test_full_size import GOLDEN, lowering
 from tests.ranks import attempt
@@ -18,7 +18,7 @@ from tests.ranks import attempt
 
 def main(source: Path, recipes: list[str]) -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    recipes = recipes or CASES
+    recipes = recipes or SENDING
     tasks = {(recipe, rank): task for recipe in recipes for rank, task in lowering(recipe).items()}
     with tempfile.TemporaryDirectory() as directory:
         found = attempt(tasks, Path(directory), lazily(source))
