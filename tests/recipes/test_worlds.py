@@ -25,7 +25,7 @@ FULL_SIZE = {
     "deepseek7b_sft": 1, "deepseek7b_lora": 1, "llama3_8b_lora": 1, "qwen3_8b_lora": 1, "deepseek67b_lora": 1,
 }  # fmt: skip
 
-ANYWHERE = {"smollm2_sft", "smollm2_lora"}
+ANYWHERE = ("smollm2_sft", "smollm2_lora")
 """A model that a laptop fine-tunes, real and whole."""
 
 
