@@ -16,7 +16,7 @@ from tests import harness
 from tests.end_to_end.test_finetune import MODEL, QUESTIONS, SHORT, write_model
 from tests.end_to_end.test_model_pages import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # a page of the docs
 PAGE = (harness.ROOT / "docs" / "jobs.md").read_text()
 COMMANDS = re.findall(r"^ *(python scripts/jobs\.py .*)$", PAGE, re.MULTILINE)
 CHAMPION = re.findall(r"`(registry/\S+/model)`", PAGE)
