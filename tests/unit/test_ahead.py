@@ -34,13 +34,11 @@ def counted(made: list[int]) -> Iterator[int]:
         yield made[-1]
 
 
-def settled(made: list[int]) -> int:
-    """How many were begun, once nothing has been for a while."""
-    count = -1
-    while count != len(made):
-        count = len(made)
-        time.sleep(0.1)
-    return count
+def settled(made: list[int], at_least: int) -> int:
+    """How many were begun, once so many were, and then time enough for another one."""
+    wait_until(lambda: len(made) >= at_least)
+    time.sleep(0.1)
+    return len(made)
 
 
 def broken() -> Iterator[int]:
@@ -68,7 +66,8 @@ def test_no_more_is_made_than_depth_and_one(depth: int) -> None:
     made: list[int] = []
     ahead = Ahead(counted(made), depth, "test")
     for taken in range(3):
-        assert settled(made) == taken + depth + 1
+        wanted = taken + depth + 1
+        assert settled(made, wanted) == wanted
         assert next(ahead) == taken
     ahead.close()
 
