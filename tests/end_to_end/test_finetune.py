@@ -89,7 +89,6 @@ def straight(workspace: Path) -> Path:
     return workspace / "runs/straight"
 
 
-@pytest.mark.long
 def test_the_page(workspace: Path) -> None:
     """In order: what one command leaves, the next one finds."""
     page = commands("finetuning.md")
