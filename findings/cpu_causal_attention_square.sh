@@ -5,8 +5,8 @@
 #
 # Seen 2026-11-30, Linux x86-64 (AVX512), one thread, heads of 64, 4,096 tokens in all; time of causal / of not causal:
 #   tokens a sample    256   512  1024  2048  4096
-#   float32           0.95  0.88  0.71  0.63  0.56
-#   bfloat16          1.06  0.93  0.76  0.63  0.55
+#   float32           1.02  1.00  0.76  0.64  0.57
+#   bfloat16          1.01  1.01  0.75  0.63  0.57
 set -euo pipefail
 here=$(mktemp -d)
 trap 'rm -rf "$here"' EXIT
