@@ -55,8 +55,12 @@ def last_microbatch_only() -> None:
 @fault
 def draws_counted_from_the_share() -> None:
     """Dropout's keys by the sample's number on this rank, not in the run."""
-    original = TrainLoader._keyed
-    TrainLoader._keyed = lambda self, row, number: original(self, row, number - self._slice.start)  # type: ignore[method-assign]
+    original = TrainLoader.samples
+
+    def samples(self: TrainLoader, draws: Sequence[Any], number: int) -> Any:
+        return original(self, draws, number - self._slice.start)
+
+    TrainLoader.samples = samples  # type: ignore[method-assign]
 
 
 @fault
